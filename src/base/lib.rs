@@ -1,0 +1,27 @@
+//! The vocabulary: types that every layer speaks in.
+//!
+//! What belongs here has two users and is one noun. There is no I/O, no clock and no randomness that
+//! is not handed in. A helper with one user lives beside that user.
+
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod checksum;
+mod id;
+pub mod limits;
+mod position;
+mod prng;
+mod time;
+
+pub use checksum::{Hash128, Hasher128, crc32, crc32_append, hash128};
+pub use id::{ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
+pub use position::{LogIndex, Lsn, PageNo, Revision, RootNo, Term};
+pub use prng::Prng;
+pub use time::{Duration, Instant};
+
+/// Reference-counted, immutable bytes that may cross cores.
+///
+/// A request body travels as one `Frame` from the socket to the log and to the store; slicing it
+/// does not copy.
+pub type Frame = bytes::Bytes;

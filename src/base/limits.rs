@@ -1,0 +1,66 @@
+//! Every bound of the system that is not a matter of one file's format, and how they relate.
+//!
+//! Sizes are bytes. Where a bound can be configured, this is its default and its greatest value.
+
+/// Bytes of a page of the page file.
+pub const PAGE_SIZE: usize = 8192;
+
+/// Alignment of every disk write: the greatest logical block size that O_DIRECT may ask for.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// Greatest key: a quarter of a page, so that a branch page always holds several keys.
+/// etcd bounds only the request; here a longer key is refused with this number in the text.
+pub const KEY_SIZE_MAX: usize = PAGE_SIZE / 4;
+
+/// Default greatest value, etcd's default request limit.
+pub const VALUE_SIZE_MAX_DEFAULT: usize = 3 << 19;
+
+/// Greatest value that can be configured.
+pub const VALUE_SIZE_MAX: usize = 16 << 20;
+
+/// What a request may hold beside its value: keys, compares and the other operations' overhead.
+pub const REQUEST_OVERHEAD_MAX: usize = 512 << 10;
+
+/// Operations, compares, or operations of the other branch of a transaction (etcd's max-txn-ops);
+/// a nested transaction gets what its parent left.
+pub const TXN_OPS_MAX: usize = 128;
+
+/// Bytes of one piece of a range answer; longer answers go out in several frames.
+pub const REPLY_PIECE_SIZE: usize = 1 << 20;
+
+/// Requests in flight of one connection: the credits that the handshake grants.
+pub const CONNECTION_REQUESTS_MAX: usize = 1024;
+
+/// Bytes of requests in flight of one connection. One greatest request always fits.
+pub const CONNECTION_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of replies that may wait in the send buffer of one connection before its reads stop.
+pub const SEND_BUFFER_MAX: usize = 8 << 20;
+
+/// Connections of one reactor.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Milliseconds in which a new connection must have finished its handshake.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 3_000;
+
+/// Milliseconds for which a connection may refuse to take a byte of its replies.
+pub const SEND_STALL_TIMEOUT_MS: u64 = 10_000;
+
+/// Bytes of proposals that have been taken in and are not applied yet, over all connections.
+/// It bounds the memory of proposals and what the store may have to apply when the disk is full.
+pub const PROPOSED_BYTES_MAX: usize = 64 << 20;
+
+/// Greatest frame body for a value limit of `value_size_max`.
+pub const fn body_size_max(value_size_max: usize) -> usize {
+    value_size_max + REQUEST_OVERHEAD_MAX
+}
+
+const _: () = assert!(PAGE_SIZE.is_multiple_of(BLOCK_SIZE), "pages are written with O_DIRECT");
+const _: () = assert!(
+    body_size_max(VALUE_SIZE_MAX) <= CONNECTION_BYTES_MAX,
+    "one greatest request fits into what one connection may have in flight"
+);
+const _: () = assert!(
+    CONNECTION_BYTES_MAX <= PROPOSED_BYTES_MAX,
+    "one connection's requests fit into what may be proposed"
+);
