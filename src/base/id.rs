@@ -67,4 +67,6 @@ pub struct Ticket {
     pub connection: ConnectionId,
     /// The request on that connection.
     pub request: RequestId,
+    /// Bytes of the request: the credit that its reply gives back.
+    pub size: u32,
 }

@@ -1,0 +1,191 @@
+//! The command line: what can be asked of the one binary, and how each answer ends the process.
+//!
+//! Each command has a file of its own with its flags and what it does. Habits and outputs follow
+//! etcdctl's where there is such a command.
+
+mod bench;
+mod compact;
+mod del;
+mod export;
+mod failure;
+mod get;
+mod import;
+mod inspect;
+mod names;
+mod output;
+mod progress;
+mod put;
+mod range;
+mod server;
+mod session;
+mod size;
+mod status;
+mod time_span;
+mod tree_path;
+mod tree_walk;
+mod txn;
+mod txn_text;
+mod write_file;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use failure::{ExitStatus, Failure};
+use session::Global;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  success
+    1  the server refused, or something of what was asked could not be done
+    2  no connection, or no answer in time
+    3  the text of a transaction is not understood
+    4  the server does not keep to the protocol
+    5  the server is not healthy (status)
+    6  reading or writing here failed (files, standard input and output)
+  128  arguments are not understood
+
+Errors go to standard error and begin with \"Error: \".";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    about = "A coordination and metadata store: linearizable, with history, durable",
+    after_help = EXIT_CODES,
+    after_long_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server on a data directory
+    Server(server::ServerArguments),
+    /// Write a key
+    Put(put::PutArguments),
+    /// Read a key or a range of keys
+    Get(get::GetArguments),
+    /// Delete a key or a range of keys
+    #[command(visible_alias = "delete")]
+    Del(del::DelArguments),
+    /// Compare, then do one of two lists of operations, read from standard input
+    #[command(long_about = txn::LONG_ABOUT)]
+    Txn(txn::TxnArguments),
+    /// Give up history below a revision
+    #[command(visible_alias = "compaction")]
+    Compact(compact::CompactArguments),
+    /// Show the state of the server
+    Status,
+    /// Put each file of a folder as a key
+    #[command(long_about = import::LONG_ABOUT)]
+    Import(import::ImportArguments),
+    /// Write each key of a prefix as a file
+    #[command(long_about = export::LONG_ABOUT)]
+    Export(export::ExportArguments),
+    /// Measure a server, or the disk below it
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Look into a data directory whose server is stopped
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
+    /// Print the version
+    Version,
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    match run(arguments) {
+        Ok(()) => ExitStatus::Success.into(),
+        // The reader of standard output has gone: nobody is left to tell.
+        Err(failure) if failure.is_broken_pipe() => failure.status().into(),
+        Err(failure) => {
+            eprintln!("Error: {failure}");
+            failure.status().into()
+        }
+    }
+}
+
+/// Help and version are answers; anything else that is not a command is an error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print!("{}", error.render());
+            ExitStatus::Success.into()
+        }
+        _ => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            eprint!("Error: {text}");
+            ExitStatus::Arguments.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Server(arguments) => server::run(arguments),
+        Command::Put(arguments) => put::run(global, arguments),
+        Command::Get(arguments) => get::run(global, arguments),
+        Command::Del(arguments) => del::run(global, arguments),
+        Command::Txn(arguments) => txn::run(global, arguments),
+        Command::Compact(arguments) => compact::run(global, arguments),
+        Command::Status => status::run(global),
+        Command::Import(arguments) => import::run(global, arguments),
+        Command::Export(arguments) => export::run(global, arguments),
+        Command::Bench(command) => bench::run(global, command),
+        Command::Inspect(command) => inspect::run(command),
+        Command::Version => {
+            println!("quorate {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_promised_command_and_alias_is_there() {
+        for line in [
+            "quorate server --data-dir d --listen 127.0.0.1:0",
+            "quorate put k v --prev-kv --lease 1f",
+            "quorate get k --endpoint 127.0.0.1:1 -w json",
+            "quorate get a z --limit 3 --order descend --sort-by modify --rev 4",
+            "quorate del k --prefix --command-timeout 2s",
+            "quorate txn -i",
+            "quorate compaction 5 --physical",
+            "quorate status",
+            "quorate import d --prefix p",
+            "quorate export d --prefix p",
+            "quorate bench disk --data-dir d --duration 3 --json f",
+            "quorate bench put --endpoint h:1 --connections 64 --depth 16 --duration 4 --json f",
+            "quorate inspect check d",
+            "quorate version",
+        ] {
+            if let Err(error) = Arguments::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

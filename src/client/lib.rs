@@ -1,0 +1,35 @@
+//! A small blocking client of the native protocol, for tests, the load generator and the command
+//! line. One TCP connection at a time; no threads, no async.
+//!
+//! ```text
+//! Client: endpoints, retries, one call at a time ----\
+//!    submit / receive: many calls in flight ----------> Connection: socket, credits, frames
+//! ```
+//!
+//! What it repeats by itself: a call that the server refused without an effect
+//! ([`Status::is_retryable`]), a read whose connection was lost, and a write of which the
+//! connection never took the whole frame, all within the request timeout. A write that may have
+//! arrived is never sent again; it ends as [`Error::OutcomeUnknown`]. Calls that were submitted
+//! ([`Client::submit`]) are never repeated.
+//!
+//! Timeouts are `std::time::Duration`; a timeout is noticed within a quarter more than its length.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod connection;
+mod error;
+mod result;
+
+pub use client::{Client, Completion, Options, Server, prefix_end};
+pub use connection::Answer;
+pub use error::{Error, Refusal};
+pub use result::{
+    DeleteResult, MemberStatus, OpResult, OwnedKeyValue, PutResult, RangeResult, TxnResult,
+};
+
+pub use base::{NodeId, RequestId};
+pub use wire::{
+    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, KeyValue, Op, Put,
+    Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
+};

@@ -1,0 +1,125 @@
+//! The two changes that there are: a put and a delete of one key.
+//!
+//! Each finds the key's newest version, moves it into an event, and writes the new one in its place.
+//! Everything that can miss comes before the first write: a change happens whole or not at all.
+
+use base::{Hash128, LeaseId};
+use tree::{NewCell, Run};
+
+use crate::command::Put;
+use crate::keys::{CURRENT, EVENTS};
+use crate::outcome::Stop;
+use crate::refusal::{Damage, Refusal};
+use crate::state::State;
+use crate::version::{
+    Event, Kind, Live, Version, delete_hash, fits_inline, needs_work, newest, version_hash,
+};
+
+/// The version that a change replaces; its bytes stand in the scratch event.
+struct Old {
+    version: Version,
+    run: Option<Run>,
+    /// Bytes of its inline value, at the end of the scratch event.
+    inline_size: usize,
+}
+
+impl State {
+    /// Writes a key as the next change of the entry being applied. Refused before anything has changed
+    /// when it keeps the value or lease of a key that is not there.
+    pub(crate) fn put(&mut self, put: &Put<'_>) -> Result<Result<(), Refusal>, Stop> {
+        if put.lease != LeaseId::new(0) {
+            return Ok(Err(Refusal::LeaseNotFound));
+        }
+        let at = self.now();
+        let place = self.pages.seek(CURRENT, put.key)?;
+        let event = &mut self.scratch.event;
+        event.clear();
+        Event::encode(Kind::Put, put.key, event);
+        let mut old = None;
+        if let Some(cell) = self.pages.cell_at(&place) {
+            let (version, inline) =
+                newest(&cell).ok_or_else(|| Damage::VersionMalformed(put.key.into()))?;
+            event.extend_from_slice(cell.payload);
+            old = Some(Old { version, run: cell.run, inline_size: inline.len() });
+        }
+        let replaced = old.as_ref().and_then(|old| old.version.live);
+        if (put.ignore_value || put.ignore_lease) && replaced.is_none() {
+            return Ok(Err(Refusal::KeyNotFound));
+        }
+        let run = old.as_ref().and_then(|old| old.run);
+        let kept;
+        let value = match (put.ignore_value, run) {
+            (false, _) => put.value,
+            (true, Some(run)) => {
+                kept = self.pages.run(&run)?.to_vec();
+                &kept
+            }
+            (true, None) => {
+                let size = old.as_ref().map_or(0, |old| old.inline_size);
+                &event[event.len() - size..]
+            }
+        };
+        let kept_lease = replaced.map_or(LeaseId::new(0), |live| live.lease);
+        let mut live = Live {
+            create: replaced.map_or(at.revision, |live| live.create),
+            version: replaced.map_or(0, |live| live.version) + 1,
+            lease: if put.ignore_lease { kept_lease } else { put.lease },
+            hash: Hash128::ZERO,
+        };
+        live.hash = version_hash(put.key, at, &live, value);
+        let version = Version::following(old.as_ref().map(|old| &old.version), at, Some(live));
+        let cell = NewCell { counted: needs_work(Kind::Put, run), number: 0, payload: event, run };
+        self.pages.put(EVENTS, &at.key(), &cell)?;
+        // From here on nothing can miss.
+        let inline = fits_inline(put.key.len(), value.len());
+        let payload = &mut self.scratch.version;
+        payload.clear();
+        version.encode(payload);
+        if inline {
+            payload.extend_from_slice(value);
+        }
+        let run = if inline { None } else { Some(self.pages.create_run(value)) };
+        let cell = NewCell { counted: true, number: at.revision.get(), payload, run };
+        self.pages.put_at(place, put.key, &cell);
+        if let Some(replaced) = replaced {
+            self.live_sum = self.live_sum.minus(replaced.hash);
+        }
+        self.live_sum = self.live_sum.plus(live.hash);
+        self.events_sum = self.events_sum.plus(live.hash);
+        self.sub = at.next().sub;
+        Ok(Ok(()))
+    }
+
+    /// Deletes a key as the next change of the entry being applied; false if there was nothing to
+    /// delete.
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, Stop> {
+        let at = self.now();
+        let place = self.pages.seek(CURRENT, key)?;
+        let Some(cell) = self.pages.cell_at(&place) else {
+            return Ok(false);
+        };
+        let (old, _) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
+        let Some(replaced) = old.live else {
+            return Ok(false);
+        };
+        let event = &mut self.scratch.event;
+        event.clear();
+        Event::encode(Kind::Delete, key, event);
+        event.extend_from_slice(cell.payload);
+        let run = cell.run;
+        let cell =
+            NewCell { counted: needs_work(Kind::Delete, run), number: 0, payload: event, run };
+        self.pages.put(EVENTS, &at.key(), &cell)?;
+        // From here on nothing can miss.
+        let payload = &mut self.scratch.version;
+        payload.clear();
+        Version::following(Some(&old), at, None).encode(payload);
+        let number = at.revision.get();
+        let cell = NewCell { counted: false, number, payload, run: None };
+        self.pages.put_at(place, key, &cell);
+        self.live_sum = self.live_sum.minus(replaced.hash);
+        self.events_sum = self.events_sum.plus(delete_hash(key, at));
+        self.sub = at.next().sub;
+        Ok(true)
+    }
+}

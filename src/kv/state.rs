@@ -1,0 +1,384 @@
+//! The replicated state: two trees, a handful of numbers, and the one function that changes them.
+//!
+//! Applying an entry is a pure function of the state and the entry. It never fails: what validation
+//! let through and the state refuses is an outcome. It never blocks: a page that is not in memory is a
+//! [`Step::Miss`], a budget that is spent is [`Step::More`], and the same entry is handed in again. An
+//! entry that is half applied is invisible: reads see the revision before it.
+//!
+//! ```text
+//! meta  format u8 | applied u64 | term u64 | revision u64 | compacted + 1, or 0 for none: u64
+//!       | sum over live versions 16 | sum over events 16 | trimmed revision u64, sub u32
+//! ```
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use base::{Hash128, LogIndex, Revision, Term};
+use tree::{Miss, PageFile};
+
+use crate::command::{Command, Op};
+use crate::delete::Deleting;
+use crate::keys::{CURRENT, Point};
+use crate::outcome::{Outcome, Step, Stop, charge};
+use crate::refusal::Refusal;
+use crate::txn::Running;
+use crate::validate::LIMITS_OF_APPLY;
+use crate::version::Reader;
+
+const FORMAT: u8 = 1;
+
+/// The replicated state of one member. It has one owner.
+pub struct State {
+    pub(crate) pages: PageFile,
+    applied: LogIndex,
+    term: Term,
+    /// The newest complete revision.
+    pub(crate) revision: Revision,
+    /// Changes made so far by the entry that is being applied: the sub number of its next one.
+    pub(crate) sub: u32,
+    /// The oldest revision that can be read; none before the first compaction.
+    pub(crate) compacted: Option<Revision>,
+    /// Sum of the hashes of all live versions in `current`.
+    pub(crate) live_sum: Hash128,
+    /// Sum of the hashes of all events ever applied.
+    pub(crate) events_sum: Hash128,
+    /// Events before this point have been trimmed: their tombstones and runs are gone.
+    pub(crate) trimmed: Point,
+    /// Whether the cells of such events may still be there.
+    pub(crate) undropped: bool,
+    /// History before this revision is physically gone.
+    pub(crate) dropped: Revision,
+    /// How far the entry that is being applied has got.
+    progress: Progress,
+    pub(crate) scratch: Scratch,
+}
+
+/// How far an entry has got that needs more than one step.
+#[derive(Debug)]
+enum Progress {
+    /// No entry has begun.
+    None,
+    Delete(Deleting),
+    Txn(Box<Running>),
+}
+
+/// Buffers that are reused from change to change.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub event: Vec<u8>,
+    pub version: Vec<u8>,
+    pub keys: Vec<u8>,
+}
+
+/// Why a page file cannot be opened as a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenError {
+    /// The meta bytes are of a format that this version does not know.
+    Format {
+        /// The format of the bytes.
+        found: u8,
+    },
+    /// The meta bytes are cut short or contradict themselves.
+    Malformed,
+}
+
+impl core::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Format { found } => write!(
+                f,
+                "the state in the page file has format {found}, this version reads {FORMAT}; use the \
+                 version that wrote it"
+            ),
+            Self::Malformed => f.write_str(
+                "the numbers of the state in the page file contradict themselves; restore this \
+                 member from its peers or from a snapshot",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
+impl State {
+    /// The state before the first entry, over an empty page file: revision 1, nothing compacted.
+    pub fn create(pages: PageFile) -> Self {
+        let beginning = Point::before(Revision::ZERO);
+        Self {
+            pages,
+            applied: LogIndex::ZERO,
+            term: Term::ZERO,
+            revision: Revision::new(1),
+            sub: 0,
+            compacted: None,
+            live_sum: Hash128::ZERO,
+            events_sum: Hash128::ZERO,
+            trimmed: beginning,
+            undropped: false,
+            dropped: Revision::ZERO,
+            progress: Progress::None,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The state that a checkpoint wrote; `meta` are the application bytes of the page file.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not of this format or contradict themselves.
+    pub fn open(pages: PageFile, meta: &[u8]) -> Result<Self, OpenError> {
+        let mut reader = Reader(meta);
+        let format = reader.u8().ok_or(OpenError::Malformed)?;
+        if format != FORMAT {
+            return Err(OpenError::Format { found: format });
+        }
+        let mut state = Self::create(pages);
+        state.decode(&mut reader).ok_or(OpenError::Malformed)?;
+        let readable = state.compacted.is_none_or(|compacted| compacted <= state.revision);
+        let trimmable = state.compacted.unwrap_or(Revision::ZERO);
+        if !readable || state.trimmed > Point::before(trimmable) || !reader.0.is_empty() {
+            return Err(OpenError::Malformed);
+        }
+        state.undropped = true;
+        Ok(state)
+    }
+
+    fn decode(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.applied = LogIndex::new(reader.u64()?);
+        self.term = Term::new(reader.u64()?);
+        self.revision = Revision::new(reader.u64()?);
+        self.compacted = reader.u64()?.checked_sub(1).map(Revision::new);
+        self.live_sum = Hash128::from_bytes(reader.take()?);
+        self.events_sum = Hash128::from_bytes(reader.take()?);
+        self.trimmed = reader.point()?;
+        Some(())
+    }
+
+    /// Begins a checkpoint of the state as it is now.
+    ///
+    /// # Panics
+    ///
+    /// While an entry is half applied: see [`Self::between_entries`].
+    pub fn checkpoint_begin(&mut self) {
+        assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
+        let mut meta = Vec::with_capacity(1 + 4 * 8 + 2 * 16 + 12);
+        meta.push(FORMAT);
+        meta.extend_from_slice(&self.applied.get().to_le_bytes());
+        meta.extend_from_slice(&self.term.get().to_le_bytes());
+        meta.extend_from_slice(&self.revision.get().to_le_bytes());
+        let compacted = self.compacted.map_or(0, |compacted| compacted.get() + 1);
+        meta.extend_from_slice(&compacted.to_le_bytes());
+        meta.extend_from_slice(&self.live_sum.to_bytes());
+        meta.extend_from_slice(&self.events_sum.to_bytes());
+        meta.extend_from_slice(&self.trimmed.revision.get().to_le_bytes());
+        meta.extend_from_slice(&self.trimmed.sub.to_le_bytes());
+        self.pages.checkpoint_begin(&meta);
+    }
+
+    /// Applies the entry at `index`, which is the one behind the last applied one. Called again with
+    /// the same entry until done; then it is applied exactly once, whatever its outcome.
+    ///
+    /// The budget counts keys and entries looked at or changed; what is left of it is handed back. A
+    /// step that ends in a miss has done the part before the missing page and nothing of the part that
+    /// needs it.
+    ///
+    /// # Panics
+    ///
+    /// When entries come out of order, or another one comes while one is half applied.
+    pub fn apply(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        command: &Command<'_>,
+        budget: &mut u32,
+    ) -> Step<Outcome> {
+        assert!(
+            index == self.applied.next() && term >= self.term,
+            "entry {index} of term {term} does not follow {} of term {}",
+            self.applied,
+            self.term
+        );
+        let result = self.apply_command(command, budget);
+        if result.is_ok() {
+            if self.sub > 0 {
+                self.revision = self.revision.next();
+                self.sub = 0;
+            }
+            self.applied = index;
+            self.term = term;
+        }
+        result.into()
+    }
+
+    fn apply_command(&mut self, command: &Command<'_>, budget: &mut u32) -> Result<Outcome, Stop> {
+        let progress = core::mem::replace(&mut self.progress, Progress::None);
+        match (command, progress) {
+            (Command::Put(put), Progress::None) => {
+                if let Err(refusal) = put.validate(&LIMITS_OF_APPLY) {
+                    return Ok(Outcome::Refused(refusal));
+                }
+                charge(budget)?;
+                Ok(match self.put(put)? {
+                    Ok(()) => Outcome::Put { revision: self.revision.next() },
+                    Err(refusal) => Outcome::Refused(refusal),
+                })
+            }
+            (Command::DeleteRange(delete), progress @ (Progress::None | Progress::Delete(_))) => {
+                if let Err(refusal) = delete.validate() {
+                    return Ok(Outcome::Refused(refusal));
+                }
+                let mut deleting = match progress {
+                    Progress::Delete(deleting) => deleting,
+                    Progress::None | Progress::Txn(_) => Deleting::new(delete),
+                };
+                match self.delete_range(&mut deleting, budget) {
+                    Ok(count) => {
+                        let revision = self.revision_of_changes();
+                        Ok(Outcome::Deleted { revision, count })
+                    }
+                    Err(stop) => {
+                        self.progress = Progress::Delete(deleting);
+                        Err(stop)
+                    }
+                }
+            }
+            (Command::Txn(txn), progress @ (Progress::None | Progress::Txn(_))) => {
+                let mut running = match progress {
+                    Progress::Txn(running) => *running,
+                    Progress::None | Progress::Delete(_) => Running::default(),
+                };
+                match self.run_txn(txn, &mut running, budget) {
+                    Ok(Ok(outcome)) => Ok(Outcome::Txn(outcome)),
+                    Ok(Err(refusal)) => Ok(Outcome::Refused(refusal)),
+                    Err(stop) => {
+                        self.progress = Progress::Txn(Box::new(running));
+                        Err(stop)
+                    }
+                }
+            }
+            (Command::Compact { revision, .. }, Progress::None) => Ok(self.compact(*revision)),
+            (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
+            (_, progress) => panic!("another entry came in the middle of {progress:?}"),
+        }
+    }
+
+    /// The revision that the entry being applied has if it changes nothing more.
+    pub(crate) fn revision_of_changes(&self) -> Revision {
+        if self.sub > 0 { self.revision.next() } else { self.revision }
+    }
+
+    /// The revision that a read which asks for `revision` gets.
+    pub(crate) fn readable(&self, revision: i64) -> Result<Revision, Refusal> {
+        let Some(wanted) = u64::try_from(revision).ok().filter(|wanted| *wanted > 0) else {
+            return Ok(self.revision);
+        };
+        let wanted = Revision::new(wanted);
+        if wanted > self.revision {
+            return Err(Refusal::FutureRevision);
+        }
+        if self.compacted.is_some_and(|compacted| wanted < compacted) {
+            return Err(Refusal::Compacted);
+        }
+        Ok(wanted)
+    }
+
+    /// The same for a range inside a transaction, where only 0 is the newest: a negative revision lies
+    /// below the first readable one, which counts as -1 before the first compaction.
+    pub(crate) fn readable_in_txn(&self, revision: i64) -> Result<(), Refusal> {
+        if revision < 0 && revision < self.compacted_number() {
+            return Err(Refusal::Compacted);
+        }
+        self.readable(revision).map(|_| ())
+    }
+
+    /// The compacted revision as etcd counts it: -1 before the first compaction.
+    pub(crate) fn compacted_number(&self) -> i64 {
+        self.compacted.map_or(-1, |compacted| i64::try_from(compacted.get()).unwrap_or(i64::MAX))
+    }
+
+    /// The point behind the newest event, one of a half applied entry too.
+    pub(crate) fn now(&self) -> Point {
+        Point { revision: self.revision.next(), sub: self.sub }
+    }
+
+    /// The newest complete revision; 1 on an empty store.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The oldest revision that can be read; none before the first compaction.
+    pub fn compacted(&self) -> Option<Revision> {
+        self.compacted
+    }
+
+    /// Index and term of the last applied entry.
+    pub fn applied(&self) -> (LogIndex, Term) {
+        (self.applied, self.term)
+    }
+
+    /// Whether no entry is half applied, so that a checkpoint may begin.
+    pub fn between_entries(&self) -> bool {
+        matches!(self.progress, Progress::None)
+    }
+
+    /// The hash of everything that members must agree on at the same applied index: live keys, all
+    /// events ever applied, revision and compacted revision. What has been trimmed does not matter. O(1).
+    ///
+    /// # Panics
+    ///
+    /// While an entry is half applied.
+    pub fn state_hash(&self) -> Hash128 {
+        assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
+        let mut hasher = base::Hasher128::new();
+        hasher.update(b"state");
+        hasher.update(&self.revision.get().to_le_bytes());
+        hasher.update(&self.compacted_number().to_le_bytes());
+        hasher.update(&self.live_sum.to_bytes());
+        hasher.update(&self.events_sum.to_bytes());
+        hasher.finish()
+    }
+
+    /// The page file, for reads of its figures.
+    pub fn pages(&self) -> &PageFile {
+        &self.pages
+    }
+
+    /// The page file, for misses, eviction, growth and checkpoints. Its trees are not to be changed
+    /// from outside.
+    pub fn pages_mut(&mut self) -> &mut PageFile {
+        &mut self.pages
+    }
+
+    /// Collects what applying `command` will miss, as far as its keys tell, so that the reads can run
+    /// at the same time: single keys of a put, a delete, or the first 128 compares and operations of a
+    /// transaction.
+    pub fn prefetch(&self, command: &Command<'_>, misses: &mut Vec<Miss>) {
+        let mut probe = |key: &[u8]| {
+            if let Err(miss) = self.pages.get(CURRENT, key)
+                && !misses.contains(&miss)
+            {
+                misses.push(miss);
+            }
+        };
+        match command {
+            Command::Put(put) => probe(put.key),
+            Command::DeleteRange(delete) => probe(delete.key),
+            Command::Txn(txn) => {
+                txn.compares.iter().take(128).for_each(|compare| probe(compare.key));
+                for op in txn.success.iter().take(128).chain(txn.failure.iter().take(128)) {
+                    match op {
+                        Op::Put(put) => probe(put.key),
+                        Op::DeleteRange(delete) => probe(delete.key),
+                        Op::Range(_) | Op::Txn(_) | Op::Unset => {}
+                    }
+                }
+            }
+            Command::Compact { .. } | Command::Nothing => {}
+        }
+    }
+}
+
+const _: () = assert!(
+    LIMITS_OF_APPLY.value_size_max <= tree::RUN_SIZE_MAX,
+    "a value that apply lets through fits a run"
+);

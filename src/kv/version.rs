@@ -1,0 +1,378 @@
+//! A version of a key and an event, as bytes of tree cells.
+//!
+//! ```text
+//! version  flags u8 | mod u64 | sub u32 | number u64
+//!          live:    | create u64 | version u64 | hash 16
+//!          flagged: | lease i64 | near revision u64, sub u32 | far revision u64, sub u32
+//!          live:    | value, unless the cell owns a run
+//!
+//! event    kind u8 (0 put, 1 delete) | key size u16 | key | the replaced version's bytes, or nothing
+//! ```
+//!
+//! Numbers are little endian. The bytes of a version do not change when an event replaces it: they
+//! move from `current` to `events`, and with them the cell's run.
+//!
+//! Versions of a key are numbered along its chain, tombstones too. An anchor of version n is the event
+//! that holds the newest version before n whose number is a multiple of 64 (near) or of 4,096 (far,
+//! written only where it differs from the near one). Numbers and anchors depend on what has been
+//! trimmed, so they take no part in any hash.
+
+use alloc::vec::Vec;
+
+use base::limits::KEY_SIZE_MAX;
+use base::{Hash128, Hasher128, LeaseId, Revision};
+use tree::{CELL_SIZE_MAX, Cell, Run};
+
+use crate::keys::{EVENT_KEY_SIZE, Point};
+
+/// Versions between two near anchors.
+const NEAR: u64 = 64;
+
+/// Versions between two far anchors.
+const FAR: u64 = 4_096;
+
+/// Bytes of the greatest version without its value.
+const VERSION_SIZE_MAX: usize = 21 + 32 + 8 + 12 + 12;
+
+/// Bytes of an event before the user key.
+const EVENT_HEADER_SIZE: usize = 3;
+
+const _: () = assert!(
+    EVENT_KEY_SIZE + EVENT_HEADER_SIZE + KEY_SIZE_MAX + VERSION_SIZE_MAX <= CELL_SIZE_MAX,
+    "an event of the longest key fits a cell"
+);
+const _: () = assert!(KEY_SIZE_MAX <= 0xFFFF, "the size of a key fits its field");
+
+const LIVE: u8 = 1;
+const LEASE: u8 = 2;
+const NEAR_ANCHOR: u8 = 4;
+const FAR_ANCHOR: u8 = 8;
+
+/// Whether a value stays inside its cell, both in `current` and later in `events`.
+#[inline]
+pub(crate) fn fits_inline(key_size: usize, value_size: usize) -> bool {
+    let fixed = EVENT_KEY_SIZE + EVENT_HEADER_SIZE + VERSION_SIZE_MAX;
+    fixed + key_size + value_size <= CELL_SIZE_MAX
+}
+
+/// What a live version says beside its value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Live {
+    /// The revision of the first put of this life of the key.
+    pub create: Revision,
+    /// Puts of this life, this one included; from 1.
+    pub version: u64,
+    /// The lease it hangs on.
+    pub lease: LeaseId,
+    /// The hash of the version, computed once, when it was written.
+    pub hash: Hash128,
+}
+
+/// A version of a key without its value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Version {
+    /// The event that made it.
+    pub at: Point,
+    /// Its number along the chain of its key.
+    pub number: u64,
+    /// None: a tombstone.
+    pub live: Option<Live>,
+    /// The event that holds the newest earlier version whose number is a multiple of 64.
+    pub near: Option<Point>,
+    /// The same for 4,096, where it differs.
+    pub far: Option<Point>,
+}
+
+impl Version {
+    /// The version that the event `at` puts in the place of `replaced`.
+    #[inline]
+    pub fn following(replaced: Option<&Self>, at: Point, live: Option<Live>) -> Self {
+        let Some(old) = replaced else {
+            return Self { at, number: 0, live, near: None, far: None };
+        };
+        let near = if old.number.is_multiple_of(NEAR) { Some(at) } else { old.near };
+        let far = if old.number.is_multiple_of(FAR) { Some(at) } else { old.far.or(old.near) };
+        let far = if far == near { None } else { far };
+        Self { at, number: old.number + 1, live, near, far }
+    }
+
+    /// The event to look at for the newest version before `point`, this one being made at `point` or
+    /// later: the farthest known one that is itself not before `point`. What lies below may be gone.
+    #[inline]
+    pub fn toward(&self, point: Point) -> Point {
+        let reaches = |anchor: &Point| *anchor >= point;
+        self.far.filter(reaches).or(self.near.filter(reaches)).unwrap_or(self.at)
+    }
+
+    /// Appends the bytes of the version without its value.
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut bytes = [0_u8; VERSION_SIZE_MAX];
+        let mut size = 0;
+        let mut add = |field: &[u8]| {
+            bytes[size..size + field.len()].copy_from_slice(field);
+            size += field.len();
+        };
+        let lease = self.live.is_some_and(|live| live.lease != LeaseId::new(0));
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flag(self.live.is_some(), LIVE)
+            | flag(lease, LEASE)
+            | flag(self.near.is_some(), NEAR_ANCHOR)
+            | flag(self.far.is_some(), FAR_ANCHOR);
+        add(&[flags]);
+        add(&self.at.revision.get().to_le_bytes());
+        add(&self.at.sub.to_le_bytes());
+        add(&self.number.to_le_bytes());
+        if let Some(live) = &self.live {
+            add(&live.create.get().to_le_bytes());
+            add(&live.version.to_le_bytes());
+            add(&live.hash.to_bytes());
+            if lease {
+                add(&live.lease.get().to_le_bytes());
+            }
+        }
+        for anchor in [self.near, self.far].into_iter().flatten() {
+            add(&anchor.revision.get().to_le_bytes());
+            add(&anchor.sub.to_le_bytes());
+        }
+        out.extend_from_slice(&bytes[..size]);
+    }
+
+    /// The version and what follows it, its inline value. None if the bytes are not a version.
+    #[inline]
+    pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut reader = Reader(bytes);
+        let flags = reader.u8()?;
+        if flags & !(LIVE | LEASE | NEAR_ANCHOR | FAR_ANCHOR) != 0 {
+            return None;
+        }
+        let at = reader.point()?;
+        let number = reader.u64()?;
+        let live = if flags & LIVE == 0 {
+            None
+        } else {
+            let create = Revision::new(reader.u64()?);
+            let version = reader.u64()?;
+            let hash = Hash128::from_bytes(reader.take::<16>()?);
+            let lease = if flags & LEASE == 0 { 0 } else { i64::from_le_bytes(reader.take()?) };
+            Some(Live { create, version, lease: LeaseId::new(lease), hash })
+        };
+        let near = if flags & NEAR_ANCHOR == 0 { None } else { Some(reader.point()?) };
+        let far = if flags & FAR_ANCHOR == 0 { None } else { Some(reader.point()?) };
+        Some((Self { at, number, live, near, far }, reader.0))
+    }
+}
+
+/// A live version with where its value is, as found in a cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'p> {
+    /// The user key.
+    pub key: &'p [u8],
+    /// The event that made it.
+    pub at: Point,
+    /// What it says.
+    pub live: Live,
+    /// Its value, unless there is a run.
+    pub inline: &'p [u8],
+    /// Its value, if too large for the cell.
+    pub run: Option<Run>,
+}
+
+/// What an event did to its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Wrote a live version.
+    Put,
+    /// Wrote a tombstone.
+    Delete,
+}
+
+/// An event, borrowed from its cell. The run of the cell is the replaced version's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event<'p> {
+    /// What it did.
+    pub kind: Kind,
+    /// To which key.
+    pub key: &'p [u8],
+    /// The bytes of the version it replaced; none if `current` had no entry for the key.
+    pub replaced: Option<&'p [u8]>,
+}
+
+impl<'p> Event<'p> {
+    /// Starts the bytes of an event; the caller appends those of the replaced version.
+    #[inline]
+    pub fn encode(kind: Kind, key: &[u8], out: &mut Vec<u8>) {
+        let size = u16::try_from(key.len()).expect("a key has at most KEY_SIZE_MAX bytes");
+        let kind = match kind {
+            Kind::Put => 0,
+            Kind::Delete => 1,
+        };
+        let [low, high] = size.to_le_bytes();
+        out.extend_from_slice(&[kind, low, high]);
+        out.extend_from_slice(key);
+    }
+
+    /// The event in the payload of a cell of `events`. None if the bytes are not one.
+    #[inline]
+    pub fn decode(payload: &'p [u8]) -> Option<Self> {
+        let (&[kind, low, high], rest) = payload.split_first_chunk::<EVENT_HEADER_SIZE>()?;
+        let kind = match kind {
+            0 => Kind::Put,
+            1 => Kind::Delete,
+            _ => return None,
+        };
+        let size = usize::from(u16::from_le_bytes([low, high]));
+        let (key, replaced) = rest.split_at_checked(size)?;
+        let replaced = if replaced.is_empty() { None } else { Some(replaced) };
+        Some(Self { kind, key, replaced })
+    }
+
+    /// Whether the replaced version was live; also false when there was none.
+    pub fn replaced_live(&self) -> bool {
+        self.replaced.is_some_and(|bytes| bytes[0] & LIVE != 0)
+    }
+}
+
+/// Whether the cell of `events` asks for work when it is trimmed: it is a delete, whose tombstone may
+/// have to go, or it owns a run.
+#[inline]
+pub(crate) fn needs_work(kind: Kind, run: Option<Run>) -> bool {
+    kind == Kind::Delete || run.is_some()
+}
+
+/// The version in a cell of `current` and its inline value.
+#[inline]
+pub(crate) fn newest<'p>(cell: &Cell<'p>) -> Option<(Version, &'p [u8])> {
+    Version::decode(cell.payload)
+}
+
+/// The hash of a live version: everything that a client can see of it, and the sub number.
+#[inline]
+pub(crate) fn version_hash(key: &[u8], at: Point, live: &Live, value: &[u8]) -> Hash128 {
+    let mut header = [0_u8; 41];
+    header[0] = b'V';
+    header[1..9].copy_from_slice(&at.revision.get().to_le_bytes());
+    header[9..13].copy_from_slice(&at.sub.to_le_bytes());
+    header[13..21].copy_from_slice(&live.create.get().to_le_bytes());
+    header[21..29].copy_from_slice(&live.version.to_le_bytes());
+    header[29..37].copy_from_slice(&live.lease.get().to_le_bytes());
+    let size = u32::try_from(key.len()).expect("a key has at most KEY_SIZE_MAX bytes");
+    header[37..41].copy_from_slice(&size.to_le_bytes());
+    let mut hasher = Hasher128::new();
+    hasher.update(&header);
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finish()
+}
+
+/// The hash of a delete event.
+pub(crate) fn delete_hash(key: &[u8], at: Point) -> Hash128 {
+    let mut header = [0_u8; 13];
+    header[0] = b'D';
+    header[1..9].copy_from_slice(&at.revision.get().to_le_bytes());
+    header[9..13].copy_from_slice(&at.sub.to_le_bytes());
+    let mut hasher = Hasher128::new();
+    hasher.update(&header);
+    hasher.update(key);
+    hasher.finish()
+}
+
+/// Takes fixed fields off the front of bytes.
+pub(crate) struct Reader<'a>(pub &'a [u8]);
+
+impl Reader<'_> {
+    #[inline]
+    pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    #[inline]
+    pub fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    #[inline]
+    pub fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    pub fn point(&mut self) -> Option<Point> {
+        let revision = Revision::new(self.u64()?);
+        let sub = self.take().map(u32::from_le_bytes)?;
+        Some(Point { revision, sub })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(revision: u64) -> Point {
+        Point { revision: Revision::new(revision), sub: 0 }
+    }
+
+    fn live() -> Option<Live> {
+        let lease = LeaseId::new(-7);
+        Some(Live { create: Revision::new(3), version: 9, lease, hash: base::hash128(b"x") })
+    }
+
+    #[test]
+    fn versions_survive_encoding_in_every_shape() {
+        for (live, near, far) in [
+            (None, None, None),
+            (live(), None, None),
+            (live(), Some(point(4)), None),
+            (None, Some(point(4)), Some(point(2))),
+            (live(), Some(point(4)), Some(point(2))),
+        ] {
+            let version = Version { at: point(5), number: 77, live, near, far };
+            let mut bytes = Vec::new();
+            version.encode(&mut bytes);
+            bytes.extend_from_slice(b"value");
+            assert_eq!(Version::decode(&bytes), Some((version, &b"value"[..])));
+            for size in 0..bytes.len() - 5 {
+                assert_eq!(Version::decode(&bytes[..size]), None, "cut at {size}");
+            }
+        }
+        assert_eq!(Version::decode(&[0xF0; 100]), None);
+    }
+
+    /// Walks a chain of 100,000 versions back to every 997th revision and counts the events read.
+    #[test]
+    fn anchors_reach_any_version_in_a_few_hundred_steps() {
+        let mut chain: Vec<Version> = Vec::new();
+        for revision in 1..=100_000_u64 {
+            let next = Version::following(chain.last(), point(revision), None);
+            chain.push(next);
+        }
+        let mut worst = 0;
+        for wanted in (1..100_000_u64).step_by(997) {
+            let target = Point::at(Revision::new(wanted));
+            let mut version = chain[99_999];
+            let mut steps = 0;
+            while version.at >= target {
+                let event = version.toward(target);
+                assert!(event >= target, "an event below the wanted revision may be trimmed");
+                let made_by = usize::try_from(event.revision.get()).unwrap() - 1;
+                version = chain[made_by - 1];
+                steps += 1;
+            }
+            assert_eq!(version.at, point(wanted));
+            worst = worst.max(steps);
+        }
+        assert!(worst < 200, "{worst} steps");
+    }
+
+    #[test]
+    fn events_survive_encoding_and_malformed_ones_are_refused() {
+        let mut bytes = Vec::new();
+        Event::encode(Kind::Delete, b"key", &mut bytes);
+        let event = Event::decode(&bytes).unwrap();
+        assert_eq!((event.kind, event.key, event.replaced), (Kind::Delete, &b"key"[..], None));
+        assert!(Event::decode(&bytes[..5]).is_none());
+        assert!(Event::decode(&[2, 0, 0]).is_none());
+    }
+}

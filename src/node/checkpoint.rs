@@ -1,0 +1,272 @@
+//! Checkpoint: brings the state from memory into the page file, a slice per turn, off the path of
+//! acknowledgements.
+//!
+//! ```text
+//! idle ─ due ─► writing ─ all runs written ─► syncing pages ─► writing meta ─► syncing meta ─► idle
+//! ```
+//!
+//! A checkpoint is due after so many bytes of log, so much dirty memory, or so long after the last
+//! change; so the log that a restart has to replay is bounded. The meta record is written only after
+//! every page it leads to is durable. When it is durable itself, the log is needed only from the older
+//! of the two meta slots on.
+//!
+//! Space: the file gets disk space ahead of need. When there is none to be had, consensus is told to
+//! take only what frees space, and it is asked for again until there is some.
+
+use alloc::vec::Vec;
+
+use base::{Duration, Instant, LogIndex};
+use kv::State;
+use tree::{META_SIZE, Release};
+
+use crate::{Allocate, ConsensusEvent, StoreEffect};
+
+/// Bytes written to the page file at once, and bytes encoded per turn: what one slice of a checkpoint
+/// may delay others by (encoding 1 MiB takes some 0.2 ms).
+const WRITES_MAX: u32 = 4;
+const ENCODE_SIZE: usize = 1 << 20;
+
+/// Space that could not be had is asked for again after this.
+const GROW_RETRY: Duration = Duration::from_millis(500);
+
+/// A checkpoint that is due and cannot begin is tried again after this.
+const DUE_RETRY: Duration = Duration::from_millis(50);
+
+/// When checkpoints are made.
+#[derive(Clone, Debug)]
+pub struct CheckpointConfig {
+    /// Bytes of applied log after which one is due.
+    pub log_size: u64,
+    /// Dirty bytes at which one is due.
+    pub dirty_size: u64,
+    /// Time after which one is due if anything has been applied.
+    pub interval: Duration,
+    /// Bytes of room in the page file below which space is short.
+    pub room_min: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Idle,
+    Writing,
+    SyncingPages,
+    WritingMeta,
+    SyncingMeta,
+}
+
+/// The making of checkpoints, one at a time.
+pub struct Checkpoint {
+    config: CheckpointConfig,
+    phase: Phase,
+    writes: u32,
+    is_planned: bool,
+    /// Applied index of the checkpoint being made, and of the last published one.
+    target: LogIndex,
+    published: LogIndex,
+    /// Bytes of log applied since the last plan.
+    log_size: u64,
+    due_at: Instant,
+    growing: bool,
+    grow_at: Option<Instant>,
+    space_is_low: bool,
+    releasing: bool,
+}
+
+impl Checkpoint {
+    /// After recovery: `published` is the applied index of the page file.
+    pub fn new(config: CheckpointConfig, published: LogIndex, now: Instant) -> Self {
+        let due_at = now.after(config.interval);
+        Self {
+            config,
+            phase: Phase::Idle,
+            writes: 0,
+            is_planned: false,
+            target: published,
+            published,
+            log_size: 0,
+            due_at,
+            growing: false,
+            grow_at: None,
+            space_is_low: false,
+            releasing: false,
+        }
+    }
+
+    /// Whether one is being made.
+    pub fn is_running(&self) -> bool {
+        self.phase != Phase::Idle
+    }
+
+    /// Whether the page file is short of space.
+    pub fn space_is_low(&self) -> bool {
+        self.space_is_low
+    }
+
+    /// An entry with a payload of `size` bytes has been applied.
+    pub fn applied(&mut self, size: usize) {
+        self.log_size += u64::try_from(size).expect("a size fits u64") + 64;
+    }
+
+    /// Takes the checkpoint a slice further.
+    pub fn step<B: AsMut<[u8]>>(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        allocate: &mut Allocate<B>,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) {
+        self.grow(now, state, effects);
+        match self.phase {
+            Phase::Idle if self.is_due(now, state) => {
+                self.target = state.applied().0;
+                self.log_size = 0;
+                self.due_at = now.after(self.config.interval);
+                state.checkpoint_begin();
+                self.phase = Phase::Writing;
+                self.is_planned = true;
+                self.write(state, allocate, effects);
+            }
+            Phase::Idle => {
+                if now >= self.due_at {
+                    // Due, but the state is in the middle of an entry or the file has no space.
+                    self.due_at = now.after(DUE_RETRY);
+                }
+                self.release(state, effects);
+            }
+            Phase::Writing => self.write(state, allocate, effects),
+            Phase::WritingMeta if self.writes == 0 => {
+                self.phase = Phase::SyncingMeta;
+                effects.push(StoreEffect::Sync);
+            }
+            Phase::SyncingPages | Phase::WritingMeta | Phase::SyncingMeta => {}
+        }
+    }
+
+    fn is_due(&self, now: Instant, state: &State) -> bool {
+        let pages = state.pages();
+        let wanted = self.log_size >= self.config.log_size
+            || pages.dirty_size() >= self.config.dirty_size
+            || (self.log_size > 0 && now >= self.due_at);
+        // Half an entry is never published, and pages without disk space cannot be written.
+        wanted && state.between_entries() && pages.file_size() <= pages.backed()
+    }
+
+    fn write<B: AsMut<[u8]>>(
+        &mut self,
+        state: &mut State,
+        allocate: &mut Allocate<B>,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) {
+        let mut encoded = 0;
+        while self.is_planned && self.writes < WRITES_MAX && encoded < ENCODE_SIZE {
+            let Some(run) = state.pages_mut().checkpoint_next() else {
+                self.is_planned = false;
+                break;
+            };
+            let mut block = allocate(run.size);
+            state.pages_mut().checkpoint_fill(&run, &mut block.as_mut()[..run.size]);
+            effects.push(StoreEffect::Write { offset: run.offset, block, size: run.size });
+            self.writes += 1;
+            encoded += run.size;
+        }
+        if !self.is_planned && self.writes == 0 {
+            self.phase = Phase::SyncingPages;
+            effects.push(StoreEffect::Sync);
+        }
+    }
+
+    /// A write has completed.
+    pub fn written(&mut self) {
+        assert!(self.writes > 0, "a write completed that was not begun");
+        self.writes -= 1;
+    }
+
+    /// What has been written is durable.
+    pub fn synced<B: AsMut<[u8]>>(
+        &mut self,
+        state: &mut State,
+        allocate: &mut Allocate<B>,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) {
+        match self.phase {
+            Phase::SyncingPages => {
+                let mut record = [0; META_SIZE];
+                let offset = state.pages_mut().checkpoint_meta(&mut record);
+                let mut block = allocate(META_SIZE);
+                block.as_mut()[..META_SIZE].copy_from_slice(&record);
+                effects.push(StoreEffect::Write { offset, block, size: META_SIZE });
+                self.writes = 1;
+                self.phase = Phase::WritingMeta;
+            }
+            Phase::SyncingMeta => {
+                state.pages_mut().checkpoint_published();
+                // Both slots may be chosen at the next start: the log is kept from the older one on.
+                let index = self.published;
+                self.published = self.target;
+                self.phase = Phase::Idle;
+                effects.push(StoreEffect::ToConsensus(ConsensusEvent::Checkpointed { index }));
+            }
+            Phase::Idle | Phase::Writing | Phase::WritingMeta => {
+                unreachable!("no sync was begun in {:?}", self.phase)
+            }
+        }
+    }
+
+    fn grow<B>(&mut self, now: Instant, state: &State, effects: &mut Vec<StoreEffect<B>>) {
+        if self.growing || self.grow_at.is_some_and(|at| now < at) {
+            return;
+        }
+        if let Some(size) = state.pages().wants_growth() {
+            self.growing = true;
+            self.grow_at = None;
+            effects.push(StoreEffect::Grow { size });
+        }
+    }
+
+    /// Disk space was asked for.
+    pub fn grown<B>(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        size: u64,
+        grown: bool,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) {
+        self.growing = false;
+        if grown {
+            state.pages_mut().set_backed(size);
+        } else {
+            self.grow_at = Some(now.after(GROW_RETRY));
+        }
+        let low = !grown && state.pages().room() < self.config.room_min;
+        if low != self.space_is_low {
+            self.space_is_low = low;
+            effects.push(StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low }));
+        }
+    }
+
+    /// Hands free space back, one extent at a time, between checkpoints.
+    fn release<B>(&mut self, state: &mut State, effects: &mut Vec<StoreEffect<B>>) {
+        if self.releasing || self.growing {
+            return;
+        }
+        if let Some(release) = state.pages_mut().release_next() {
+            self.releasing = true;
+            effects.push(match release {
+                Release::Punch { offset, size } => StoreEffect::Punch { offset, size },
+                Release::Truncate { size } => StoreEffect::Truncate { size },
+            });
+        }
+    }
+
+    /// Space has been handed back.
+    pub fn released(&mut self) {
+        self.releasing = false;
+    }
+
+    /// When a step is wanted without an event.
+    pub fn deadline(&self) -> Option<Instant> {
+        let due_at = (self.phase == Phase::Idle && self.log_size > 0).then_some(self.due_at);
+        [due_at, self.grow_at].into_iter().flatten().min()
+    }
+}

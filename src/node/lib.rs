@@ -1,0 +1,66 @@
+//! The three roles of a member, and how they talk.
+//!
+//! ```text
+//!  sockets          disk: WAL             disk: page file
+//!     │                 │                      │
+//! ┌───▼─────┐  Propose ┌▼─────────┐   Apply  ┌─▼─────┐
+//! │ Reactor ├─────────►│ Consensus├─────────►│ Store │
+//! │ (each   │ ReadIndex│  (one)   │  Applied │ (one) │
+//! │  core)  │◄─────────┤          │◄─────────┤       │
+//! └───▲──┬──┘  Granted └──────────┘          └─▲──┬──┘
+//!     │  └───────────── Read, Status ──────────┘  │
+//!     └──────────────── Replies ──────────────────┘
+//! ```
+//!
+//! Each role is a struct that owns its data outright: `handle` files an event away, `flush` acts once
+//! per turn on what has accumulated, `deadline` says when to be called without an event. There is no
+//! lock, no clock, no file, no socket and no `async` here; what a role wants done it appends to a
+//! list of effects. A batch is what one turn gathered, so there is no batching timer: under load
+//! turns get longer and batches bigger.
+//!
+//! The only parameter is `B`, disk memory: aligned bytes that the driver can write without a copy.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod boot;
+mod checkpoint;
+mod consensus;
+mod message;
+mod reactor;
+mod session;
+mod store;
+mod translate;
+
+pub use boot::{Boot, BootError, BootStep, Booted, DataFile};
+pub use checkpoint::CheckpointConfig;
+pub use consensus::{Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent};
+pub use message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
+pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use base::Instant;
+
+/// What every role is to its driver.
+pub trait Role {
+    /// Everything that can wake the role.
+    type Event;
+    /// Everything it can ask for.
+    type Effect;
+
+    /// Files one event away. `now` never goes back and is never earlier than the event.
+    fn handle(&mut self, now: Instant, event: Self::Event, effects: &mut Vec<Self::Effect>);
+
+    /// Acts on what has accumulated; once per turn, after all its events.
+    fn flush(&mut self, now: Instant, effects: &mut Vec<Self::Effect>);
+
+    /// When the role wants a turn even if nothing happens.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// Where disk memory comes from: at least that many bytes, aligned for O_DIRECT, with any content.
+pub type Allocate<B> = Box<dyn FnMut(usize) -> B>;

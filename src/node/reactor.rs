@@ -1,0 +1,644 @@
+//! Reactor: the role of a connection core. It owns sessions: handshakes, admission, credits,
+//! deadlines, and the way of every reply back to its connection.
+//!
+//! It owns no data: writes go to consensus, reads to the store once consensus has said how much must
+//! have been applied. All linearizable reads of a turn share one question to consensus, at most one
+//! is open at a time, and reads that arrive meanwhile ride the next one.
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::mem;
+
+use base::limits::{HANDSHAKE_TIMEOUT_MS, SEND_BUFFER_MAX, SEND_STALL_TIMEOUT_MS};
+use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
+use bytes::BytesMut;
+use wire::{DecodeError, Kind, ReplyWriter, Request, Splitter, Status, VerifyLimits};
+
+use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::session::{Phase, Session};
+use crate::{ConsensusEvent, Role, StoreEvent, translate};
+
+/// Bytes of replies, over all connections of a reactor, that sockets may have refused to take before
+/// the connection that adds to them is closed.
+const UNSENT_MAX: usize = 256 << 20;
+
+/// How often time-outs of sessions are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a reactor is told at its making.
+#[derive(Clone, Debug)]
+pub struct ReactorConfig {
+    /// Which reactor this is.
+    pub id: ReactorId,
+    /// Id of the cluster, told in the handshake.
+    pub cluster: u64,
+    /// Id of the member, told in the handshake.
+    pub member: NodeId,
+    /// Greatest value that a put may carry, in bytes.
+    pub value_size_max: usize,
+}
+
+/// What happens to a reactor.
+#[derive(Debug)]
+pub enum ReactorEvent {
+    /// A connection was accepted.
+    Accepted {
+        /// Its name from now on.
+        connection: ConnectionId,
+    },
+    /// Bytes came in.
+    Received {
+        /// From whom.
+        connection: ConnectionId,
+        /// The bytes.
+        bytes: BytesMut,
+    },
+    /// The peer has gone, or the socket failed. The slot may be used again.
+    Closed {
+        /// Who.
+        connection: ConnectionId,
+    },
+    /// The socket took only a part of what was sent.
+    Blocked {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// The socket has taken all that was sent.
+    Drained {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// Answer of consensus to the open question: reads may run once this much is applied.
+    ReadGranted {
+        /// The store must have applied this index.
+        index: LogIndex,
+    },
+    /// Answer of consensus to the open question: not here, not now.
+    ReadRefused(Refused),
+    /// Answers of the store or of consensus.
+    Replies(Vec<Reply>),
+    /// Take no new requests; connections are told so.
+    Stop,
+}
+
+/// Why a reactor closes a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// Its bytes broke the protocol.
+    Protocol,
+    /// It did not finish its handshake in time.
+    HandshakeTimeout,
+    /// It did not read its replies.
+    SlowReader,
+    /// The server stops.
+    Stopping,
+}
+
+/// What a reactor asks for.
+#[derive(Debug)]
+pub enum ReactorEffect {
+    /// Send these bytes.
+    Send {
+        /// To whom.
+        connection: ConnectionId,
+        /// Whole frames.
+        bytes: Vec<u8>,
+    },
+    /// Stop reading from the socket.
+    Pause {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// Read from the socket again.
+    Resume {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// Close the socket once what was sent before has gone out, or at once for a slow reader.
+    Close {
+        /// Whose.
+        connection: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// For consensus.
+    ToConsensus(ConsensusEvent),
+    /// For the store.
+    ToStore(StoreEvent),
+}
+
+/// The role of one connection core.
+pub struct Reactor {
+    config: ReactorConfig,
+    /// By slot of the connection.
+    sessions: Vec<Option<Session>>,
+    /// Connections with replies to send this turn.
+    dirty: Vec<ConnectionId>,
+    /// Connections whose credits came back this turn while bytes wait.
+    runnable: Vec<ConnectionId>,
+    /// Linearizable reads of this turn, and those that wait for the open question.
+    reads_next: Vec<ReadRequest>,
+    reads_asked: Vec<ReadRequest>,
+    writer: ReplyWriter,
+    /// Bytes sent to sockets that are blocked.
+    unsent: usize,
+    stopping: bool,
+    sweep_at: Option<Instant>,
+}
+
+impl Reactor {
+    /// A reactor without connections.
+    pub fn new(config: ReactorConfig) -> Self {
+        Self {
+            config,
+            sessions: Vec::new(),
+            dirty: Vec::new(),
+            runnable: Vec::new(),
+            reads_next: Vec::new(),
+            reads_asked: Vec::new(),
+            writer: ReplyWriter::new(),
+            unsent: 0,
+            stopping: false,
+            sweep_at: None,
+        }
+    }
+
+    /// Requests that have been taken in and not answered, over all connections.
+    pub fn requests(&self) -> usize {
+        self.sessions.iter().flatten().map(Session::requests).sum()
+    }
+
+    fn session(&mut self, connection: ConnectionId) -> Option<&mut Session> {
+        let slot = usize::try_from(connection.slot).expect("a slot fits usize");
+        self.sessions
+            .get_mut(slot)?
+            .as_mut()
+            .filter(|session| session.generation == connection.generation)
+    }
+
+    fn accept(&mut self, now: Instant, connection: ConnectionId) {
+        let slot = usize::try_from(connection.slot).expect("a slot fits usize");
+        if self.sessions.len() <= slot {
+            self.sessions.resize_with(slot + 1, || None);
+        }
+        let splitter = Splitter::new();
+        self.sessions[slot] = Some(Session::new(connection.generation, now, splitter));
+        if self.sweep_at.is_none() {
+            self.sweep_at = Some(now.after(SWEEP_INTERVAL));
+        }
+    }
+
+    /// Cuts frames out of what the connection has sent, as far as its credits reach.
+    fn take_frames(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        loop {
+            let Some(session) = self.session(connection) else { return };
+            if session.phase == Phase::Closing {
+                return;
+            }
+            if !session.has_credit() || session.blocked_since.is_some() {
+                if !session.paused {
+                    session.paused = true;
+                    effects.push(ReactorEffect::Pause { connection });
+                }
+                return;
+            }
+            match session.splitter.next(&mut session.received) {
+                Ok(Some((header, body))) => self.take_frame(now, connection, header, body, effects),
+                Ok(None) => {
+                    if session.paused {
+                        session.paused = false;
+                        effects.push(ReactorEffect::Resume { connection });
+                    }
+                    return;
+                }
+                Err(error) => {
+                    let refused = decode_refusal(&error);
+                    self.refuse(connection, base::RequestId::new(0), &refused);
+                    self.close(connection, CloseReason::Protocol, effects);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_frame(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        header: wire::Header,
+        body: Frame,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let stopping = self.stopping;
+        let Some(session) = self.session(connection) else { return };
+        match (session.phase, header.kind) {
+            (Phase::Handshake, Kind::Hello) => self.greet(connection, &header, &body, effects),
+            (Phase::Handshake, kind) => {
+                let message = format!(
+                    "the first frame of a connection must be Hello, this one is {kind:?}; \
+                     send Hello and wait for its reply"
+                );
+                let refused = Refused {
+                    status: Status::ProtocolError,
+                    message,
+                    compacted: 0,
+                    applied: false,
+                };
+                self.refuse(connection, header.request, &refused);
+                self.close(connection, CloseReason::Protocol, effects);
+            }
+            (Phase::Closing, _) => {}
+            (Phase::Open, Kind::Ping) => {
+                let (session, writer) = self.session_and_writer(connection);
+                writer.ping(&mut session.replies, header.request);
+                self.mark_dirty(connection);
+            }
+            (Phase::Open, Kind::Cancel) => {
+                // Only reads can still be called back. The store answers `Cancelled` for what it
+                // finds; what it does not find is answered by its outcome.
+                let ticket = self.ticket(connection, &header, 0);
+                let mine = |read: &ReadRequest| {
+                    read.ticket.connection == connection && read.ticket.request == header.request
+                };
+                let asked =
+                    [&mut self.reads_next, &mut self.reads_asked].into_iter().find_map(|reads| {
+                        let place = reads.iter().position(mine)?;
+                        Some(reads.remove(place))
+                    });
+                match asked {
+                    Some(read) => {
+                        let message = "cancelled by the client before it ran".into();
+                        let refused = Refused {
+                            status: Status::Cancelled,
+                            message,
+                            compacted: 0,
+                            applied: false,
+                        };
+                        self.answer(
+                            Reply { ticket: read.ticket, body: ReplyBody::Refused(refused) },
+                            now,
+                            effects,
+                        );
+                    }
+                    None => effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket })),
+                }
+            }
+            (Phase::Open, _) if stopping => {
+                let message = "the server is stopping; send the request to another member or \
+                               again when it is back"
+                    .into();
+                let refused =
+                    Refused { status: Status::ShuttingDown, message, compacted: 0, applied: false };
+                self.refuse(connection, header.request, &refused);
+            }
+            (Phase::Open, kind) => self.take_request(now, connection, &header, kind, body, effects),
+        }
+    }
+
+    fn greet(
+        &mut self,
+        connection: ConnectionId,
+        header: &wire::Header,
+        body: &Frame,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let body_size_max = base::limits::body_size_max(self.config.value_size_max);
+        let granted = match Request::verify(Kind::Hello, body, &VerifyLimits::REQUEST) {
+            Ok(Request::Hello(hello)) => translate::check_hello(&hello, self.config.cluster),
+            Ok(_) => unreachable!("a Hello was verified as one"),
+            Err(error) => Err(decode_refusal(&error)),
+        };
+        match granted {
+            Ok(version) => {
+                let reply = translate::hello_reply(
+                    version,
+                    self.config.cluster,
+                    self.config.member,
+                    self.config.value_size_max,
+                );
+                let (session, writer) = self.session_and_writer(connection);
+                session.phase = Phase::Open;
+                session.splitter.agree(version, body_size_max);
+                writer.hello(&mut session.replies, header.request, &reply);
+                self.mark_dirty(connection);
+            }
+            Err(refused) => {
+                self.refuse(connection, header.request, &refused);
+                self.close(connection, CloseReason::Protocol, effects);
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        header: &wire::Header,
+        kind: Kind,
+        body: Frame,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let ticket = self.ticket(connection, header, body.len());
+        let deadline = (header.deadline_ms > 0)
+            .then(|| now.after(Duration::from_millis(u64::from(header.deadline_ms))));
+        let plan = match Request::verify(kind, &body, &VerifyLimits::REQUEST) {
+            Ok(request) => translate::plan(&request, self.config.value_size_max),
+            Err(error) => {
+                self.refuse(connection, header.request, &decode_refusal(&error));
+                if error.closes() {
+                    self.close(connection, CloseReason::Protocol, effects);
+                }
+                return;
+            }
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(refused) => {
+                self.refuse(connection, header.request, &refused);
+                return;
+            }
+        };
+        if let Some(session) = self.session(connection) {
+            session.take_credit(body.len());
+        }
+        match plan {
+            translate::Plan::Propose(kind) => {
+                self.propose(ticket, kind, body, deadline, effects);
+            }
+            translate::Plan::Read { is_txn, linearizable } => {
+                let read = ReadRequest {
+                    ticket,
+                    frame: body,
+                    is_txn,
+                    applied_min: LogIndex::ZERO,
+                    deadline,
+                };
+                if linearizable {
+                    self.reads_next.push(read);
+                } else {
+                    effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
+                }
+            }
+            translate::Plan::Status => {
+                effects.push(ReactorEffect::ToStore(StoreEvent::Status { ticket }));
+            }
+        }
+    }
+
+    fn propose(
+        &mut self,
+        ticket: Ticket,
+        kind: EntryKind,
+        frame: Frame,
+        deadline: Option<Instant>,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let event = ConsensusEvent::Propose { ticket, kind, frame, deadline };
+        effects.push(ReactorEffect::ToConsensus(event));
+    }
+
+    fn ticket(&self, connection: ConnectionId, header: &wire::Header, size: usize) -> Ticket {
+        let size = u32::try_from(size).expect("a body is below 4 GiB");
+        Ticket { reactor: self.config.id, connection, request: header.request, size }
+    }
+
+    /// Puts an answer into the send buffer of its connection, if that is still there.
+    fn answer(&mut self, reply: Reply, now: Instant, effects: &mut Vec<ReactorEffect>) {
+        let Reply { ticket, body } = reply;
+        let connection = ticket.connection;
+        let Some(session) = self.session(connection) else {
+            if matches!(body, ReplyBody::Piece(_)) {
+                effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket }));
+            }
+            return;
+        };
+        let is_last = !matches!(body, ReplyBody::Piece(_));
+        if is_last {
+            session.return_credit(usize::try_from(ticket.size).expect("a size fits usize"));
+        }
+        let blocked = session.blocked_since.is_some();
+        let before = session.replies.len();
+        match body {
+            ReplyBody::Put { revision } => {
+                let (session, writer) = self.session_and_writer(connection);
+                let revision = translate::count_of(revision);
+                writer.put(&mut session.replies, ticket.request, revision, None);
+            }
+            ReplyBody::Frames(bytes) => Self::append(&mut session.replies, bytes),
+            ReplyBody::Piece(bytes) => {
+                Self::append(&mut session.replies, bytes);
+                if blocked || session.replies.len() > SEND_BUFFER_MAX {
+                    session.stalled_reads.push(ticket);
+                } else {
+                    effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
+                }
+            }
+            ReplyBody::Refused(refused) => self.refuse(connection, ticket.request, &refused),
+        }
+        if blocked {
+            let added = self.session(connection).map_or(0, |s| s.replies.len() - before);
+            self.unsent += added;
+            if self.unsent > UNSENT_MAX {
+                self.close(connection, CloseReason::SlowReader, effects);
+                return;
+            }
+        }
+        self.mark_dirty(connection);
+        let waits =
+            self.session(connection).is_some_and(|session| session.paused && session.has_credit());
+        if waits && is_last {
+            self.runnable.push(connection);
+        }
+        let _ = now;
+    }
+
+    fn append(replies: &mut Vec<u8>, bytes: Vec<u8>) {
+        if replies.is_empty() {
+            *replies = bytes;
+        } else {
+            replies.extend_from_slice(&bytes);
+        }
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, request: base::RequestId, refused: &Refused) {
+        if self.session(connection).is_none() {
+            return;
+        }
+        let (session, writer) = self.session_and_writer(connection);
+        translate::write_refused(writer, &mut session.replies, request, refused);
+        self.mark_dirty(connection);
+    }
+
+    fn session_and_writer(&mut self, connection: ConnectionId) -> (&mut Session, &mut ReplyWriter) {
+        let slot = usize::try_from(connection.slot).expect("a slot fits usize");
+        let session = self.sessions[slot].as_mut().expect("the caller found the session");
+        (session, &mut self.writer)
+    }
+
+    fn mark_dirty(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.session(connection)
+            && !session.dirty
+        {
+            session.dirty = true;
+            self.dirty.push(connection);
+        }
+    }
+
+    fn close(
+        &mut self,
+        connection: ConnectionId,
+        reason: CloseReason,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        self.send_replies(connection, effects);
+        if let Some(session) = self.session(connection)
+            && session.phase != Phase::Closing
+        {
+            session.phase = Phase::Closing;
+            effects.push(ReactorEffect::Close { connection, reason });
+        }
+    }
+
+    fn send_replies(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
+        let Some(session) = self.session(connection) else { return };
+        session.dirty = false;
+        if !session.replies.is_empty() {
+            let bytes = mem::take(&mut session.replies);
+            effects.push(ReactorEffect::Send { connection, bytes });
+        }
+    }
+
+    /// Closes connections that overstayed their handshake or do not read.
+    fn sweep(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
+        let handshake = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
+        let stall = Duration::from_millis(SEND_STALL_TIMEOUT_MS);
+        let mut overdue = Vec::new();
+        let mut any = false;
+        for (slot, session) in self.sessions.iter().enumerate() {
+            let Some(session) = session else { continue };
+            any = true;
+            let slot = u32::try_from(slot).expect("slots are numbered by u32");
+            let connection = ConnectionId { slot, generation: session.generation };
+            if session.phase == Phase::Handshake && now.since(session.accepted_at) > handshake {
+                overdue.push((connection, CloseReason::HandshakeTimeout));
+            }
+            if session.blocked_since.is_some_and(|since| now.since(since) > stall) {
+                overdue.push((connection, CloseReason::SlowReader));
+            }
+        }
+        for (connection, reason) in overdue {
+            if reason == CloseReason::HandshakeTimeout {
+                let refused = Refused {
+                    status: Status::HandshakeTimeout,
+                    message: format!(
+                        "no Hello within {HANDSHAKE_TIMEOUT_MS} ms of connecting; connect again"
+                    ),
+                    compacted: 0,
+                    applied: false,
+                };
+                self.refuse(connection, base::RequestId::new(0), &refused);
+            }
+            self.close(connection, reason, effects);
+        }
+        self.sweep_at = any.then(|| now.after(SWEEP_INTERVAL));
+    }
+
+    fn drained(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
+        let Some(session) = self.session(connection) else { return };
+        session.blocked_since = None;
+        for ticket in mem::take(&mut session.stalled_reads) {
+            effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
+        }
+        if session.paused {
+            self.runnable.push(connection);
+        }
+        if self.sessions.iter().flatten().all(|session| session.blocked_since.is_none()) {
+            self.unsent = 0;
+        }
+    }
+
+    fn drop_session(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
+        let Some(session) = self.session(connection) else { return };
+        for ticket in mem::take(&mut session.stalled_reads) {
+            effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket }));
+        }
+        let slot = usize::try_from(connection.slot).expect("a slot fits usize");
+        self.sessions[slot] = None;
+    }
+}
+
+fn decode_refusal(error: &DecodeError) -> Refused {
+    Refused { status: error.status(), message: format!("{error}"), compacted: 0, applied: false }
+}
+
+impl Role for Reactor {
+    type Event = ReactorEvent;
+    type Effect = ReactorEffect;
+
+    fn handle(&mut self, now: Instant, event: ReactorEvent, effects: &mut Vec<ReactorEffect>) {
+        match event {
+            ReactorEvent::Accepted { connection } => self.accept(now, connection),
+            ReactorEvent::Received { connection, bytes } => {
+                if let Some(session) = self.session(connection) {
+                    session.receive(bytes);
+                    self.take_frames(now, connection, effects);
+                }
+            }
+            ReactorEvent::Closed { connection } => self.drop_session(connection, effects),
+            ReactorEvent::Blocked { connection } => {
+                if let Some(session) = self.session(connection) {
+                    session.blocked_since.get_or_insert(now);
+                }
+            }
+            ReactorEvent::Drained { connection } => self.drained(connection, effects),
+            ReactorEvent::ReadGranted { index } => {
+                for mut read in self.reads_asked.drain(..) {
+                    read.applied_min = index;
+                    effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
+                }
+            }
+            ReactorEvent::ReadRefused(refused) => {
+                for read in mem::take(&mut self.reads_asked) {
+                    let body = ReplyBody::Refused(refused.clone());
+                    self.answer(Reply { ticket: read.ticket, body }, now, effects);
+                }
+            }
+            ReactorEvent::Replies(replies) => {
+                for reply in replies {
+                    self.answer(reply, now, effects);
+                }
+            }
+            ReactorEvent::Stop => self.stopping = true,
+        }
+    }
+
+    fn flush(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
+        let mut runnable = mem::take(&mut self.runnable);
+        for connection in runnable.drain(..) {
+            self.take_frames(now, connection, effects);
+        }
+        self.runnable = runnable;
+        if self.reads_asked.is_empty() && !self.reads_next.is_empty() {
+            mem::swap(&mut self.reads_asked, &mut self.reads_next);
+            let event = ConsensusEvent::ReadIndex { reactor: self.config.id };
+            effects.push(ReactorEffect::ToConsensus(event));
+        }
+        if self.sweep_at.is_some_and(|at| now >= at) {
+            self.sweep(now, effects);
+        }
+        let mut dirty = mem::take(&mut self.dirty);
+        for connection in dirty.drain(..) {
+            self.send_replies(connection, effects);
+        }
+        self.dirty = dirty;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+}

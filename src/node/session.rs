@@ -1,0 +1,99 @@
+//! One client connection as the protocol sees it: handshake, credits, what waits to be sent.
+
+use alloc::vec::Vec;
+use base::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
+use base::{Instant, Ticket};
+use bytes::BytesMut;
+use wire::Splitter;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Nothing but a `Hello` is taken.
+    Handshake,
+    /// Requests are taken.
+    Open,
+    /// Nothing is taken any more; the socket closes when what is queued has been sent.
+    Closing,
+}
+
+/// The state of one connection.
+pub struct Session {
+    /// Tells this use of the slot from others.
+    pub generation: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When the connection was accepted.
+    pub accepted_at: Instant,
+    /// Cuts frames out of the bytes received.
+    pub splitter: Splitter,
+    /// Bytes received that do not make a frame yet.
+    pub received: BytesMut,
+    /// Frames to send at the end of the turn.
+    pub replies: Vec<u8>,
+    /// Whether the connection is listed as having something to send.
+    pub dirty: bool,
+    /// Requests taken in and not answered.
+    requests: usize,
+    /// Their bytes.
+    bytes: usize,
+    /// Reading has been stopped because the credits are used up or the peer does not read.
+    pub paused: bool,
+    /// Since when the socket has refused to take bytes.
+    pub blocked_since: Option<Instant>,
+    /// Long reads that go on when the socket takes bytes again.
+    pub stalled_reads: Vec<Ticket>,
+}
+
+impl Session {
+    /// A connection that has just been accepted; its first frame is at most `frame_size_max` bytes.
+    pub fn new(generation: u32, accepted_at: Instant, splitter: Splitter) -> Self {
+        Self {
+            generation,
+            phase: Phase::Handshake,
+            accepted_at,
+            splitter,
+            received: BytesMut::new(),
+            replies: Vec::new(),
+            dirty: false,
+            requests: 0,
+            bytes: 0,
+            paused: false,
+            blocked_since: None,
+            stalled_reads: Vec::new(),
+        }
+    }
+
+    /// Takes the credit of one request of `size` bytes.
+    pub fn take_credit(&mut self, size: usize) {
+        self.requests += 1;
+        self.bytes += size;
+    }
+
+    /// Gives the credit of one request back.
+    pub fn return_credit(&mut self, size: usize) {
+        assert!(self.requests > 0 && self.bytes >= size, "a credit came back twice");
+        self.requests -= 1;
+        self.bytes -= size;
+    }
+
+    /// Whether another request of any size may be taken in.
+    pub fn has_credit(&self) -> bool {
+        self.requests < CONNECTION_REQUESTS_MAX
+            && (self.requests == 0 || self.bytes < CONNECTION_BYTES_MAX / 2)
+    }
+
+    /// Requests that have not been answered.
+    pub fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// Appends received bytes; free of copies when they follow the earlier ones in memory.
+    pub fn receive(&mut self, bytes: BytesMut) {
+        if self.received.is_empty() {
+            self.received = bytes;
+        } else {
+            self.received.unsplit(bytes);
+        }
+    }
+}

@@ -1,0 +1,706 @@
+//! Store: the role that owns the state. It applies committed entries in log order, answers reads,
+//! writes checkpoints into the page file and trims what compaction has let go.
+//!
+//! No step does I/O. A page that is not in memory is asked for, and the step that needed it is taken
+//! again when it has come; entries behind it wait, reads beside it do not.
+//!
+//! ```text
+//! flush:  apply ─► answers ─► reads ─► checkpoint step ─► trim step ─► evict ─► replies
+//! ```
+//!
+//! Every part of a turn has a budget, so that a delete of a million keys, a scan of the whole store
+//! or a checkpoint delays others by one slice, never by all of its work.
+//!
+//! Memory that waits for a checkpoint is bounded by pacing: while more than `dirty_size_max` is dirty
+//! nothing is applied until the running checkpoint is through, proposals pile up to their own bound
+//! and clients get a typed refusal.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec::Vec;
+use core::mem;
+
+use base::{Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Term, Ticket};
+use hashbrown::HashMap;
+use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
+use tree::Miss;
+use wire::{Kind, ReplyWriter, Request, Status, StatusReply, VerifyLimits};
+
+use crate::checkpoint::{Checkpoint, CheckpointConfig};
+use crate::message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
+
+/// Units of work (keys touched) that applying may take in one turn.
+const APPLY_BUDGET: u32 = 4_096;
+
+/// Units of work that reads may take in one turn, and one read of them at a time.
+const READS_BUDGET: u32 = 4_096;
+const READ_BUDGET: u32 = 512;
+
+/// Entries looked at, and pages read at once, while the first entry waits for a page.
+const PREFETCH_MAX: usize = 64;
+
+/// Units of work that trimming may take in one turn.
+const TRIM_BUDGET: u32 = 512;
+
+/// What the store is told at its making.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Number of reactors.
+    pub reactors: u16,
+    /// Id of the cluster, for status.
+    pub cluster: u64,
+    /// Id of the member, for status.
+    pub member: NodeId,
+    /// When and how checkpoints are made.
+    pub checkpoint: CheckpointConfig,
+    /// Dirty bytes at which applying waits for the checkpoint.
+    pub dirty_size_max: u64,
+}
+
+/// What happens to the store.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// Committed entries, following the ones before.
+    Apply(Vec<Committed>),
+    /// This member leads.
+    Leading {
+        /// In this term.
+        term: Term,
+    },
+    /// A read that may run once enough is applied.
+    Read(ReadRequest),
+    /// The connection takes the next piece of a long answer.
+    Continue {
+        /// Whose.
+        ticket: Ticket,
+    },
+    /// Nobody waits for this read any more.
+    Cancel {
+        /// Whose.
+        ticket: Ticket,
+    },
+    /// The state of the member is wanted.
+    Status {
+        /// By whom.
+        ticket: Ticket,
+    },
+    /// Bytes of the page file that were asked for.
+    PageRead {
+        /// What was missing.
+        miss: Miss,
+        /// Its bytes; fewer than asked for where the file ends.
+        bytes: Vec<u8>,
+    },
+    /// A write of the page file has completed.
+    PagesWritten,
+    /// All completed writes of the page file are durable.
+    PagesSynced,
+    /// The page file was to get disk space up to `size`.
+    Grown {
+        /// Bytes.
+        size: u64,
+        /// Whether it got it; if not, the disk is full.
+        grown: bool,
+    },
+    /// Space of the page file has been handed back.
+    Released,
+}
+
+/// What the store asks for.
+#[derive(Debug)]
+pub enum StoreEffect<B> {
+    /// Read from the page file, report `PageRead`.
+    Read {
+        /// What is missing.
+        miss: Miss,
+        /// Offset in bytes.
+        offset: u64,
+        /// Bytes.
+        size: usize,
+    },
+    /// Write to the page file, report `PagesWritten`.
+    Write {
+        /// Offset in bytes.
+        offset: u64,
+        /// The memory; the first `size` bytes of it.
+        block: B,
+        /// Bytes.
+        size: usize,
+    },
+    /// Make all completed writes of the page file durable, report `PagesSynced`.
+    Sync,
+    /// Give the page file disk space, report `Grown`.
+    Grow {
+        /// Up to this size in bytes.
+        size: u64,
+    },
+    /// Hand space in the middle of the page file back, report `Released`.
+    Punch {
+        /// Offset in bytes.
+        offset: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// Cut the page file, report `Released`.
+    Truncate {
+        /// New size in bytes.
+        size: u64,
+    },
+    /// For a reactor.
+    ToReactor(ReactorId, ReactorEvent),
+    /// For consensus.
+    ToConsensus(ConsensusEvent),
+    /// Stop the process: the stored state is damaged and must not be served.
+    Halt(alloc::string::String),
+}
+
+enum Work {
+    /// A range.
+    Range(Read),
+    /// A transaction that only reads, and its body.
+    Txn(ReadTxn, Frame),
+    /// What a write has to read for its answer.
+    Answer(Answer),
+}
+
+/// A read, or the part of a write's answer that has to be read.
+struct Task {
+    ticket: Ticket,
+    work: Work,
+    applied_min: LogIndex,
+    deadline: Option<Instant>,
+    /// Not before this has been installed.
+    waits_for: Option<Miss>,
+}
+
+/// The role of the store core.
+pub struct Store<B> {
+    config: StoreConfig,
+    state: State,
+    allocate: Allocate<B>,
+    writer: ReplyWriter,
+    /// Committed and not applied.
+    entries: VecDeque<Committed>,
+    /// What the first of them waits for.
+    apply_waits_for: Option<Miss>,
+    trim_waits_for: Option<Miss>,
+    /// Answers of writes; what they read is not trimmed.
+    answers: VecDeque<Task>,
+    reads: VecDeque<Task>,
+    /// Long reads whose connection has not taken the last piece yet.
+    stalled: HashMap<Ticket, Task>,
+    /// Pages on their way in.
+    fetching: Vec<Miss>,
+    /// Compactions whose client waits until the space is free.
+    physical: Vec<(Ticket, Revision)>,
+    checkpoint: Checkpoint,
+    term: Term,
+    applied_bytes: usize,
+    replies: Vec<Vec<Reply>>,
+    /// Work is left over for the next turn.
+    is_busy: bool,
+    /// There may be something to trim.
+    is_trimming: bool,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
+    /// The store after recovery.
+    pub fn new(config: StoreConfig, state: State, allocate: Allocate<B>, now: Instant) -> Self {
+        let checkpoint = Checkpoint::new(config.checkpoint.clone(), state.applied().0, now);
+        let reactors = usize::from(config.reactors);
+        Self {
+            config,
+            state,
+            allocate,
+            writer: ReplyWriter::new(),
+            entries: VecDeque::new(),
+            apply_waits_for: None,
+            trim_waits_for: None,
+            answers: VecDeque::new(),
+            reads: VecDeque::new(),
+            stalled: HashMap::new(),
+            fetching: Vec::new(),
+            physical: Vec::new(),
+            checkpoint,
+            term: Term::ZERO,
+            applied_bytes: 0,
+            replies: (0..reactors).map(|_| Vec::new()).collect(),
+            is_busy: false,
+            is_trimming: true,
+        }
+    }
+
+    /// The state, for looking at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
+        self.replies[usize::from(ticket.reactor.get())].push(Reply { ticket, body });
+    }
+
+    /// The compacted revision, 0 before the first compaction.
+    fn compacted(&self) -> u64 {
+        self.state.compacted().map_or(0, Revision::get)
+    }
+
+    fn refuse(&mut self, ticket: Ticket, refused: Refused) {
+        self.reply(ticket, ReplyBody::Refused(refused));
+    }
+
+    fn fetch(&mut self, miss: Miss, effects: &mut Vec<StoreEffect<B>>) {
+        if !self.fetching.contains(&miss) {
+            self.fetching.push(miss);
+            effects.push(StoreEffect::Read { miss, offset: miss.offset(), size: miss.size() });
+        }
+    }
+
+    fn halt(&mut self, damage: &dyn core::fmt::Display, effects: &mut Vec<StoreEffect<B>>) {
+        effects.push(StoreEffect::Halt(format!("{damage}")));
+    }
+
+    /// Applies entries in order until the budget or the next missing page.
+    fn apply(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        let mut budget = APPLY_BUDGET;
+        let before = self.state.applied().0;
+        while self.apply_waits_for.is_none() && budget > 0 && !self.is_paced() {
+            let Some(entry) = self.entries.pop_front() else { break };
+            if !self.apply_entry(&entry, &mut budget, effects) {
+                self.entries.push_front(entry);
+                break;
+            }
+        }
+        self.is_busy |= budget == 0 && !self.entries.is_empty();
+        let applied = self.state.applied().0;
+        if applied > before {
+            let bytes = mem::take(&mut self.applied_bytes);
+            let event = ConsensusEvent::Applied { index: applied, bytes };
+            effects.push(StoreEffect::ToConsensus(event));
+        }
+    }
+
+    /// Whether entries wait for the running checkpoint because too much memory is dirty.
+    fn is_paced(&self) -> bool {
+        self.state.pages().dirty_size() > self.config.dirty_size_max
+            && self.checkpoint.is_running()
+            && self.state.between_entries()
+    }
+
+    /// Applies one entry; false if it has to be taken up again.
+    fn apply_entry(
+        &mut self,
+        entry: &Committed,
+        budget: &mut u32,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) -> bool {
+        let command = match translate::command(entry.kind, &entry.frame) {
+            Ok(command) => command,
+            Err(error) => {
+                let text = format!("log entry {} cannot be read: {error}", entry.index);
+                self.halt(&text, effects);
+                return false;
+            }
+        };
+        let outcome = match self.state.apply(entry.index, entry.term, &command, budget) {
+            Step::Done(outcome) => outcome,
+            Step::More => {
+                self.is_busy = true;
+                return false;
+            }
+            Step::Miss(miss) => {
+                self.apply_waits_for = Some(miss);
+                self.fetch(miss, effects);
+                self.prefetch(effects);
+                return false;
+            }
+            Step::Damaged(damage) => {
+                self.halt(&damage, effects);
+                return false;
+            }
+        };
+        self.is_trimming |= matches!(outcome, Outcome::Compacted { .. });
+        self.checkpoint.applied(entry.frame.len());
+        if let Some(ticket) = entry.ticket {
+            self.applied_bytes += entry.frame.len();
+            let physical = matches!(command, Command::Compact { physical: true, .. });
+            let answer = Answer::new(&command, &outcome);
+            self.conclude(ticket, &outcome, answer, physical);
+        }
+        true
+    }
+
+    /// Has the pages read that the next entries will want, while the first of them waits.
+    fn prefetch(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        let mut misses = Vec::new();
+        for entry in self.entries.iter().take(PREFETCH_MAX) {
+            if let Ok(command) = translate::command(entry.kind, &entry.frame) {
+                self.state.prefetch(&command, &mut misses);
+            }
+            if misses.len() >= PREFETCH_MAX {
+                break;
+            }
+        }
+        for miss in misses {
+            self.fetch(miss, effects);
+        }
+    }
+
+    /// Answers the client of a write that has been applied, or sets out to read for it.
+    fn conclude(
+        &mut self,
+        ticket: Ticket,
+        outcome: &Outcome,
+        answer: Option<Answer>,
+        physical: bool,
+    ) {
+        if let Some(answer) = answer {
+            self.answers.push_back(Task {
+                ticket,
+                work: Work::Answer(answer),
+                applied_min: LogIndex::ZERO,
+                deadline: None,
+                waits_for: None,
+            });
+            return;
+        }
+        match outcome {
+            Outcome::Put { revision } => {
+                self.reply(ticket, ReplyBody::Put { revision: revision.get() });
+            }
+            Outcome::Deleted { revision, count } => {
+                let (revision, count) = (translate::i64_of(*revision), translate::count_of(*count));
+                let mut out = Vec::new();
+                self.writer
+                    .delete_range(&mut out, ticket.request, revision, count, [])
+                    .expect("a reply without keys fits a frame");
+                self.reply(ticket, ReplyBody::Frames(out));
+            }
+            Outcome::Compacted { revision, .. } if physical => {
+                self.physical.push((ticket, *revision));
+            }
+            Outcome::Compacted { revision, .. } => self.reply_compacted(ticket, *revision),
+            Outcome::Refused(refusal) => {
+                let mut refused = translate::refused(*refusal);
+                refused.compacted = self.compacted();
+                self.refuse(ticket, refused);
+            }
+            Outcome::Txn(_) | Outcome::Nothing => {
+                unreachable!("a transaction has an answer, and nobody waits for an empty entry")
+            }
+        }
+    }
+
+    fn reply_compacted(&mut self, ticket: Ticket, revision: Revision) {
+        let mut out = Vec::new();
+        self.writer.compact(&mut out, ticket.request, translate::i64_of(revision));
+        self.reply(ticket, ReplyBody::Frames(out));
+    }
+
+    /// A read request becomes a task. Its body was verified before it came here.
+    fn read(&mut self, request: ReadRequest) {
+        let ticket = request.ticket;
+        let work = if request.is_txn {
+            Work::Txn(ReadTxn::new(), request.frame)
+        } else {
+            match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
+                Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
+                Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
+            }
+        };
+        self.reads.push_back(Task {
+            ticket,
+            work,
+            applied_min: request.applied_min,
+            deadline: request.deadline,
+            waits_for: None,
+        });
+    }
+
+    /// Runs answers of writes, oldest first.
+    fn run_answers(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
+        let mut budget = READS_BUDGET;
+        for _ in 0..self.answers.len() {
+            let Some(task) = self.answers.pop_front() else { break };
+            if let Some(task) = self.run(now, task, &mut budget, effects) {
+                self.answers.push_back(task);
+            }
+        }
+    }
+
+    fn run_reads(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
+        let mut budget = READS_BUDGET;
+        for _ in 0..self.reads.len() {
+            let Some(task) = self.reads.pop_front() else { break };
+            if let Some(task) = self.run(now, task, &mut budget, effects) {
+                self.reads.push_back(task);
+            }
+        }
+    }
+
+    /// Takes one task a slice further. It comes back if it has to go on next turn.
+    fn run(
+        &mut self,
+        now: Instant,
+        mut task: Task,
+        budget: &mut u32,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) -> Option<Task> {
+        if task.deadline.is_some_and(|deadline| now > deadline) {
+            let message = "the deadline of the request passed before it was answered".into();
+            let refused =
+                Refused { status: Status::DeadlineExceeded, message, compacted: 0, applied: false };
+            self.refuse(task.ticket, refused);
+            return None;
+        }
+        if task.waits_for.is_some() || self.state.applied().0 < task.applied_min {
+            return Some(task);
+        }
+        if *budget == 0 {
+            self.is_busy = true;
+            return Some(task);
+        }
+        let mut slice = READ_BUDGET.min(*budget);
+        let before = slice;
+        let step = match &mut task.work {
+            Work::Range(_) => None,
+            Work::Answer(answer) => Some(answer.step(&self.state, &mut slice)),
+            Work::Txn(read, frame) => match translate::command(EntryKind::Txn, frame) {
+                Ok(Command::Txn(txn)) => Some(read.step(&self.state, &txn, &mut slice)),
+                Ok(_) | Err(_) => unreachable!("the reactor verified this transaction"),
+            },
+        };
+        let next = match step {
+            None => self.run_range(&mut task, &mut slice),
+            Some(Step::Done(Ok(reply))) => {
+                let mut out = Vec::new();
+                translate::write_reply(&mut self.writer, &mut out, task.ticket.request, &reply);
+                Next::Finished(ReplyBody::Frames(out))
+            }
+            Some(Step::Done(Err(refusal))) => {
+                let mut refused = self.explain(refusal);
+                refused.applied = matches!(task.work, Work::Answer(_));
+                Next::Finished(ReplyBody::Refused(refused))
+            }
+            Some(Step::More) => Next::More,
+            Some(Step::Miss(miss)) => Next::Miss(miss),
+            Some(Step::Damaged(damage)) => Next::Damaged(damage),
+        };
+        *budget -= before - slice;
+        match next {
+            Next::Finished(body) => {
+                self.reply(task.ticket, body);
+                None
+            }
+            Next::Piece(bytes) => {
+                self.reply(task.ticket, ReplyBody::Piece(bytes));
+                self.stalled.insert(task.ticket, task);
+                None
+            }
+            Next::More => {
+                self.is_busy = true;
+                Some(task)
+            }
+            Next::Miss(miss) => {
+                task.waits_for = Some(miss);
+                self.fetch(miss, effects);
+                Some(task)
+            }
+            Next::Damaged(damage) => {
+                self.halt(&damage, effects);
+                None
+            }
+        }
+    }
+
+    fn explain(&self, refusal: kv::Refusal) -> Refused {
+        let mut refused = translate::refused(refusal);
+        refused.compacted = self.compacted();
+        refused
+    }
+
+    /// Encodes as many pairs of a range as one slice yields, straight from their pages into a frame.
+    fn run_range(&mut self, task: &mut Task, slice: &mut u32) -> Next {
+        let Work::Range(read) = &mut task.work else { unreachable!("the caller matched a range") };
+        let mut out = Vec::new();
+        let mut range = self.writer.range(&mut out, task.ticket.request);
+        let step = read.step(&self.state, slice, &mut |pair| range.push(&translate::pair(pair)));
+        match step {
+            ReadStep::Done(end) => {
+                range.finish(translate::summary(&end));
+                Next::Finished(ReplyBody::Frames(out))
+            }
+            ReadStep::Refused(refusal) => {
+                drop(range);
+                Next::Finished(ReplyBody::Refused(self.explain(refusal)))
+            }
+            ReadStep::Piece => {
+                range.finish_piece();
+                Next::Piece(out)
+            }
+            // What was gathered goes out: a page that is missing may take a while.
+            ReadStep::More if range.count() > 0 => {
+                range.finish_piece();
+                Next::Piece(out)
+            }
+            ReadStep::Miss(_) if range.count() > 0 => {
+                range.finish_piece();
+                Next::Piece(out)
+            }
+            ReadStep::More => Next::More,
+            ReadStep::Miss(miss) => Next::Miss(miss),
+            ReadStep::Damaged(damage) => Next::Damaged(damage),
+        }
+    }
+
+    fn trim(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        if self.trim_waits_for.is_some() || !self.is_trimming || !self.state.between_entries() {
+            return;
+        }
+        // An answer may still read at a revision that has been compacted since.
+        let keeps = self.answers.iter().filter_map(|task| match &task.work {
+            Work::Answer(answer) => Some(answer.keeps()),
+            Work::Range(_) | Work::Txn(..) => None,
+        });
+        let keep = keeps.min().unwrap_or(Revision::MAX);
+        let mut budget = TRIM_BUDGET;
+        match self.state.trim(keep, &mut budget) {
+            Step::Done(()) if keep < Revision::MAX => {}
+            Step::Done(()) => {
+                self.is_trimming = false;
+                for (ticket, revision) in mem::take(&mut self.physical) {
+                    self.reply_compacted(ticket, revision);
+                }
+            }
+            Step::More => self.is_busy = true,
+            Step::Miss(miss) => {
+                self.trim_waits_for = Some(miss);
+                self.fetch(miss, effects);
+            }
+            Step::Damaged(damage) => self.halt(&damage, effects),
+        }
+    }
+
+    fn installed(&mut self, miss: Miss, bytes: &[u8], effects: &mut Vec<StoreEffect<B>>) {
+        self.fetching.retain(|other| *other != miss);
+        if let Err(damage) = self.state.pages_mut().install(miss, bytes) {
+            self.halt(&damage, effects);
+            return;
+        }
+        let clear = |waits_for: &mut Option<Miss>| {
+            if *waits_for == Some(miss) {
+                *waits_for = None;
+            }
+        };
+        clear(&mut self.apply_waits_for);
+        clear(&mut self.trim_waits_for);
+        for task in self.answers.iter_mut().chain(&mut self.reads) {
+            clear(&mut task.waits_for);
+        }
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        let same = |task: &Task| {
+            task.ticket.connection == ticket.connection && task.ticket.request == ticket.request
+        };
+        let task = match self.reads.iter().position(same) {
+            Some(place) => self.reads.remove(place),
+            None => {
+                let key = self.stalled.values().find(|task| same(task)).map(|task| task.ticket);
+                key.and_then(|key| self.stalled.remove(&key))
+            }
+        };
+        if let Some(task) = task {
+            let message = "cancelled by the client before it was answered".into();
+            let refused =
+                Refused { status: Status::Cancelled, message, compacted: 0, applied: false };
+            self.refuse(task.ticket, refused);
+        }
+    }
+
+    fn status(&mut self, ticket: Ticket) {
+        let (applied, _) = self.state.applied();
+        let pages = self.state.pages();
+        let status = StatusReply {
+            server_version: env!("CARGO_PKG_VERSION"),
+            cluster: self.config.cluster,
+            member: self.config.member,
+            leader: if self.term == Term::ZERO { NodeId::new(0) } else { self.config.member },
+            term: self.term.get(),
+            last_index: applied.get() + self.entries.len() as u64,
+            committed_index: applied.get() + self.entries.len() as u64,
+            applied_index: applied.get(),
+            revision: translate::i64_of(self.state.revision()),
+            compacted_revision: translate::count_of(self.compacted()),
+            file_size: pages.file_size(),
+            file_size_in_use: pages.allocated_size(),
+            log_size: 0,
+            quota_size: 0,
+            is_learner: false,
+            no_space: self.checkpoint.space_is_low(),
+            corrupt: false,
+        };
+        let mut out = Vec::new();
+        self.writer.status(&mut out, ticket.request, &status);
+        self.reply(ticket, ReplyBody::Frames(out));
+    }
+}
+
+/// What a slice of a task came to.
+enum Next {
+    Finished(ReplyBody),
+    Piece(Vec<u8>),
+    More,
+    Miss(Miss),
+    Damaged(kv::Damage),
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
+    type Event = StoreEvent;
+    type Effect = StoreEffect<B>;
+
+    fn handle(&mut self, now: Instant, event: StoreEvent, effects: &mut Vec<StoreEffect<B>>) {
+        match event {
+            StoreEvent::Apply(entries) => self.entries.extend(entries),
+            StoreEvent::Leading { term } => self.term = term,
+            StoreEvent::Read(request) => self.read(request),
+            StoreEvent::Continue { ticket } => {
+                if let Some(task) = self.stalled.remove(&ticket) {
+                    self.reads.push_back(task);
+                }
+            }
+            StoreEvent::Cancel { ticket } => self.cancel(ticket),
+            StoreEvent::Status { ticket } => self.status(ticket),
+            StoreEvent::PageRead { miss, bytes } => self.installed(miss, &bytes, effects),
+            StoreEvent::PagesWritten => self.checkpoint.written(),
+            StoreEvent::PagesSynced => {
+                self.checkpoint.synced(&mut self.state, &mut self.allocate, effects);
+            }
+            StoreEvent::Grown { size, grown } => {
+                self.checkpoint.grown(now, &mut self.state, size, grown, effects);
+            }
+            StoreEvent::Released => self.checkpoint.released(),
+        }
+    }
+
+    fn flush(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
+        self.is_busy = false;
+        self.apply(effects);
+        self.run_answers(now, effects);
+        self.run_reads(now, effects);
+        self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
+        self.trim(effects);
+        self.state.pages_mut().evict();
+        for (reactor, replies) in self.replies.iter_mut().enumerate() {
+            if !replies.is_empty() {
+                let reactor = u16::try_from(reactor).expect("reactors are numbered by u16");
+                let event = ReactorEvent::Replies(mem::take(replies));
+                effects.push(StoreEffect::ToReactor(ReactorId::new(reactor), event));
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.is_busy { Some(Instant::ORIGIN) } else { self.checkpoint.deadline() }
+    }
+}

@@ -1,0 +1,394 @@
+//! Between the protocol and the state: requests become commands, outcomes become replies. `wire` does
+//! not know what a revision means and `kv` has never heard of a frame; this file knows both.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use base::limits::{
+    CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max,
+};
+use base::{LeaseId, NodeId, RequestId, Revision};
+use kv::{
+    Command, Compare, DeleteRange, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
+    SortOrder, SortTarget, Txn,
+};
+use wire::{
+    Effect, Hello, HelloReply, Kind, LeaderHint, OpView, RangeSummary, ReplyWriter, Request,
+    Status, TxnView, VerifyLimits,
+};
+
+use crate::message::{EntryKind, Refused};
+
+/// What becomes of a request that may be carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// It goes through the log.
+    Propose(EntryKind),
+    /// It is read.
+    Read {
+        /// A transaction that only reads.
+        is_txn: bool,
+        /// Whether consensus is asked first.
+        linearizable: bool,
+    },
+    /// The state of the member.
+    Status,
+}
+
+/// Decides what a verified request needs, after everything that can be refused without the state.
+pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refused> {
+    let limits = kv::Limits { value_size_max, txn_ops_max: TXN_OPS_MAX };
+    let propose = |command: Command<'_>, kind| {
+        command.validate(&limits).map(|()| Plan::Propose(kind)).map_err(refused)
+    };
+    match request {
+        Request::Put(view) => propose(Command::Put(put(view)), EntryKind::Put),
+        Request::DeleteRange(view) => {
+            propose(Command::DeleteRange(delete_range(view)), EntryKind::DeleteRange)
+        }
+        Request::Compact(view) => {
+            let command = Command::Compact { revision: view.revision, physical: view.physical };
+            propose(command, EntryKind::Compact)
+        }
+        Request::Range(view) => {
+            range(view).validate().map_err(refused)?;
+            Ok(Plan::Read { is_txn: false, linearizable: !view.serializable })
+        }
+        Request::Txn(view) => {
+            let txn = txn(view);
+            let (reads, local) = (txn.is_read_only(), txn.is_serializable());
+            let command = Command::Txn(txn);
+            command.validate(&limits).map_err(refused)?;
+            if reads {
+                Ok(Plan::Read { is_txn: true, linearizable: !local })
+            } else {
+                Ok(Plan::Propose(EntryKind::Txn))
+            }
+        }
+        Request::Status => Ok(Plan::Status),
+        Request::Hello(_) | Request::Ping | Request::Cancel => Err(Refused {
+            status: Status::ProtocolError,
+            message: format!("a frame of kind {:?} cannot stand here", request.kind()),
+            compacted: 0,
+            applied: false,
+        }),
+    }
+}
+
+/// The command in the payload of a log entry. Its bytes were verified before they were proposed, so
+/// an error means that another version wrote them.
+pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::DecodeError> {
+    let kind = match kind {
+        EntryKind::Empty => return Ok(Command::Nothing),
+        EntryKind::Put => Kind::Put,
+        EntryKind::DeleteRange => Kind::DeleteRange,
+        EntryKind::Txn => Kind::Txn,
+        EntryKind::Compact => Kind::Compact,
+    };
+    Ok(match Request::verify(kind, body, &VerifyLimits::REQUEST)? {
+        Request::Put(view) => Command::Put(put(&view)),
+        Request::DeleteRange(view) => Command::DeleteRange(delete_range(&view)),
+        Request::Txn(view) => Command::Txn(txn(&view)),
+        Request::Compact(view) => {
+            Command::Compact { revision: view.revision, physical: view.physical }
+        }
+        Request::Range(_)
+        | Request::Status
+        | Request::Hello(_)
+        | Request::Ping
+        | Request::Cancel => unreachable!("{kind:?} is none of these"),
+    })
+}
+
+/// A put as the state knows it.
+#[inline]
+fn put<'a>(view: &wire::Put<'a>) -> Put<'a> {
+    Put {
+        key: view.key,
+        value: view.value,
+        lease: LeaseId::new(view.lease),
+        prev_kv: view.prev_kv,
+        ignore_value: view.ignore_value,
+        ignore_lease: view.ignore_lease,
+    }
+}
+
+fn delete_range<'a>(view: &wire::DeleteRange<'a>) -> DeleteRange<'a> {
+    DeleteRange { key: view.key, range_end: view.range_end, prev_kv: view.prev_kv }
+}
+
+/// A range as the state knows it.
+#[inline]
+pub fn range<'a>(view: &wire::Range<'a>) -> RangeRequest<'a> {
+    RangeRequest {
+        key: view.key,
+        range_end: view.range_end,
+        limit: view.limit,
+        revision: view.revision,
+        order: match view.sort_order {
+            wire::SortOrder::None => SortOrder::None,
+            wire::SortOrder::Ascend => SortOrder::Ascend,
+            wire::SortOrder::Descend => SortOrder::Descend,
+        },
+        target: match view.sort_target {
+            wire::SortTarget::Key => SortTarget::Key,
+            wire::SortTarget::Version => SortTarget::Version,
+            wire::SortTarget::CreateRevision => SortTarget::Create,
+            wire::SortTarget::ModRevision => SortTarget::Mod,
+            wire::SortTarget::Value => SortTarget::Value,
+        },
+        serializable: view.serializable,
+        keys_only: view.keys_only,
+        count_only: view.count_only,
+        min_mod_revision: view.min_mod_revision,
+        max_mod_revision: view.max_mod_revision,
+        min_create_revision: view.min_create_revision,
+        max_create_revision: view.max_create_revision,
+    }
+}
+
+/// A transaction as the state knows it. Recursion is as deep as the verifier lets transactions nest,
+/// `wire::TXN_DEPTH_MAX`.
+fn txn<'a>(view: &TxnView<'a>) -> Txn<'a> {
+    Txn {
+        compares: view.compares().map(|compare| self::compare(&compare)).collect(),
+        success: view.success().map(|operation| op(&operation)).collect(),
+        failure: view.failure().map(|operation| op(&operation)).collect(),
+    }
+}
+
+fn op<'a>(view: &OpView<'a>) -> Op<'a> {
+    match view {
+        OpView::Put(view) => Op::Put(put(view)),
+        OpView::Range(view) => Op::Range(range(view)),
+        OpView::DeleteRange(view) => Op::DeleteRange(delete_range(view)),
+        OpView::Txn(view) => Op::Txn(Box::new(txn(view))),
+    }
+}
+
+fn compare<'a>(view: &wire::Compare<'a>) -> Compare<'a> {
+    Compare {
+        key: view.key,
+        range_end: view.range_end,
+        relation: match view.result {
+            wire::CompareResult::Equal => Relation::Equal,
+            wire::CompareResult::Greater => Relation::Greater,
+            wire::CompareResult::Less => Relation::Less,
+            wire::CompareResult::NotEqual => Relation::NotEqual,
+        },
+        operand: match view.target {
+            wire::CompareTarget::Version => Operand::Version(view.number),
+            wire::CompareTarget::CreateRevision => Operand::Create(view.number),
+            wire::CompareTarget::ModRevision => Operand::Mod(view.number),
+            wire::CompareTarget::Value => Operand::Value(view.value),
+            wire::CompareTarget::Lease => Operand::Lease(view.number),
+        },
+    }
+}
+
+/// A refusal of the state as the protocol says it.
+pub fn refused(refusal: Refusal) -> Refused {
+    let status = match refusal {
+        Refusal::KeyNotProvided
+        | Refusal::ValueProvided
+        | Refusal::LeaseProvided
+        | Refusal::InvalidSortOption => Status::InvalidArgument,
+        Refusal::KeyNotFound => Status::KeyNotFound,
+        Refusal::LeaseNotFound => Status::LeaseNotFound,
+        Refusal::TooManyOps => Status::TooManyOps,
+        Refusal::DuplicateKey => Status::DuplicateKey,
+        Refusal::Compacted => Status::Compacted,
+        Refusal::FutureRevision => Status::FutureRevision,
+        Refusal::KeyTooLong { .. }
+        | Refusal::ValueTooLarge { .. }
+        | Refusal::SortTooLarge
+        | Refusal::ReplyTooLarge => Status::TooLarge,
+    };
+    Refused { status, message: refusal.to_string(), compacted: 0, applied: false }
+}
+
+/// Writes a refusal.
+pub fn write_refused(
+    writer: &mut ReplyWriter,
+    out: &mut Vec<u8>,
+    request: RequestId,
+    refused: &Refused,
+) {
+    let retry_after_ms = match refused.status {
+        Status::Overloaded => 10,
+        Status::NoSpace => 1_000,
+        _ => 0,
+    };
+    let reply = wire::Refused {
+        status: refused.status,
+        message: &refused.message,
+        leader: LeaderHint::default(),
+        retry_after_ms,
+        compacted_revision: count_of(refused.compacted),
+        current_revision: 0,
+        effect: if refused.applied { Effect::Applied } else { Effect::None },
+    };
+    writer.refused(out, request, &reply);
+}
+
+/// The protocol version that both sides speak, if this is the cluster that the client means.
+pub fn check_hello(hello: &Hello<'_>, cluster: u64) -> Result<u8, Refused> {
+    let (oldest, newest) = (u16::from(wire::VERSION_MIN), u16::from(wire::VERSION_MAX));
+    if hello.version_min > newest || hello.version_max < oldest {
+        return Err(Refused {
+            status: Status::VersionMismatch,
+            message: format!(
+                "the client speaks protocol versions {} to {}, this server {oldest} to {newest}; \
+                 use a client of this server's release",
+                hello.version_min, hello.version_max
+            ),
+            compacted: 0,
+            applied: false,
+        });
+    }
+    if hello.cluster != 0 && hello.cluster != cluster {
+        return Err(Refused {
+            status: Status::ClusterMismatch,
+            message: format!(
+                "the client expects cluster {:016x}, this member belongs to {cluster:016x}; check \
+                 the endpoint",
+                hello.cluster
+            ),
+            compacted: 0,
+            applied: false,
+        });
+    }
+    let version = hello.version_max.min(newest);
+    Ok(u8::try_from(version).expect("at most the newest, which is a u8"))
+}
+
+/// What a connection is granted.
+pub fn hello_reply(
+    version: u8,
+    cluster: u64,
+    member: NodeId,
+    value_size_max: usize,
+) -> HelloReply<'static> {
+    let bytes = |size: usize| u32::try_from(size).expect("limits are below 4 GiB");
+    HelloReply {
+        version: u16::from(version),
+        cluster,
+        member,
+        requests_max: bytes(CONNECTION_REQUESTS_MAX),
+        bytes_max: bytes(CONNECTION_BYTES_MAX),
+        key_size_max: bytes(KEY_SIZE_MAX),
+        value_size_max: bytes(value_size_max),
+        request_body_size_max: bytes(body_size_max(value_size_max)),
+        reply_body_size_max: bytes(wire::limits::REPLY_BODY_SIZE_MAX),
+        leader: LeaderHint { member, address: "" },
+    }
+}
+
+/// A revision as the protocol carries it.
+#[inline]
+pub fn i64_of(revision: Revision) -> i64 {
+    i64::try_from(revision.get()).expect("revisions stay below 2^63")
+}
+
+/// A count as the protocol carries it.
+#[inline]
+pub fn count_of(count: u64) -> i64 {
+    i64::try_from(count).expect("counts stay below 2^63")
+}
+
+/// A pair as the protocol carries it.
+#[inline]
+pub fn pair<'a>(pair: &kv::KeyValue<'a>) -> wire::KeyValue<'a> {
+    wire::KeyValue {
+        key: pair.key,
+        value: pair.value,
+        create_revision: i64_of(pair.create_revision),
+        mod_revision: i64_of(pair.mod_revision),
+        version: count_of(pair.version),
+        lease: pair.lease.get(),
+    }
+}
+
+/// The end of a range answer as the protocol carries it.
+#[inline]
+pub fn summary(end: &kv::RangeEnd) -> RangeSummary {
+    RangeSummary { revision: i64_of(end.revision), count: count_of(end.count), more: end.more }
+}
+
+/// Writes the reply to a write that had something to read, or says that it has outgrown its frame.
+pub fn write_reply(
+    writer: &mut ReplyWriter,
+    out: &mut Vec<u8>,
+    request: RequestId,
+    reply: &kv::Reply,
+) {
+    let written = match reply {
+        kv::Reply::Put { revision, prev } => {
+            let previous = prev.iter().next().map(|kv| pair(&kv));
+            writer.put(out, request, i64_of(*revision), previous);
+            return;
+        }
+        kv::Reply::Deleted { revision, count, prev } => {
+            let previous = prev.iter().map(|kv| pair(&kv));
+            writer.delete_range(out, request, i64_of(*revision), count_of(*count), previous)
+        }
+        kv::Reply::Txn(reply) => write_txn(writer, out, request, reply),
+    };
+    if let Err(error) = written {
+        let message = format!(
+            "the request was carried out, but its reply is too large: {error}; read what you need \
+             with ranges"
+        );
+        let refused = wire::Refused {
+            status: Status::TooLarge,
+            message: &message,
+            leader: LeaderHint::default(),
+            retry_after_ms: 0,
+            compacted_revision: 0,
+            current_revision: 0,
+            effect: Effect::Applied,
+        };
+        writer.refused(out, request, &refused);
+    }
+}
+
+fn write_txn(
+    writer: &mut ReplyWriter,
+    out: &mut Vec<u8>,
+    request: RequestId,
+    reply: &kv::TxnReply,
+) -> Result<(), wire::EncodeError> {
+    let revision = i64_of(reply.revision);
+    // The list holds what nested transactions answer too; the outermost one announces its own.
+    let mut skip = 0;
+    let mut responses = 0;
+    for op in &reply.ops {
+        if skip > 0 {
+            skip -= 1;
+        } else {
+            responses += 1;
+        }
+        if let OpReply::Txn { ops_count, .. } = op {
+            skip += ops_count;
+        }
+    }
+    let mut txn = writer.txn(out, request, revision, reply.succeeded, responses);
+    for op in &reply.ops {
+        match op {
+            OpReply::Put { revision, prev } => {
+                txn.put(i64_of(*revision), prev.iter().next().map(|kv| pair(&kv)));
+            }
+            OpReply::Deleted { revision, count, prev } => {
+                let previous = prev.iter().map(|kv| pair(&kv));
+                txn.delete_range(i64_of(*revision), count_of(*count), previous);
+            }
+            OpReply::Range { end, pairs } => {
+                txn.range(summary(end), pairs.iter().map(|kv| pair(&kv)));
+            }
+            OpReply::Txn { succeeded, ops_count } => txn.txn(*succeeded, *ops_count),
+        }
+    }
+    txn.finish()
+}

@@ -1,0 +1,126 @@
+//! Drives [`node::Boot`] with blocking reads before any executor runs.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use base::limits::BLOCK_SIZE;
+use node::{Boot, BootStep, Booted, DataFile};
+use wal::{Files, SlotFile, WalFile};
+
+use crate::Error;
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::direct::{AlignedBuffer, DirectFile};
+use crate::disk::{slot_numbers, slot_path};
+
+/// A boot that takes longer says that it is at work.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Options of the page file of this member.
+pub fn page_options(data_dir: &DataDir, config: &Config) -> tree::Options {
+    tree::Options {
+        file: data_dir.identity.page_file,
+        cluster: data_dir.identity.cluster,
+        member: data_dir.identity.member,
+        cache_size: config.page_cache_size,
+        growth_size: growth_size(config),
+    }
+}
+
+/// Bytes by which the page file grows: enough that the store asks seldom, little enough for small
+/// disks.
+pub fn growth_size(config: &Config) -> u64 {
+    config.wal_segment_size.clamp(16 << 20, 64 << 20)
+}
+
+/// Path of a file of the data directory.
+pub fn file_path(data_dir: &std::path::Path, file: DataFile) -> PathBuf {
+    match file {
+        DataFile::Pages => data_dir.join("pages"),
+        DataFile::Wal(WalFile::Ring) => data_dir.join("wal/ring"),
+        DataFile::Wal(WalFile::Watermark) => data_dir.join("wal/watermark"),
+        DataFile::Wal(WalFile::Slot(slot)) => slot_path(&data_dir.join("wal"), slot),
+    }
+}
+
+/// Recovers the state of the data directory.
+pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Booted, Error> {
+    let path = data_dir.path();
+    let wrap = |what: &'static str| {
+        let path = path.to_path_buf();
+        move |source: io::Error| Error::DataDir { path, what, source }
+    };
+    let size = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let numbers = slot_numbers(&data_dir.wal()).map_err(wrap("has no wal directory to read"))?;
+    let files = Files {
+        slots: numbers
+            .iter()
+            .map(|&slot| SlotFile { slot, size: size(slot_path(&data_dir.wal(), slot)) })
+            .collect(),
+        ring_size: size(data_dir.wal().join("ring")),
+        watermark_size: size(data_dir.wal().join("watermark")),
+    };
+    let begin = Instant::now();
+    let mut told = false;
+    let mut boot = Boot::new(page_options(data_dir, config), size(data_dir.pages()), files);
+    let mut open: HashMap<PathBuf, DirectFile> = HashMap::new();
+    let mut buffer = AlignedBuffer::new(wal::READ_SIZE_MAX);
+    loop {
+        let step = boot.next().map_err(|error| Error::Recovery(error.to_string()))?;
+        let BootStep::Read { file, offset, size } = step else { break };
+        let path = file_path(path, file);
+        if !open.contains_key(&path) {
+            let direct = DirectFile::open(&path, buffered)
+                .map_err(wrap("has a file that cannot be opened"))?;
+            open.insert(path.clone(), direct);
+        }
+        let direct = &open[&path];
+        let aligned = size.next_multiple_of(BLOCK_SIZE);
+        if buffer.bytes().len() != aligned {
+            buffer = AlignedBuffer::new(aligned);
+        }
+        match direct.read(offset, &mut buffer) {
+            Ok(count) => boot
+                .feed(&buffer.bytes()[..count.min(size)])
+                .map_err(|error| Error::Recovery(error.to_string()))?,
+            Err(error) => match file {
+                DataFile::Wal(_) => boot.feed_unreadable(),
+                DataFile::Pages => {
+                    return Err(Error::Recovery(format!(
+                        "{} cannot be read at byte {offset}: {error}",
+                        path.display()
+                    )));
+                }
+            },
+        }
+        if !told && begin.elapsed() > PATIENCE {
+            told = true;
+            eprintln!("quorate: recovering {} ...", data_dir.path().display());
+        }
+    }
+    let booted = boot.finish();
+    // What was read may never have been synced by the process that wrote it.
+    for &file in &booted.recovered.sync {
+        let path = file_path(path, DataFile::Wal(file));
+        let synced = fs::File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(wrap("has a WAL file that cannot be synced"))?;
+    }
+    if let Some(tail) = &booted.recovered.tail {
+        eprintln!(
+            "quorate: the WAL ends with a group that was never acknowledged (LSN {}, {} at byte {}); \
+             it was dropped, as after any crash",
+            tail.lsn, tail.file, tail.offset
+        );
+    }
+    if told {
+        eprintln!(
+            "quorate: recovered in {:.1} s, {} log entries replayed",
+            begin.elapsed().as_secs_f64(),
+            booted.replayed
+        );
+    }
+    Ok(booted)
+}

@@ -1,0 +1,316 @@
+//! The loop of one executor and what performs the effects of its roles.
+//!
+//! ```text
+//! wait for the inbox ─► turn: Reactor ─► Consensus ─► Store ─► again while they have posts for
+//!      ▲                each other ─┐
+//!      └────────────────────────────┘ sockets and disk work as tasks and report to the inbox
+//! ```
+//!
+//! Performing never waits: a write or read becomes a task, a message for a role of this executor goes
+//! into its list, one for another executor into the list of that link's only sending task.
+
+use std::rc::Rc;
+
+use base::Instant;
+use glommio::net::TcpStream;
+use node::{
+    Consensus, ConsensusEffect, ConsensusEvent, Reactor, ReactorEffect, ReactorEvent, Role, Store,
+    StoreEffect, StoreEvent,
+};
+
+use crate::clock::Clock;
+use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
+use crate::inbox::Inbox;
+use crate::link::Links;
+use crate::socket::Sockets;
+
+/// Rounds of a turn: a message passes at most this often between roles before sockets and disk get
+/// their turn again. A put needs two, a linearizable read three.
+const ROUNDS_MAX: usize = 4;
+
+/// A reactor and its sockets.
+pub struct ReactorSeat {
+    /// The role.
+    pub role: Reactor,
+    /// Its sockets.
+    pub sockets: Sockets,
+}
+
+/// Consensus and its files.
+pub struct ConsensusSeat {
+    /// The role.
+    pub role: Consensus<Block>,
+    /// The WAL's files.
+    pub wal: Rc<WalDisk>,
+}
+
+/// The store and its file.
+pub struct StoreSeat {
+    /// The role.
+    pub role: Store<Block>,
+    /// The page file.
+    pub pages: Rc<DiskFile>,
+}
+
+/// The roles of one executor.
+pub struct Seats {
+    /// The reactor that runs here, if one does.
+    pub reactor: Option<ReactorSeat>,
+    /// Consensus, if it runs here.
+    pub consensus: Option<ConsensusSeat>,
+    /// The store, if it runs here.
+    pub store: Option<StoreSeat>,
+}
+
+/// One executor's loop.
+pub struct CoreLoop {
+    seats: Seats,
+    inbox: Rc<Inbox>,
+    links: Links,
+    clock: Clock,
+    reactor_events: Vec<ReactorEvent>,
+    reactor_effects: Vec<ReactorEffect>,
+    consensus_events: Vec<ConsensusEvent>,
+    consensus_effects: Vec<ConsensusEffect<Block>>,
+    store_events: Vec<StoreEvent>,
+    store_effects: Vec<StoreEffect<Block>>,
+    accepted: Vec<TcpStream>,
+}
+
+impl CoreLoop {
+    /// A loop over these roles.
+    pub fn new(seats: Seats, inbox: Rc<Inbox>, links: Links, clock: Clock) -> Self {
+        Self {
+            seats,
+            inbox,
+            links,
+            clock,
+            reactor_events: Vec::new(),
+            reactor_effects: Vec::new(),
+            consensus_events: Vec::new(),
+            consensus_effects: Vec::new(),
+            store_events: Vec::new(),
+            store_effects: Vec::new(),
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Runs until `is_over` says so, which is asked between turns.
+    pub async fn run(mut self, mut is_over: impl FnMut(&Seats) -> bool) {
+        loop {
+            self.inbox.wait().await;
+            self.turn();
+            if is_over(&self.seats) {
+                return;
+            }
+            match self.deadline() {
+                // Work was left over: others first, then on with it.
+                Some(at) if at <= self.clock.now() || !self.inbox.is_empty() => {
+                    self.inbox.signal();
+                    glommio::yield_if_needed().await;
+                    glommio::executor().yield_task_queue_now().await;
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// When the first of the roles wants a turn without an event.
+    pub fn deadline(&self) -> Option<Instant> {
+        let seats = &self.seats;
+        [
+            seats.reactor.as_ref().and_then(|seat| seat.role.deadline()),
+            seats.consensus.as_ref().and_then(|seat| seat.role.deadline()),
+            seats.store.as_ref().and_then(|seat| seat.role.deadline()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn turn(&mut self) {
+        self.accept();
+        for _ in 0..ROUNDS_MAX {
+            let now = self.clock.now();
+            self.reactor_turn(now);
+            self.consensus_turn(now);
+            self.store_turn(now);
+            if self.inbox.is_empty() {
+                return;
+            }
+        }
+        self.inbox.signal();
+    }
+
+    fn accept(&mut self) {
+        let Some(seat) = &mut self.seats.reactor else { return };
+        self.inbox.take_accepted(&mut self.accepted);
+        for stream in self.accepted.drain(..) {
+            if let Err(error) = seat.sockets.add(stream, &self.inbox) {
+                eprintln!("quorate: a connection was refused: {error}");
+            }
+        }
+    }
+
+    fn reactor_turn(&mut self, now: Instant) {
+        let Some(seat) = &mut self.seats.reactor else { return };
+        let effects = &mut self.reactor_effects;
+        self.inbox.take_reactor(&mut self.reactor_events);
+        for event in self.reactor_events.drain(..) {
+            if let ReactorEvent::Closed { connection } = event {
+                seat.sockets.remove(connection);
+            }
+            seat.role.handle(now, event, effects);
+        }
+        seat.role.flush(now, effects);
+        for effect in effects.drain(..) {
+            match effect {
+                ReactorEffect::Send { connection, bytes } => {
+                    seat.sockets.send(connection, &bytes, &self.inbox);
+                }
+                ReactorEffect::Pause { connection } => seat.sockets.set_paused(connection, true),
+                ReactorEffect::Resume { connection } => seat.sockets.set_paused(connection, false),
+                ReactorEffect::Close { connection, reason } => {
+                    seat.sockets.close(connection, reason);
+                }
+                ReactorEffect::ToConsensus(event) => self.links.to_consensus(&self.inbox, event),
+                ReactorEffect::ToStore(event) => self.links.to_store(&self.inbox, event),
+            }
+        }
+    }
+
+    fn consensus_turn(&mut self, now: Instant) {
+        let Some(seat) = &mut self.seats.consensus else { return };
+        let effects = &mut self.consensus_effects;
+        self.inbox.take_consensus(&mut self.consensus_events);
+        for event in self.consensus_events.drain(..) {
+            seat.role.handle(now, event, effects);
+        }
+        seat.role.flush(now, effects);
+        for effect in effects.drain(..) {
+            perform_consensus(effect, &seat.wal, &self.inbox, &self.links);
+        }
+    }
+
+    fn store_turn(&mut self, now: Instant) {
+        let Some(seat) = &mut self.seats.store else { return };
+        let effects = &mut self.store_effects;
+        self.inbox.take_store(&mut self.store_events);
+        for event in self.store_events.drain(..) {
+            seat.role.handle(now, event, effects);
+        }
+        seat.role.flush(now, effects);
+        for effect in effects.drain(..) {
+            perform_store(effect, &seat.pages, &self.inbox, &self.links);
+        }
+    }
+}
+
+fn perform_consensus(
+    effect: ConsensusEffect<Block>,
+    wal: &Rc<WalDisk>,
+    inbox: &Rc<Inbox>,
+    links: &Links,
+) {
+    match effect {
+        ConsensusEffect::WriteGroup { lsn, group, ring } => {
+            let writes = [Some(group), ring];
+            let countdown = Countdown::new(writes.iter().flatten().count());
+            for write in writes.into_iter().flatten() {
+                let (file, inbox) = (wal.file(write.file), Rc::clone(inbox));
+                let countdown = Rc::clone(&countdown);
+                spawn(async move {
+                    file.write(unshared(write.block), write.size, write.offset).await;
+                    if countdown.done() {
+                        inbox.push_consensus(ConsensusEvent::Written { lsn });
+                    }
+                });
+            }
+        }
+        ConsensusEffect::Sync { lsn, slots } => {
+            let files = slots.map(|slot| slot.map(|slot| wal.file(slot)));
+            let inbox = Rc::clone(inbox);
+            spawn(async move {
+                for file in files.into_iter().flatten() {
+                    file.sync().await;
+                }
+                inbox.push_consensus(ConsensusEvent::Synced { lsn });
+            });
+        }
+        ConsensusEffect::MakeSlot { slot } => {
+            let (wal, inbox) = (Rc::clone(wal), Rc::clone(inbox));
+            spawn(async move {
+                inbox.push_consensus(if wal.make_slot(slot).await {
+                    ConsensusEvent::SlotMade { slot }
+                } else {
+                    ConsensusEvent::SlotFailed
+                });
+            });
+        }
+        ConsensusEffect::PrepareSpare { slot, header } => {
+            let (file, inbox) = (wal.file(header.file), Rc::clone(inbox));
+            spawn(async move {
+                file.write(unshared(header.block), header.size, header.offset).await;
+                file.sync().await;
+                inbox.push_consensus(ConsensusEvent::SpareReady { slot });
+            });
+        }
+        ConsensusEffect::WriteWatermark(write) => {
+            let (file, inbox) = (wal.file(write.file), Rc::clone(inbox));
+            spawn(async move {
+                file.write(unshared(write.block), write.size, write.offset).await;
+                file.sync().await;
+                inbox.push_consensus(ConsensusEvent::WatermarkDurable);
+            });
+        }
+        ConsensusEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
+        ConsensusEffect::ToStore(event) => links.to_store(inbox, event),
+    }
+}
+
+fn perform_store(
+    effect: StoreEffect<Block>,
+    pages: &Rc<DiskFile>,
+    inbox: &Rc<Inbox>,
+    links: &Links,
+) {
+    let (pages, inbox) = (Rc::clone(pages), Rc::clone(inbox));
+    match effect {
+        StoreEffect::Read { miss, offset, size } => spawn(async move {
+            let bytes = pages.read(offset, size).await;
+            inbox.push_store(StoreEvent::PageRead { miss, bytes });
+        }),
+        StoreEffect::Write { offset, block, size } => spawn(async move {
+            pages.write(block, size, offset).await;
+            inbox.push_store(StoreEvent::PagesWritten);
+        }),
+        StoreEffect::Sync => spawn(async move {
+            pages.sync().await;
+            inbox.push_store(StoreEvent::PagesSynced);
+        }),
+        StoreEffect::Grow { size } => spawn(async move {
+            let grown = pages.grow(size).await;
+            inbox.push_store(StoreEvent::Grown { size, grown });
+        }),
+        StoreEffect::Punch { offset, size } => spawn(async move {
+            pages.punch(offset, size).await;
+            inbox.push_store(StoreEvent::Released);
+        }),
+        StoreEffect::Truncate { size } => spawn(async move {
+            pages.truncate(size).await;
+            inbox.push_store(StoreEvent::Released);
+        }),
+        StoreEffect::ToReactor(reactor, event) => links.to_reactor(&inbox, reactor, event),
+        StoreEffect::ToConsensus(event) => links.to_consensus(&inbox, event),
+        StoreEffect::Halt(damage) => halt("verifying", pages.path(), &damage),
+    }
+}
+
+fn spawn(future: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(future).detach();
+}
+
+/// A block that nobody else holds: what is written is cut to its size without a copy.
+fn unshared(block: Rc<Block>) -> Block {
+    Rc::into_inner(block).expect("a block on its way to the disk has one holder")
+}

@@ -1,0 +1,235 @@
+//! The data directory: its identity file, its lock, its files, and what is refused about it.
+//!
+//! ```text
+//! DATA/identity      text: format, cluster, member, file ids, segment size, checksum; written once
+//! DATA/lock          held with flock while a server runs
+//! DATA/pages         the page file
+//! DATA/wal/slot-NNN  WAL segments, recycled in place
+//! DATA/wal/ring      copies of group headers
+//! DATA/wal/watermark how far the WAL is known to be durable
+//! ```
+//!
+//! The identity is written under another name, made durable, renamed, and the directory synced, so
+//! that it is whole or absent. A directory that holds any of the other files but no identity is not
+//! taken for an empty one.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base::{FileId, NodeId, crc32};
+
+use crate::Error;
+
+/// Version of everything in a data directory. A newer one is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What an identity file says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Id of the cluster.
+    pub cluster: u64,
+    /// Id of this member.
+    pub member: NodeId,
+    /// Id of the page file.
+    pub page_file: FileId,
+    /// Bytes of a WAL segment.
+    pub segment_size: u64,
+}
+
+/// An open, locked data directory.
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+    /// Who it belongs to.
+    pub identity: Identity,
+}
+
+impl DataDir {
+    /// Opens `path`, making it if it is not there; `segment_size` holds for a new directory.
+    pub fn open(path: &Path, segment_size: u64) -> Result<Self, Error> {
+        let wrap = |what: &'static str| {
+            let path = path.to_path_buf();
+            move |source: io::Error| Error::DataDir { path, what, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(wrap("cannot be created"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(wrap("has a lock file that cannot be opened"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::DataDirInUse { path: path.to_path_buf() });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(wrap("cannot be locked")(source));
+            }
+        }
+        let identity_path = path.join("identity");
+        let identity = match read_identity(&identity_path) {
+            Ok(identity) => identity,
+            Err(Error::DataDir { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                for name in ["pages", "wal"] {
+                    if path.join(name).exists() {
+                        return Err(Error::IdentityMissing { path: path.to_path_buf(), name });
+                    }
+                }
+                create_identity(path, segment_size)?
+            }
+            Err(error) => return Err(error),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path.join("wal"))
+            .map_err(wrap("has no room for its wal directory"))?;
+        Ok(Self { path: path.to_path_buf(), _lock: lock, identity })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Path of the page file.
+    pub fn pages(&self) -> PathBuf {
+        self.path.join("pages")
+    }
+
+    /// Directory of the WAL.
+    pub fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+}
+
+/// Reads the identity of a directory that nobody needs to own (for `inspect`).
+pub fn read_identity(path: &Path) -> Result<Identity, Error> {
+    let mut text = String::new();
+    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(|source| {
+        Error::DataDir { path: path.to_path_buf(), what: "cannot be read", source }
+    })?;
+    parse_identity(&text)
+        .map_err(|reason| Error::IdentityDamaged { path: path.to_path_buf(), reason })
+}
+
+fn render_identity(identity: &Identity) -> String {
+    let body = format!(
+        "format={FORMAT_VERSION}\ncluster={:016x}\nmember={:016x}\npages={:032x}\nsegment={}\n",
+        identity.cluster,
+        identity.member.get(),
+        identity.page_file.get(),
+        identity.segment_size,
+    );
+    let crc = crc32(body.as_bytes());
+    format!("{body}crc32={crc:08x}\n")
+}
+
+fn parse_identity(text: &str) -> Result<Identity, &'static str> {
+    let format = field(text, "format")?.parse::<u32>().map_err(|_| "its format is no number")?;
+    if format > FORMAT_VERSION {
+        return Err("its format is newer than this program; use the program that wrote it");
+    }
+    let body_size = text.find("crc32=").ok_or("its checksum is missing")?;
+    let crc =
+        u32::from_str_radix(field(text, "crc32")?, 16).map_err(|_| "its checksum is damaged")?;
+    if crc32(&text.as_bytes()[..body_size]) != crc {
+        return Err("its checksum does not match its text");
+    }
+    let hex = |name| u64::from_str_radix(field(text, name)?, 16).map_err(|_| "an id is no number");
+    let page_file =
+        u128::from_str_radix(field(text, "pages")?, 16).map_err(|_| "an id is no number")?;
+    Ok(Identity {
+        cluster: hex("cluster")?,
+        member: NodeId::new(hex("member")?),
+        page_file: FileId::new(page_file),
+        segment_size: field(text, "segment")?
+            .parse()
+            .map_err(|_| "the segment size is no number")?,
+    })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Result<&'a str, &'static str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .ok_or("a line is missing")
+}
+
+fn create_identity(path: &Path, segment_size: u64) -> Result<Identity, Error> {
+    let identity = Identity {
+        cluster: random_u64()?,
+        member: NodeId::new(random_u64()?),
+        page_file: random_id()?,
+        segment_size,
+    };
+    let write = || -> io::Result<()> {
+        let temporary = path.join("identity.new");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(render_identity(&identity).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path.join("identity"))?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(|source| Error::DataDir {
+        path: path.to_path_buf(),
+        what: "cannot take an identity file",
+        source,
+    })?;
+    Ok(identity)
+}
+
+fn random_u64() -> Result<u64, Error> {
+    // Zero means "any" in the handshake.
+    Ok(getrandom::u64().map_err(|_| Error::NoRandomness)?.max(1))
+}
+
+/// A random id that no other file or incarnation has.
+pub fn random_id() -> Result<FileId, Error> {
+    let (high, low) = (random_u64()?, random_u64()?);
+    Ok(FileId::new((u128::from(high) << 64) | u128::from(low)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY: Identity = Identity {
+        cluster: 1,
+        member: NodeId::new(2),
+        page_file: FileId::new(3),
+        segment_size: 64 << 20,
+    };
+
+    #[test]
+    fn an_identity_is_read_back_and_any_changed_byte_is_refused() {
+        let text = render_identity(&IDENTITY);
+        assert_eq!(parse_identity(&text), Ok(IDENTITY));
+        for place in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[place] ^= 1;
+            let Ok(changed) = String::from_utf8(bytes) else { continue };
+            assert_ne!(parse_identity(&changed), Ok(IDENTITY), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_as_such() {
+        let text = render_identity(&IDENTITY).replace("format=1", "format=9");
+        let reason = parse_identity(&text).expect_err("a newer format");
+        assert!(reason.contains("newer"), "{reason}");
+    }
+}

@@ -1,0 +1,306 @@
+//! Disk operations of one core: O_DIRECT writes, syncs, reads and space, as tasks whose results come
+//! back as events.
+//!
+//! The first write or sync error is final: the process stops, and recovery reads everything back
+//! from the medium. Nothing is retried, for after a failed sync the kernel may call pages clean that
+//! never reached the disk. The exception is running out of space where space is asked for.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use glommio::GlommioError;
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use wal::WalFile;
+
+/// Bytes written with one call while a segment is zeroed.
+const ZERO_SIZE: usize = 1 << 20;
+
+/// Disk memory: aligned, of the size that was asked for, with any content.
+#[derive(Debug)]
+pub struct Block(DmaBuffer);
+
+impl Block {
+    /// Takes memory from the executor this runs on.
+    pub fn allocate(size: usize) -> Self {
+        Self(glommio::allocate_dma_buffer(size))
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl AsMut<[u8]> for Block {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+}
+
+/// Stops the process: a disk that failed once is not asked again. Peers carry on; the next start
+/// recovers from what is on the medium.
+pub fn halt(what: &str, path: &Path, error: &dyn std::fmt::Display) -> ! {
+    eprintln!(
+        "quorate: stopped by a disk error: {what} {} failed: {error}; nothing that was not durable \
+         has been acknowledged; look after the disk, then start again",
+        path.display()
+    );
+    std::process::exit(6);
+}
+
+/// Whether an error says that the file system is full.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn io_error(error: GlommioError<()>) -> io::Error {
+    io::Error::from(error)
+}
+
+/// One open file.
+pub struct DiskFile {
+    file: DmaFile,
+    path: PathBuf,
+}
+
+impl DiskFile {
+    /// Opens a file for O_DIRECT reads and writes, making it if it is not there. With `dsync` each
+    /// completed write is durable.
+    pub async fn open(path: PathBuf, dsync: bool) -> io::Result<Rc<Self>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600);
+        if dsync {
+            options.custom_flags(libc::O_DSYNC);
+        }
+        let file = options.dma_open(&path).await.map_err(io_error)?;
+        Ok(Rc::new(Self { file, path }))
+    }
+
+    /// Writes the first `size` bytes of `block` at `offset`.
+    pub async fn write(&self, block: Block, size: usize, offset: u64) {
+        let mut block = block.0;
+        if block.len() > size {
+            block.trim_to_size(size);
+        }
+        assert!(block.len() == size, "{size} bytes of a block of {}", block.len());
+        let block = Rc::new(block);
+        let mut written = 0;
+        match self.file.write_rc_at(Rc::clone(&block), offset).await {
+            Ok(count) => written += count,
+            Err(error) => halt("a write to", &self.path, &error),
+        }
+        // Short writes are rare (a signal, a quota); the rest goes out block by block.
+        while written < size {
+            let rest = block.as_bytes()[written..].to_vec();
+            let mut again = self.file.alloc_dma_buffer(rest.len());
+            again.as_bytes_mut().copy_from_slice(&rest);
+            let at = offset + u64::try_from(written).expect("a size fits u64");
+            match self.file.write_rc_at(Rc::new(again), at).await {
+                Ok(0) => halt("a write to", &self.path, &"the file takes no more bytes"),
+                Ok(count) => written += count,
+                Err(error) => halt("a write to", &self.path, &error),
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes what has been written durable.
+    pub async fn sync(&self) {
+        if let Err(error) = self.file.fdatasync().await {
+            halt("a sync of", &self.path, &error);
+        }
+    }
+
+    /// Reads `size` bytes at `offset`; fewer come back at the end of the file.
+    pub async fn read(&self, offset: u64, size: usize) -> Vec<u8> {
+        match self.file.read_at(offset, size).await {
+            Ok(bytes) => bytes.to_vec(),
+            Err(error) => halt("a read of", &self.path, &error),
+        }
+    }
+
+    /// Gives the file disk space up to `size` bytes; false when the disk is full.
+    pub async fn grow(&self, size: u64) -> bool {
+        match self.file.pre_allocate(size, false).await.map_err(io_error) {
+            Ok(()) => {
+                // Later syncs must not have to write the new size.
+                self.sync().await;
+                true
+            }
+            Err(error) if is_no_space(&error) => false,
+            Err(error) => halt("growing", &self.path, &error),
+        }
+    }
+
+    /// Hands the space of a part of the file back to the file system. One that cannot punch holes
+    /// keeps it until the file is cut.
+    pub async fn punch(&self, offset: u64, size: u64) {
+        if let Err(error) = self.file.deallocate(offset, size).await.map_err(io_error)
+            && error.raw_os_error() != Some(libc::EOPNOTSUPP)
+        {
+            halt("punching a hole into", &self.path, &error);
+        }
+    }
+
+    /// Cuts the file.
+    pub async fn truncate(&self, size: u64) {
+        if let Err(error) = self.file.truncate(size).await {
+            halt("cutting", &self.path, &error);
+        }
+    }
+}
+
+/// The files of the WAL.
+pub struct WalDisk {
+    directory: PathBuf,
+    dsync: bool,
+    segment_size: u64,
+    /// By slot number. Moved out and back, so that tasks can add a slot while the loop uses others.
+    slots: Cell<Vec<Option<Rc<DiskFile>>>>,
+    ring: Option<Rc<DiskFile>>,
+    watermark: Rc<DiskFile>,
+}
+
+impl WalDisk {
+    /// Opens the files that are there, and makes the two of fixed size that are not.
+    pub async fn open(
+        directory: PathBuf,
+        dsync: bool,
+        segment_size: u64,
+        ring_slots: u32,
+    ) -> io::Result<Self> {
+        let zeroed = |name: &str, size: u64| -> io::Result<PathBuf> {
+            let path = directory.join(name);
+            if fs::metadata(&path).map_or(0, |metadata| metadata.len()) < size {
+                write_zeros(&path, size)?;
+            }
+            Ok(path)
+        };
+        let watermark_path = zeroed("watermark", wal::WATERMARK_FILE_SIZE)?;
+        let ring = if ring_slots == 0 {
+            None
+        } else {
+            let path = zeroed("ring", wal::ring_file_size(ring_slots))?;
+            Some(DiskFile::open(path, false).await?)
+        };
+        File::open(&directory)?.sync_all()?;
+        let watermark = DiskFile::open(watermark_path, false).await?;
+        let disk = Self { directory, dsync, segment_size, slots: Cell::default(), ring, watermark };
+        for slot in slot_numbers(&disk.directory)? {
+            disk.set_slot(slot, DiskFile::open(slot_path(&disk.directory, slot), dsync).await?);
+        }
+        Ok(disk)
+    }
+
+    /// The open file.
+    pub fn file(&self, file: WalFile) -> Rc<DiskFile> {
+        let found = match file {
+            WalFile::Slot(slot) => {
+                let slots = self.slots.take();
+                let index = usize::try_from(slot).expect("a slot number fits usize");
+                let found = slots.get(index).and_then(Option::as_ref).map(Rc::clone);
+                self.slots.set(slots);
+                found
+            }
+            WalFile::Ring => self.ring.as_ref().map(Rc::clone),
+            WalFile::Watermark => Some(Rc::clone(&self.watermark)),
+        };
+        found.expect("the writer names files that it was told are there")
+    }
+
+    fn set_slot(&self, slot: u32, file: Rc<DiskFile>) {
+        let index = usize::try_from(slot).expect("a slot number fits usize");
+        let mut slots = self.slots.take();
+        if slots.len() <= index {
+            slots.resize_with(index + 1, || None);
+        }
+        slots[index] = Some(file);
+        self.slots.set(slots);
+    }
+
+    /// Makes the file of a new slot; false when the disk is full. Zeros are written over all of it, so
+    /// that no later write has to allocate or to convert extents, on a thread that may block.
+    pub async fn make_slot(&self, slot: u32) -> bool {
+        let path = slot_path(&self.directory, slot);
+        let (directory, size, target) = (self.directory.clone(), self.segment_size, path.clone());
+        let made =
+            glommio::executor().spawn_blocking(move || make_slot(&directory, &target, size)).await;
+        if made {
+            match DiskFile::open(path.clone(), self.dsync).await {
+                Ok(file) => self.set_slot(slot, file),
+                Err(error) => halt("opening", &path, &error),
+            }
+        }
+        made
+    }
+}
+
+fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {
+    match write_zeros(path, size).and_then(|()| File::open(directory)?.sync_all()) {
+        Ok(()) => true,
+        Err(error) if is_no_space(&error) => {
+            if let Err(error) = fs::remove_file(path) {
+                halt("removing", path, &error);
+            }
+            false
+        }
+        Err(error) => halt("preallocating", path, &error),
+    }
+}
+
+fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
+    let file = fs::OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    let zeros = vec![0; ZERO_SIZE];
+    let mut offset = 0;
+    while offset < size {
+        let count = usize::try_from(size - offset).unwrap_or(ZERO_SIZE).min(ZERO_SIZE);
+        file.write_all_at(&zeros[..count], offset)?;
+        offset += u64::try_from(count).expect("a size fits u64");
+    }
+    file.sync_all()
+}
+
+/// Path of a segment file.
+pub fn slot_path(directory: &Path, slot: u32) -> PathBuf {
+    directory.join(format!("slot-{slot:03}"))
+}
+
+/// Numbers of the segment files in a WAL directory, in order.
+pub fn slot_numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number: Option<u32> =
+            name.to_str().and_then(|name| name.strip_prefix("slot-")?.parse().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Counts operations that together end in one event.
+pub struct Countdown {
+    left: Cell<usize>,
+}
+
+impl Countdown {
+    /// Of `count` operations.
+    pub fn new(count: usize) -> Rc<Self> {
+        Rc::new(Self { left: Cell::new(count) })
+    }
+
+    /// One is done; true if it was the last.
+    pub fn done(&self) -> bool {
+        self.left.set(self.left.get() - 1);
+        self.left.get() == 0
+    }
+}

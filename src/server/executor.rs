@@ -1,0 +1,352 @@
+//! One executor: a thread with its rings, the roles of its place, and the tasks beside them.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration as StdDuration;
+
+use base::limits::PROPOSED_BYTES_MAX;
+use base::{Duration, FileId, Instant};
+use glommio::channels::shared_channel::{SharedReceiver, SharedSender};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use kv::State;
+use node::{
+    Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, Reactor, ReactorConfig,
+    ReactorEvent, Store, StoreConfig,
+};
+use raft::{HardState, Log, Membership, Raft, TermRun};
+use wal::{Recovered, Writer};
+
+use crate::boot::growth_size;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
+use crate::data_dir::{DataDir, Identity, random_id};
+use crate::disk::{Block, DiskFile, WalDisk};
+use crate::inbox::Inbox;
+use crate::link::{self, Links, Message, Outbox};
+use crate::socket::Sockets;
+use crate::topology::Place;
+use crate::{Error, listener};
+
+/// How often deadlines of roles and the stop flag are looked at.
+const TICK: StdDuration = StdDuration::from_millis(5);
+
+/// What is still under way this long after a stop is given up: clients learn of it as of a crash.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
+
+/// Bytes of memory that an executor with disk roles registers with the kernel for its blocks.
+const BLOCK_MEMORY: usize = 32 << 20;
+
+/// What executors say to the main thread.
+pub enum Notice {
+    /// A reactor listens, or the member leads.
+    Ready,
+    /// The executor cannot go on.
+    Failed(Error),
+}
+
+/// What all executors are told.
+pub struct Plan {
+    identity: Identity,
+    incarnation: FileId,
+    pages: std::path::PathBuf,
+    wal: std::path::PathBuf,
+    dsync: bool,
+    seed: u64,
+    reactors: u16,
+    next_slot: u32,
+    config: Config,
+}
+
+impl Plan {
+    /// Of this configuration on this data directory.
+    pub fn new(
+        config: &Config,
+        data_dir: &DataDir,
+        places: &[Place],
+        dsync: bool,
+    ) -> Result<Self, Error> {
+        let incarnation = random_id()?;
+        let reactors = places.iter().filter(|place| place.reactor.is_some()).count();
+        let slots = crate::disk::slot_numbers(&data_dir.wal()).map_err(|source| {
+            Error::DataDir { path: data_dir.wal(), what: "cannot be listed", source }
+        })?;
+        let (seed, _) = split(random_id()?.get());
+        Ok(Self {
+            identity: data_dir.identity,
+            incarnation,
+            pages: data_dir.pages(),
+            wal: data_dir.wal(),
+            dsync,
+            seed,
+            reactors: u16::try_from(reactors).expect("fewer than 65,536 cores"),
+            next_slot: slots.last().map_or(0, |last| last + 1),
+            config: config.clone(),
+        })
+    }
+}
+
+fn split(wide: u128) -> (u64, u64) {
+    let low = u64::try_from(wide & u128::from(u64::MAX)).expect("masked to 64 bits");
+    let high = u64::try_from(wide >> 64).expect("64 bits are left");
+    (high, low)
+}
+
+/// The ends of the channels of one executor.
+pub struct Wiring {
+    /// By target executor.
+    pub senders: Vec<Option<SharedSender<Message>>>,
+    /// From every other executor.
+    pub receivers: Vec<SharedReceiver<Message>>,
+}
+
+impl Wiring {
+    /// No ends yet, for `count` executors.
+    pub fn new(count: usize) -> Self {
+        Self { senders: (0..count).map(|_| None).collect(), receivers: Vec::new() }
+    }
+}
+
+/// What recovery found for the roles of one executor.
+pub struct Parts {
+    /// For consensus.
+    log: Option<(Recovered, Vec<TermRun>, Vec<node::Committed>)>,
+    /// For the store.
+    state: Option<State>,
+    /// Applied index and term of the state.
+    applied: base::LogIndex,
+}
+
+impl Parts {
+    /// Deals what recovery found out to these places, in order.
+    pub fn deal(booted: Booted, places: &[Place]) -> Vec<Self> {
+        let applied = booted.state.applied().0;
+        let mut log = Some((booted.recovered, booted.terms, booted.pending));
+        let mut state = Some(booted.state);
+        let deal = |place: &Place| Self {
+            log: if place.consensus { log.take() } else { None },
+            state: if place.store { state.take() } else { None },
+            applied,
+        };
+        places.iter().map(deal).collect()
+    }
+}
+
+/// Everything that an executor is started with.
+pub struct Start {
+    /// Its number.
+    pub index: usize,
+    /// All places; its own is at `index`.
+    pub places: Vec<Place>,
+    /// What all executors are told.
+    pub plan: Arc<Plan>,
+    /// What recovery found for it.
+    pub parts: Parts,
+    /// Its channels.
+    pub wiring: Wiring,
+    /// The listening socket, for a place with a reactor.
+    pub listener: Option<TcpListener>,
+    /// The clock of the process.
+    pub clock: Clock,
+    /// Set when the server is to stop.
+    pub stop: Arc<AtomicBool>,
+    /// Where it reports.
+    pub notices: Sender<Notice>,
+}
+
+/// Starts an executor on a thread of its own.
+pub fn spawn(start: Start) -> Result<ExecutorJoinHandle<()>, Error> {
+    let place = start.places[start.index];
+    let placement = place.core.map_or(Placement::Unbound, Placement::Fixed);
+    let memory = if place.consensus || place.store { BLOCK_MEMORY } else { 1 << 20 };
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("quorate-{}", start.index))
+        .io_memory(memory)
+        .ring_depth(512)
+        .spawn(move || async move {
+            let notices = start.notices.clone();
+            if let Err(error) = run(start).await {
+                // The main thread waits for notices for as long as executors run.
+                drop(notices.send(Notice::Failed(error)));
+            }
+        })
+        .map_err(|error| Error::Executor(error.to_string()))
+}
+
+async fn run(start: Start) -> Result<(), Error> {
+    let Start { index, places, plan, parts, wiring, listener, clock, stop, notices } = start;
+    let place = places[index];
+    let inbox = Rc::new(Inbox::default());
+    let links = links(&places, index, wiring, &inbox);
+    let Parts { log, state, applied } = parts;
+
+    let consensus = match log {
+        None => None,
+        Some(log) => Some(consensus(&plan, log, applied).await?),
+    };
+    let store = match state {
+        None => None,
+        Some(state) => Some(store(&plan, state, clock.now()).await?),
+    };
+    let reactor = place.reactor.map(|id| ReactorSeat {
+        role: Reactor::new(ReactorConfig {
+            id,
+            cluster: plan.identity.cluster,
+            member: plan.identity.member,
+            value_size_max: plan.config.value_size_max,
+        }),
+        sockets: Sockets::default(),
+    });
+    if consensus.is_some() {
+        inbox.push_consensus(ConsensusEvent::Start);
+    }
+    if let Some(listener) = listener {
+        glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox))).detach();
+        drop(notices.send(Notice::Ready));
+    }
+    glommio::spawn_local(tick(Rc::clone(&inbox))).detach();
+
+    let mut leads = false;
+    let mut stop_at: Option<Instant> = None;
+    let seats = Seats { reactor, consensus, store };
+    let watched = Rc::clone(&inbox);
+    CoreLoop::new(seats, inbox, links, clock)
+        .run(move |seats| {
+            if !leads && seats.consensus.as_ref().is_some_and(|seat| seat.role.may_serve()) {
+                leads = true;
+                drop(notices.send(Notice::Ready));
+            }
+            match stop_at {
+                None if stop.load(Ordering::Acquire) => {
+                    stop_at = Some(clock.now().after(STOP_TIMEOUT));
+                    if seats.reactor.is_some() {
+                        watched.push_reactor(ReactorEvent::Stop);
+                    }
+                    if seats.consensus.is_some() {
+                        watched.push_consensus(ConsensusEvent::Stop);
+                    }
+                    false
+                }
+                None => false,
+                Some(at) => clock.now() >= at || is_quiet(seats),
+            }
+        })
+        .await;
+    Ok(())
+}
+
+/// Whether nothing that a client waits for is under way here.
+fn is_quiet(seats: &Seats) -> bool {
+    seats.reactor.as_ref().is_none_or(|seat| seat.role.requests() == 0)
+        && seats.consensus.as_ref().is_none_or(|seat| seat.role.is_quiet())
+}
+
+/// Wakes the loop at intervals, for deadlines.
+async fn tick(inbox: Rc<Inbox>) {
+    loop {
+        glommio::timer::sleep(TICK).await;
+        inbox.signal();
+    }
+}
+
+fn links(places: &[Place], index: usize, wiring: Wiring, inbox: &Rc<Inbox>) -> Links {
+    let outboxes: Vec<Option<Rc<Outbox>>> = wiring
+        .senders
+        .into_iter()
+        .map(|sender| {
+            let sender = sender?;
+            let outbox = Rc::new(Outbox::default());
+            glommio::spawn_local(link::send(Rc::clone(&outbox), sender)).detach();
+            Some(outbox)
+        })
+        .collect();
+    for receiver in wiring.receivers {
+        glommio::spawn_local(link::receive(receiver, Rc::clone(inbox))).detach();
+    }
+    let to = |wanted: &dyn Fn(&Place) -> bool| {
+        let target = places.iter().position(wanted).expect("every role has a place");
+        if target == index { None } else { outboxes[target].clone() }
+    };
+    let reactors = places
+        .iter()
+        .filter_map(|place| place.reactor)
+        .map(|id| to(&|place: &Place| place.reactor == Some(id)));
+    Links {
+        reactors: reactors.collect(),
+        consensus: to(&|place| place.consensus),
+        store: to(&|place| place.store),
+    }
+}
+
+async fn consensus(
+    plan: &Plan,
+    (recovered, terms, pending): (Recovered, Vec<TermRun>, Vec<node::Committed>),
+    applied: base::LogIndex,
+) -> Result<ConsensusSeat, Error> {
+    let identity = wal::Identity {
+        cluster: plan.identity.cluster,
+        member: plan.identity.member,
+        incarnation: plan.incarnation,
+    };
+    let options = wal::Options {
+        segment_size: plan.identity.segment_size,
+        block_size: wal::GROUP_BLOCK_SIZE_DEFAULT,
+        groups_in_flight_max: wal::GROUPS_IN_FLIGHT_MAX,
+        ring_slots: wal::RING_SLOTS_DEFAULT,
+    };
+    let wal = WalDisk::open(plan.wal.clone(), plan.dsync, options.segment_size, options.ring_slots)
+        .await
+        .map_err(|source| Error::DataDir {
+            path: plan.wal.clone(),
+            what: "has a WAL file that cannot be opened",
+            source,
+        })?;
+    let hard_state = HardState { term: recovered.hard_state.term, vote: recovered.hard_state.vote };
+    let committed = recovered.hard_state.commit.max(applied);
+    let log = Log::recovered(terms, recovered.last.index, committed);
+    let member = plan.identity.member;
+    let raft = Raft::new(member, Membership::of_voters(vec![member]), hard_state, log);
+    let writer = Writer::resume(identity, options, &recovered);
+    let config = ConsensusConfig {
+        proposed_bytes_max: PROPOSED_BYTES_MAX,
+        write_is_durable: plan.dsync,
+        reserve_size: plan.identity.segment_size,
+        next_slot: plan.next_slot,
+        seed: plan.seed,
+    };
+    let role = Consensus::new(config, raft, writer, Box::new(Block::allocate), pending);
+    Ok(ConsensusSeat { role, wal: Rc::new(wal) })
+}
+
+async fn store(plan: &Plan, mut state: State, now: Instant) -> Result<StoreSeat, Error> {
+    let wrap = |source| Error::DataDir {
+        path: plan.pages.clone(),
+        what: "cannot be opened as the page file",
+        source,
+    };
+    let pages = DiskFile::open(plan.pages.clone(), false).await.map_err(wrap)?;
+    // The name must outlive a power cut once the first checkpoint lets go of the log.
+    if let Some(directory) = plan.pages.parent() {
+        std::fs::File::open(directory).and_then(|file| file.sync_all()).map_err(wrap)?;
+    }
+    let backed = std::fs::metadata(&plan.pages).map_err(wrap)?.len();
+    state.pages_mut().set_backed(backed);
+    let cache_size = plan.config.page_cache_size;
+    let config = StoreConfig {
+        reactors: plan.reactors,
+        cluster: plan.identity.cluster,
+        member: plan.identity.member,
+        checkpoint: CheckpointConfig {
+            log_size: 256 << 20,
+            dirty_size: cache_size / 4,
+            interval: Duration::from_millis(5_000),
+            room_min: growth_size(&plan.config) / 4,
+        },
+        dirty_size_max: cache_size / 2,
+    };
+    let role = Store::new(config, state, Box::new(Block::allocate), now);
+    Ok(StoreSeat { role, pages })
+}

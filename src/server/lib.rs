@@ -1,0 +1,149 @@
+//! The server: the only crate that touches the operating system.
+//!
+//! ```text
+//! run: check ─► data directory ─► probes ─► boot ─► executors ─► ready ─► wait for a signal ─► stop
+//! ```
+//!
+//! It makes no decisions about the protocol or the data; those are the roles' (crate `node`). An
+//! executor runs the roles that [`topology`] gives it in one loop ([`core_loop`]); tasks beside the
+//! loop move bytes between sockets, files and the loop's inbox.
+
+mod boot;
+mod clock;
+mod config;
+mod core_loop;
+mod data_dir;
+mod direct;
+mod disk;
+mod error;
+mod executor;
+mod inbox;
+mod link;
+mod listener;
+mod probe;
+mod socket;
+mod topology;
+
+pub use config::{Config, SyncMethod, Topology};
+pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
+pub use direct::{AlignedBuffer, DirectFile};
+pub use disk::{slot_numbers, slot_path};
+pub use error::Error;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use glommio::channels::shared_channel;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use clock::Clock;
+use data_dir::DataDir;
+use executor::{Notice, Parts, Plan, Start, Wiring};
+
+/// Runs a server until it is told to stop (SIGTERM or SIGINT) or cannot go on. Prints one line to
+/// standard output when it serves: `ready native=ADDR pid=PID data=DIR`.
+///
+/// # Errors
+/// Why it did not start, or why it stopped.
+pub fn run(config: &Config) -> Result<(), Error> {
+    config.check()?;
+    let listener = listener::bind(config.listen)?;
+    let address =
+        listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+    let data_dir = DataDir::open(&config.data_dir, config.wal_segment_size)?;
+    let buffered = probe::direct_io(&data_dir, config.unsafe_buffered)?;
+    probe::io_uring()?;
+    let dsync = probe::sync_method(&data_dir, config.sync, buffered)?;
+    // Before any thread is there: signals that come from now on are kept for the loop below.
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Error::Executor(format!("signals cannot be watched: {error}")))?;
+
+    let clock = Clock::start();
+    let booted = boot::boot(&data_dir, config, buffered)?;
+    let (cores, bind) = probe::cores(config)?;
+    let places = topology::places(config.topology, &cores, bind);
+    let plan = Arc::new(Plan::new(config, &data_dir, &places, dsync)?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (notices, notified) = mpsc::channel();
+
+    // One channel for each ordered pair of executors.
+    let count = places.len();
+    let mut wirings: Vec<Wiring> = (0..count).map(|_| Wiring::new(count)).collect();
+    for source in 0..count {
+        for target in 0..count {
+            if source != target {
+                let (sender, receiver) = shared_channel::new_bounded(link::CHANNEL_SIZE);
+                wirings[source].senders[target] = Some(sender);
+                wirings[target].receivers.push(receiver);
+            }
+        }
+    }
+    let mut handles = Vec::new();
+    for (index, (parts, wiring)) in
+        Parts::deal(booted, &places).into_iter().zip(wirings).enumerate()
+    {
+        let listener = places[index].reactor.map(|_| listener.try_clone()).transpose();
+        let listener = listener.map_err(|source| Error::Listen { address, source })?;
+        handles.push(executor::spawn(Start {
+            index,
+            places: places.clone(),
+            plan: Arc::clone(&plan),
+            parts,
+            wiring,
+            listener,
+            clock,
+            stop: Arc::clone(&stop),
+            notices: notices.clone(),
+        })?);
+    }
+    drop(notices);
+
+    // Ready when every reactor listens and the member leads.
+    let mut waiting = places.iter().filter(|place| place.reactor.is_some()).count() + 1;
+    let signal_stop = Arc::clone(&stop);
+    let watcher = signals.handle();
+    let signal_thread = thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            signal_stop.store(true, Ordering::Release);
+        }
+    });
+    let mut failure = None;
+    for notice in notified {
+        match notice {
+            Notice::Ready => {
+                waiting -= 1;
+                if waiting == 0 {
+                    announce(&address, &data_dir);
+                }
+            }
+            Notice::Failed(error) => {
+                failure = Some(error);
+                stop.store(true, Ordering::Release);
+            }
+        }
+    }
+    for handle in handles {
+        if handle.join().is_err() {
+            failure.get_or_insert(Error::Executor("it ended by a panic".into()));
+        }
+    }
+    watcher.close();
+    // The thread ends with its iterator; there is nothing to learn from it.
+    drop(signal_thread.join());
+    failure.map_or(Ok(()), Err)
+}
+
+fn announce(address: &std::net::SocketAddr, data_dir: &DataDir) {
+    let mut out = std::io::stdout().lock();
+    let line = format!(
+        "ready native={address} pid={} data={}\n",
+        std::process::id(),
+        data_dir.path().display()
+    );
+    // A closed standard output is no reason not to serve.
+    drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
+}

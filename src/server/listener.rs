@@ -1,0 +1,46 @@
+//! The listening socket, shared by the reactors: each accepts on a descriptor of its own of the one
+//! socket, so that a port in use is refused and not silently shared.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+
+use glommio::net::TcpListener;
+
+use crate::Error;
+use crate::inbox::Inbox;
+
+/// Binds and listens. Refused when another process listens there.
+pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
+    let listen = || -> io::Result<StdListener> {
+        let listener = StdListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| Error::Listen { address, source })
+}
+
+/// Gives the socket to the executor this runs on.
+#[allow(unsafe_code)]
+fn adopt(listener: StdListener) -> TcpListener {
+    let descriptor = listener.into_raw_fd();
+    // SAFETY: the descriptor is open, listens, and was owned by nobody else than `listener`, which
+    // has given it up.
+    unsafe { TcpListener::from_raw_fd(descriptor) }
+}
+
+/// Accepts connections until the executor ends.
+pub async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
+    let listener = adopt(listener);
+    loop {
+        match listener.accept().await {
+            Ok(stream) => inbox.push_accepted(stream),
+            Err(error) => {
+                // Out of descriptors, or the peer has gone again: wait, so as not to spin.
+                eprintln!("quorate: a connection could not be accepted: {error}");
+                glommio::timer::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the machine can do, asked before anything is begun, so that what it cannot do is refused in
+//! words.
+
+use std::io;
+
+use glommio::LocalExecutorBuilder;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::config::{Config, SyncMethod};
+use crate::data_dir::DataDir;
+use crate::{Error, direct};
+
+/// Locked memory that the rings of an executor need, in bytes.
+const MEMLOCK_MIN: u64 = 512 << 10;
+
+/// Durable writes per method in the probe.
+const SYNC_ROUNDS: usize = 48;
+
+/// `f_type` of file systems that take the flag O_DIRECT and then use memory all the same.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// Refuses a file system without O_DIRECT, unless told to go on; returns whether to go without.
+pub fn direct_io(data_dir: &DataDir, unsafe_buffered: bool) -> Result<bool, Error> {
+    let path = data_dir.path().join("probe");
+    let pretends = rustix::fs::statfs(data_dir.path())
+        .is_ok_and(|statfs| i64::try_from(statfs.f_type) == Ok(TMPFS_MAGIC));
+    let result = if pretends {
+        Err(io::Error::other("it is a file system in memory"))
+    } else {
+        direct::probe_write(&path)
+    };
+    drop(std::fs::remove_file(&path));
+    match result {
+        Ok(()) => Ok(false),
+        Err(source) if source.kind() == io::ErrorKind::StorageFull => Ok(false),
+        Err(_) if unsafe_buffered => {
+            eprintln!(
+                "quorate: warning: writing through the page cache (--unsafe-buffered): a lost write \
+                 may go unnoticed; for development only"
+            );
+            Ok(true)
+        }
+        Err(source) => Err(Error::NoDirectIo { path: data_dir.path().to_path_buf(), source }),
+    }
+}
+
+/// Refuses a system without io_uring or with too little locked memory.
+pub fn io_uring() -> Result<(), Error> {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if disabled.is_ok_and(|text| text.trim() == "2") {
+        return Err(Error::NoIoUring("it is switched off (io_uring_disabled is 2)".into()));
+    }
+    if let Some(limit) = getrlimit(Resource::Memlock).current
+        && limit < MEMLOCK_MIN
+    {
+        return Err(Error::MemlockTooLow { limit, needed: MEMLOCK_MIN });
+    }
+    match LocalExecutorBuilder::default().name("probe").make() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::NoIoUring(error.to_string())),
+    }
+}
+
+/// Whether groups are written with O_DSYNC instead of being followed by fdatasync.
+pub fn sync_method(data_dir: &DataDir, method: SyncMethod, buffered: bool) -> Result<bool, Error> {
+    match method {
+        SyncMethod::Fdatasync => Ok(false),
+        SyncMethod::Dsync => Ok(true),
+        SyncMethod::Auto if buffered => Ok(false),
+        SyncMethod::Auto => {
+            let probed = direct::probe_sync(&data_dir.path().join("probe"), SYNC_ROUNDS);
+            let Ok((fdatasync, dsync)) = probed else { return Ok(false) };
+            // Under load one sync covers what O_DSYNC would pay for group by group, so that must
+            // be clearly quicker (tuning/README.md has figures).
+            Ok(dsync * 4 < fdatasync * 3)
+        }
+    }
+}
+
+/// The cores to run on, and whether executors are bound to them.
+pub fn cores(config: &Config) -> Result<(Vec<usize>, bool), Error> {
+    let allowed = sched_getaffinity(None)
+        .map_err(|error| Error::Executor(format!("the cores cannot be listed: {error}")))?;
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+    if config.cores.is_empty() {
+        let bind = allowed.len() >= 3;
+        return Ok((allowed, bind));
+    }
+    match config.cores.iter().find(|core| !allowed.contains(core)) {
+        Some(core) => Err(Error::Config(format!(
+            "core {core} is not one that this process may use ({allowed:?}); choose others with \
+             --cores"
+        ))),
+        None => Ok((config.cores.clone(), true)),
+    }
+}

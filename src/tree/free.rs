@@ -1,0 +1,478 @@
+//! Which pages of the file may be handed out: a bitmap, and lists of pages that wait.
+//!
+//! ```text
+//! page   in use --retire--> free            if no plan ever included it (its birth is the root in work)
+//!        in use --retire--> waiting, stamp s  otherwise; s: the first plan that does not include it
+//!        waiting, stamp s --published n--> free   once n >= s + 1
+//! ```
+//!
+//! Why nothing that a selectable meta slot reaches is ever reused. Two slots are written in turn, one
+//! plan at a time, and a plan begins only when the one before is published. A page with stamp s is reached
+//! by plans below s only. When plan n >= s + 1 is published, the slots hold n and a plan m, the one
+//! published before it, and n > m >= s unless m is a slot that recovery refused (see below); so neither
+//! reaches the page. While plan n + 1 is being written, one slot still holds n, the other is m or torn.
+//!
+//! Why nothing is lost for ever. The free list of plan n lists what is free and what waits with its stamp,
+//! as of its begin; the run that holds the list is in use and waits, stamp n + 1, from the begin of the
+//! next plan on. Whatever was allocated after the begin of n is free in that list, for no durable meta but
+//! those after n refers to it. Recovery from n applies the same rule with "published n": stamps below n
+//! become free at once (the other slot, if it is selectable at all, holds n - 1 or later than the stamp);
+//! stamp n waits for the next plan. So in use + free + waiting is every page at every time, which
+//! [`crate::Check`] verifies from the file.
+//!
+//! Recovery that falls back to the older slot, because the newer one or a page below it does not verify,
+//! continues with a number above both and overwrites the refused slot first. A refused record that
+//! was readable could become selectable again if the disk changed its mind, so
+//! [`crate::PageFile::slot_to_clear`] tells the owner to overwrite it before anything else is written.
+//!
+//! The bitmap is cut into chunks of 128 pages, 1 MiB: one `u128`. Single pages come from one chunk after
+//! another, so that the pages of one checkpoint lie together.
+//!
+//! ```text
+//! list   pages managed u32 | free extents u32 | waiting extents u32 | zero u32
+//!        free extent:    first u32, pages u32
+//!        waiting extent: stamp u64, first u32, pages u32
+//! ```
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use base::RootNo;
+use base::limits::PAGE_SIZE;
+
+use crate::page::{u32_at, u64_at, wide};
+
+/// Pages of a chunk.
+pub(crate) const CHUNK: u32 = 128;
+
+/// Pages at the begin of the file that belong to the meta slots.
+pub(crate) const RESERVED: u32 = 32;
+
+/// A chunk with at least this many free pages is a good place for new ones.
+const ROOMY: u8 = 64;
+
+/// Chunks that a search for a run looks into before the file grows instead.
+const SEARCH_MAX: usize = 64;
+
+const LIST_HEADER: usize = 16;
+
+struct Waiting {
+    stamp: RootNo,
+    extents: Vec<(u32, u32)>,
+}
+
+/// The allocator of page numbers.
+pub(crate) struct Free {
+    /// Pages managed, a multiple of [`CHUNK`].
+    end: u32,
+    /// One bit per page, set while it is free.
+    bits: Vec<u128>,
+    /// Free pages of each chunk.
+    counts: Vec<u8>,
+    /// Chunks, all free, whose disk space was given back.
+    punched: Vec<bool>,
+    punched_count: u32,
+    free: u32,
+    waiting: VecDeque<Waiting>,
+    waiting_count: u32,
+    /// The chunk that single pages come from.
+    area: usize,
+    /// Where the last search for a run ended.
+    run_area: usize,
+    /// Bytes of the file that have disk space.
+    backed: u64,
+}
+
+fn mask(from: u32, pages: u32) -> u128 {
+    let ones = if pages == CHUNK { u128::MAX } else { (1 << pages) - 1 };
+    ones << from
+}
+
+/// The first of `pages` set bits in a row.
+fn find_row(bits: u128, pages: u32) -> Option<u32> {
+    let (mut rows, mut have) = (bits, 1);
+    while have < pages {
+        let step = have.min(pages - have);
+        rows &= rows >> step;
+        have += step;
+    }
+    (rows != 0).then(|| rows.trailing_zeros())
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("page numbers have 32 bits")
+}
+
+impl Free {
+    pub fn new() -> Self {
+        let mut free = Self {
+            end: 0,
+            bits: Vec::new(),
+            counts: Vec::new(),
+            punched: Vec::new(),
+            punched_count: 0,
+            free: 0,
+            waiting: VecDeque::new(),
+            waiting_count: 0,
+            area: 0,
+            run_area: 0,
+            backed: 0,
+        };
+        free.extend(1);
+        free.take(0, RESERVED);
+        free
+    }
+
+    /// Pages managed.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    pub fn free_count(&self) -> u32 {
+        self.free
+    }
+
+    pub fn waiting_count(&self) -> u32 {
+        self.waiting_count
+    }
+
+    pub fn backed(&self) -> u64 {
+        self.backed
+    }
+
+    pub fn set_backed(&mut self, size: u64) {
+        self.backed = size;
+    }
+
+    /// Bytes that can be allocated within backed space.
+    pub fn room(&self) -> u64 {
+        let taken = self.end - self.free + self.punched_count * CHUNK;
+        self.backed.saturating_sub(u64::from(taken) * PAGE_SIZE as u64)
+    }
+
+    pub fn is_free(&self, page: u32) -> bool {
+        let chunk = wide(page / CHUNK);
+        self.bits.get(chunk).is_some_and(|bits| bits >> (page % CHUNK) & 1 == 1)
+    }
+
+    /// Appends chunks of free pages.
+    fn extend(&mut self, chunks: u32) {
+        for _ in 0..chunks {
+            self.bits.push(u128::MAX);
+            self.counts.push(u8::try_from(CHUNK).expect("128 fits"));
+            self.punched.push(false);
+            self.end += CHUNK;
+            self.free += CHUNK;
+        }
+    }
+
+    /// Whether another chunk still has disk space.
+    fn may_extend(&self, chunks: u32) -> bool {
+        u64::from(self.end + chunks * CHUNK) * PAGE_SIZE as u64 <= self.backed
+    }
+
+    /// Marks free pages as taken.
+    fn take(&mut self, first: u32, pages: u32) {
+        let end = first + pages;
+        let mut at = first;
+        while at < end {
+            let chunk = wide(at / CHUNK);
+            let piece = (CHUNK - at % CHUNK).min(end - at);
+            let mask = mask(at % CHUNK, piece);
+            assert!(self.bits[chunk] & mask == mask, "pages {at} + {piece} are not all free");
+            self.bits[chunk] &= !mask;
+            self.counts[chunk] -= u8::try_from(piece).expect("at most 128");
+            self.free -= piece;
+            if core::mem::take(&mut self.punched[chunk]) {
+                self.punched_count -= 1;
+            }
+            at += piece;
+        }
+    }
+
+    /// Gives pages back that no meta slot reaches.
+    pub fn give(&mut self, first: u32, pages: u32) {
+        let end = first + pages;
+        assert!(first >= RESERVED && end <= self.end, "pages {first} + {pages} of {}", self.end);
+        let mut at = first;
+        while at < end {
+            let chunk = wide(at / CHUNK);
+            let piece = (CHUNK - at % CHUNK).min(end - at);
+            let mask = mask(at % CHUNK, piece);
+            assert!(self.bits[chunk] & mask == 0, "pages {at} + {piece} are freed twice");
+            self.bits[chunk] |= mask;
+            self.counts[chunk] += u8::try_from(piece).expect("at most 128");
+            self.free += piece;
+            at += piece;
+        }
+    }
+
+    /// Lets pages wait until plan `stamp` and the one behind it are published.
+    pub fn wait(&mut self, stamp: RootNo, first: u32, pages: u32) {
+        self.waiting_count += pages;
+        if self.waiting.back().is_none_or(|last| last.stamp != stamp) {
+            self.waiting.push_back(Waiting { stamp, extents: Vec::new() });
+        }
+        let last = self.waiting.back_mut().expect("one was just pushed");
+        match last.extents.last_mut() {
+            Some((start, size)) if *start + *size == first => *size += pages,
+            _ => last.extents.push((first, pages)),
+        }
+    }
+
+    /// Frees what no selectable meta reaches once `root` is published.
+    pub fn published(&mut self, root: RootNo) {
+        while self.waiting.front().is_some_and(|front| front.stamp < root) {
+            let Some(front) = self.waiting.pop_front() else { break };
+            for (first, pages) in front.extents {
+                self.waiting_count -= pages;
+                self.give(first, pages);
+            }
+        }
+        // Chunks at the tail that nobody uses need not be part of the file any more.
+        while self.end > CHUNK && self.counts.last().is_some_and(|count| u32::from(*count) == CHUNK)
+        {
+            self.bits.pop();
+            self.counts.pop();
+            if self.punched.pop() == Some(true) {
+                self.punched_count -= 1;
+            }
+            self.end -= CHUNK;
+            self.free -= CHUNK;
+        }
+    }
+
+    fn chunk_where(&self, from: usize, fits: impl Fn(u8) -> bool) -> Option<usize> {
+        let chunks = self.counts.len();
+        let from = from.min(chunks);
+        let good = |chunk: &usize| fits(self.counts[*chunk]) && !self.punched[*chunk];
+        (from..chunks).find(good).or_else(|| (0..from).find(good))
+    }
+
+    /// Finds the next chunk for single pages.
+    fn next_area(&mut self) -> usize {
+        let from = self.area + 1;
+        if let Some(chunk) = self.chunk_where(from, |count| count >= ROOMY) {
+            return chunk;
+        }
+        // Small holes are used up before the file grows past what it has, and where they are many.
+        let many = self.free - self.punched_count * CHUNK > self.end / 4;
+        if (many || !self.may_extend(1))
+            && let Some(chunk) = self.chunk_where(from, |count| count > 0)
+        {
+            return chunk;
+        }
+        if !self.may_extend(1)
+            && let Some(chunk) = self.punched.iter().position(|punched| *punched)
+        {
+            return chunk;
+        }
+        self.extend(1);
+        self.counts.len() - 1
+    }
+
+    /// Takes one page.
+    pub fn take_one(&mut self) -> u32 {
+        if self.counts.get(self.area).is_none_or(|count| *count == 0) {
+            self.area = self.next_area();
+        }
+        let page = number(self.area) * CHUNK + self.bits[self.area].trailing_zeros();
+        self.take(page, 1);
+        page
+    }
+
+    /// Takes `pages` contiguous pages.
+    pub fn take_run(&mut self, pages: u32) -> u32 {
+        let first = match self.find_run(pages, false) {
+            Some(first) => first,
+            None if self.may_extend(pages.div_ceil(CHUNK)) => self.end,
+            None => self.find_run(pages, true).unwrap_or(self.end),
+        };
+        if first + pages > self.end {
+            self.extend((first + pages - self.end).div_ceil(CHUNK));
+        }
+        self.take(first, pages);
+        first
+    }
+
+    fn find_run(&mut self, pages: u32, thorough: bool) -> Option<u32> {
+        let chunks = self.counts.len();
+        let mut looks = 0;
+        let from = if self.run_area < chunks { self.run_area } else { 0 };
+        for chunk in (from..chunks).chain(0..from) {
+            if u32::from(self.counts[chunk]) < pages.min(CHUNK)
+                || (self.punched[chunk] && !thorough)
+            {
+                continue;
+            }
+            let found = if pages <= CHUNK {
+                find_row(self.bits[chunk], pages).map(|at| number(chunk) * CHUNK + at)
+            } else {
+                self.whole_chunks(chunk, pages).then(|| number(chunk) * CHUNK)
+            };
+            if found.is_some() {
+                self.run_area = chunk;
+                return found;
+            }
+            looks += 1;
+            if looks == SEARCH_MAX && !thorough {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Whether `pages` from the begin of `chunk` on are free; behind the end everything is.
+    fn whole_chunks(&self, chunk: usize, pages: u32) -> bool {
+        (0..pages.div_ceil(CHUNK)).all(|step| {
+            let wanted = mask(0, (pages - step * CHUNK).min(CHUNK));
+            self.bits.get(chunk + wide(step)).is_none_or(|bits| bits & wanted == wanted)
+        })
+    }
+
+    /// The next extent of whole chunks that are free and still have disk space; they count as given
+    /// back from now on. `keep`: bytes of room to keep.
+    pub fn punch_next(&mut self, keep: u64) -> Option<(u32, u32)> {
+        let whole = u8::try_from(CHUNK).expect("128 fits");
+        let good = |free: &Self, chunk: usize| {
+            chunk < free.counts.len()
+                && free.counts[chunk] == whole
+                && !free.punched[chunk]
+                && (number(chunk) + 1) * CHUNK <= number(wide32(free.backed / PAGE_SIZE as u64))
+        };
+        let first = (0..self.counts.len()).rev().find(|chunk| good(self, *chunk))?;
+        let room_of_chunk = u64::from(CHUNK) * PAGE_SIZE as u64;
+        let mut chunks = 0;
+        while first >= wide(chunks)
+            && good(self, first - wide(chunks))
+            && self.room() >= keep + room_of_chunk
+        {
+            self.punched[first - wide(chunks)] = true;
+            self.punched_count += 1;
+            chunks += 1;
+        }
+        (chunks > 0).then(|| ((number(first) + 1 - chunks) * CHUNK, chunks * CHUNK))
+    }
+
+    /// Bytes that [`Free::encode`] needs at most, after one more run has been taken.
+    pub fn list_size_max(&self) -> usize {
+        let mut extents = 0;
+        let mut carry = 0;
+        for bits in &self.bits {
+            extents += wide((bits & !(bits << 1 | carry)).count_ones());
+            carry = bits >> 127;
+        }
+        let waiting: usize = self.waiting.iter().map(|waiting| waiting.extents.len()).sum();
+        LIST_HEADER + (extents + 4) * 8 + waiting * 16
+    }
+
+    fn extents(&self) -> Vec<(u32, u32)> {
+        let mut extents: Vec<(u32, u32)> = Vec::new();
+        for (chunk, bits) in self.bits.iter().enumerate() {
+            let (mut bits, base) = (*bits, number(chunk) * CHUNK);
+            while bits != 0 {
+                let from = bits.trailing_zeros();
+                let pages = (bits >> from).trailing_ones();
+                bits &= !mask(from, pages);
+                match extents.last_mut() {
+                    Some((first, size)) if *first + *size == base + from => *size += pages,
+                    _ => extents.push((base + from, pages)),
+                }
+            }
+        }
+        extents
+    }
+
+    /// The list as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let extents = self.extents();
+        let waiting: usize = self.waiting.iter().map(|waiting| waiting.extents.len()).sum();
+        let mut out = Vec::with_capacity(LIST_HEADER + extents.len() * 8 + waiting * 16);
+        out.extend_from_slice(&self.end.to_le_bytes());
+        out.extend_from_slice(&number(extents.len()).to_le_bytes());
+        out.extend_from_slice(&number(waiting).to_le_bytes());
+        out.extend_from_slice(&0_u32.to_le_bytes());
+        for (first, pages) in extents {
+            out.extend_from_slice(&first.to_le_bytes());
+            out.extend_from_slice(&pages.to_le_bytes());
+        }
+        for waiting in &self.waiting {
+            for (first, pages) in &waiting.extents {
+                out.extend_from_slice(&waiting.stamp.get().to_le_bytes());
+                out.extend_from_slice(&first.to_le_bytes());
+                out.extend_from_slice(&pages.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// The allocator that a list describes, after `root` was published; none if the list is impossible.
+    /// `pages`: pages of the file.
+    pub fn decode(list: &[u8], root: RootNo, pages: u32) -> Option<Self> {
+        if list.len() < LIST_HEADER {
+            return None;
+        }
+        let end = u32_at(list, 0);
+        let (extents, waiting) = (wide(u32_at(list, 4)), wide(u32_at(list, 8)));
+        let size = extents.checked_mul(8)?.checked_add(waiting.checked_mul(16)?)?;
+        if list.len() - LIST_HEADER < size || end > pages || end == 0 || end % CHUNK != 0 {
+            return None;
+        }
+        let mut free = Self::new();
+        free.extend(end / CHUNK - 1);
+        free.take(RESERVED, end - RESERVED);
+        let inside = |first: u32, pages: u32| {
+            first >= RESERVED && pages > 0 && first.checked_add(pages).is_some_and(|to| to <= end)
+        };
+        let (list_free, list_waiting) = list[LIST_HEADER..LIST_HEADER + size].split_at(extents * 8);
+        let mut behind = 0;
+        for extent in list_free.chunks_exact(8) {
+            let (first, pages) = (u32_at(extent, 0), u32_at(extent, 4));
+            if !inside(first, pages) || first < behind {
+                return None;
+            }
+            behind = first + pages;
+            free.give(first, pages);
+        }
+        let mut seen = Vec::new();
+        let mut stamp_last = RootNo::ZERO;
+        for extent in list_waiting.chunks_exact(16) {
+            let stamp = RootNo::new(u64_at(extent, 0));
+            let (first, pages) = (u32_at(extent, 8), u32_at(extent, 12));
+            if !inside(first, pages) || stamp < stamp_last || stamp > root {
+                return None;
+            }
+            stamp_last = stamp;
+            seen.push((first, pages));
+            free.wait(stamp, first, pages);
+        }
+        seen.sort_unstable();
+        let apart = seen.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0);
+        let unfree = seen.iter().all(|(first, pages)| free.none_free(*first, *pages));
+        if !apart || !unfree {
+            return None;
+        }
+        Some(free)
+    }
+
+    fn none_free(&self, first: u32, pages: u32) -> bool {
+        (first..first + pages).all(|page| !self.is_free(page))
+    }
+
+    /// Calls `each` with every free extent and every waiting one.
+    pub fn for_each_unused(&self, mut each: impl FnMut(u32, u32)) {
+        for (first, pages) in self.extents() {
+            each(first, pages);
+        }
+        for waiting in &self.waiting {
+            for (first, pages) in &waiting.extents {
+                each(*first, *pages);
+            }
+        }
+    }
+}
+
+/// A count of pages as an index; files have fewer than 2^32.
+fn wide32(pages: u64) -> usize {
+    usize::try_from(pages.min(u64::from(u32::MAX))).expect("usize has 32 bits at least")
+}

@@ -1,0 +1,111 @@
+//! The native protocol: bytes to meaning and back, and nothing else.
+//!
+//! No sockets, no clock, no session state: who may send what when is decided by the callers, after
+//! the rules that stand here.
+//!
+//! # A frame
+//!
+//! Each direction of a connection is a sequence of frames without anything between them. All numbers
+//! are little endian.
+//!
+//! ```text
+//!  0       2         3      4       6        8             12            16
+//!  | "QR"  | version | kind | flags | status | body size   | crc32       |
+//!  | request id                     | deadline, ms         | reserved: 0 |
+//!  16                               24                     28            32
+//!  | body: one FlatBuffers message of the kind's table, padded to 8 ...  |
+//!  32                                                      32 + body size
+//! ```
+//!
+//! - *version*: the version that the handshake agreed on; 1 in the handshake itself.
+//! - *kind*: [`Kind`]; selects the root table in `schema/client.fbs`. A reply's number is its
+//!   request's + 0x80; `Refused` answers any request.
+//! - *flags*: bit 0, MORE: further pieces of this reply follow. Other bits are 0.
+//! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
+//! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
+//!   stream. `Ping`, `PingReply`, `Cancel` and `Status` have no body.
+//! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
+//! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
+//!   the handshake and in a refusal that answers no request.
+//!
+//! A frame holds one request; a batch is many frames in one write.
+//!
+//! # Versions
+//!
+//! The first 32 bytes keep their layout in every version. The client sends `Hello` with the versions
+//! it speaks; the server answers `HelloReply` with the newest that both speak, or refuses with
+//! `VersionMismatch` and closes. Within a version tables only grow at their end: a reader takes what
+//! it knows, a writer's missing fields read as 0 or empty. New kinds, flags, statuses and numbers
+//! need a new version, because a reader refuses those it does not know.
+//!
+//! # Handshake
+//!
+//! `Hello` is the first frame; nothing else is answered before it, and nothing may follow it before
+//! `HelloReply`. Bodies have at most 16 KiB until then. The server closes a connection whose
+//! handshake takes longer than `base::limits::HANDSHAKE_TIMEOUT_MS`. A cluster id other than 0 that
+//! is not the server's is refused with `ClusterMismatch`.
+//!
+//! # Order, credits, cancelling, deadlines
+//!
+//! - Replies come in any order; the request id tells which is which. Requests of one connection are
+//!   independent: whoever needs one after the other waits for the first one's reply. The pieces of
+//!   one reply come in order, with other replies between them.
+//! - `HelloReply` grants credits: requests, and bytes of request frames, that may be unanswered. A
+//!   credit returns with the last frame of the reply. The server reads no further while they are
+//!   used up; a client that stays within them is never stopped. `Cancel` takes none.
+//! - `Cancel` with the id of a request gives it up. A read that waits is answered `Cancelled`. A
+//!   write that has been proposed cannot be called back: its real outcome is sent. There is always
+//!   exactly one reply to the request and none to the `Cancel`.
+//! - A deadline is milliseconds from the server's receipt. A request that has not been proposed or
+//!   read by then is dropped with `DeadlineExceeded` and has no effect; a proposed write is answered
+//!   with its outcome however late.
+//! - Every refusal may carry a hint to the leader. [`Status::is_retryable`] says which requests may
+//!   simply be sent again; after [`Status::Unknown`] a write may have taken effect or not.
+//! - The answer to a range comes in pieces of about 1 MiB; `revision`, `count` and `more` stand only
+//!   in the last. Other replies come whole; one that would be too large is a `TooLarge` refusal
+//!   whose `effect` says that the write was done.
+//!
+//! # Errors in what was received
+//!
+//! [`DecodeError::closes`] tells broken connections from refused requests. Before closing, the server
+//! sends a refusal with [`DecodeError::status`] and the request id, or 0 where none is known.
+//!
+//! # Bounds
+//!
+//! See [`limits`].
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod body;
+mod error;
+mod header;
+mod kind;
+pub mod limits;
+mod reader;
+mod reply;
+mod reply_writer;
+mod request;
+mod request_encoder;
+mod splitter;
+
+pub use error::{DecodeError, EncodeError, Status};
+pub use header::{Flags, HEADER_SIZE, Header, MAGIC, VERSION_MAX, VERSION_MIN};
+pub use kind::Kind;
+pub use limits::{
+    HANDSHAKE_BODY_SIZE_MAX, REPLY_BODY_SIZE_MAX, REPLY_TABLES_MAX, REQUEST_TABLES_MAX,
+    TXN_DEPTH_MAX, VerifyLimits,
+};
+pub use reply::{
+    CompactReply, DeleteRangeReply, Effect, HelloReply, KeyValue, KeyValues, LeaderHint, OpReply,
+    PutReply, RangeReply, Refused, Reply, StatusReply, TxnReplyView,
+};
+pub use reply_writer::{RangeSummary, RangeWriter, ReplyWriter, TxnWriter};
+pub use request::{
+    Compact, Compare, CompareResult, CompareTarget, DeleteRange, Hello, OpView, Put, Range,
+    Request, SortOrder, SortTarget, TxnView, verify_hello,
+};
+pub use request_encoder::{Call, Op, RequestEncoder, Txn};
+pub use splitter::{COPY_OUT_SIZE_MAX, Splitter};

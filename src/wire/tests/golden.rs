@@ -1,0 +1,207 @@
+//! Pinned bytes: a frame of each kind as version 1 has it. A change here breaks every client there
+//! is. `GOLDEN=write cargo test -p wire --test golden` writes the file anew.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::fmt::Write;
+
+use base::{NodeId, RequestId};
+use support::*;
+use wire::{
+    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Hello, HelloReply,
+    KeyValue, LeaderHint, Op, Put, Range, RangeSummary, Refused, Reply, ReplyWriter, SortOrder,
+    SortTarget, Status, StatusReply, Txn,
+};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
+
+const ID: RequestId = RequestId::new(0x0102_0304_0506_0708);
+
+fn replies() -> Vec<(&'static str, Vec<u8>)> {
+    let mut writer = ReplyWriter::new();
+    let leader = LeaderHint { member: NodeId::new(2), address: "b:1" };
+    let member = KeyValue {
+        key: b"key",
+        value: b"value",
+        create_revision: 2,
+        mod_revision: 3,
+        version: 2,
+        lease: 7,
+    };
+    let summary = RangeSummary { revision: 5, count: 2, more: true };
+    let mut frames = Vec::new();
+    let mut frame = |name, write: &mut dyn FnMut(&mut ReplyWriter, &mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut writer, &mut out);
+        frames.push((name, out));
+    };
+    frame("hello reply", &mut |writer, out| {
+        let reply = HelloReply {
+            version: 1,
+            cluster: 11,
+            member: NodeId::new(1),
+            requests_max: 1_024,
+            bytes_max: 32 << 20,
+            key_size_max: 2_048,
+            value_size_max: 3 << 19,
+            request_body_size_max: 1 << 21,
+            reply_body_size_max: 18 << 20,
+            leader,
+        };
+        writer.hello(out, ID, &reply);
+    });
+    frame("ping reply", &mut |writer, out| writer.ping(out, ID));
+    frame("status reply", &mut |writer, out| {
+        let reply = StatusReply {
+            server_version: "0.1.0",
+            cluster: 11,
+            member: NodeId::new(1),
+            leader: NodeId::new(2),
+            term: 3,
+            last_index: 4,
+            committed_index: 5,
+            applied_index: 6,
+            revision: 7,
+            compacted_revision: -1,
+            file_size: 8,
+            file_size_in_use: 9,
+            log_size: 10,
+            quota_size: 11,
+            is_learner: true,
+            no_space: false,
+            corrupt: true,
+        };
+        writer.status(out, ID, &reply);
+    });
+    frame("put reply", &mut |writer, out| writer.put(out, ID, 5, None));
+    frame("put reply, previous", &mut |writer, out| writer.put(out, ID, 5, Some(member)));
+    frame("range reply, nothing", &mut |writer, out| writer.get(out, ID, 5, None));
+    frame("range reply, one", &mut |writer, out| writer.get(out, ID, 5, Some(member)));
+    frame("range reply, piece", &mut |writer, out| {
+        let mut piece = writer.range(out, ID);
+        let _ = piece.push(&member);
+        let _ = piece.push(&KeyValue { key: b"key2", value: b"", ..member });
+        piece.finish_piece();
+    });
+    frame("range reply, last piece", &mut |writer, out| writer.range(out, ID).finish(summary));
+    frame("delete range reply", &mut |writer, out| {
+        writer.delete_range(out, ID, 5, 1, [member]).unwrap();
+    });
+    frame("txn reply", &mut |writer, out| {
+        let mut txn = writer.txn(out, ID, 5, true, 3);
+        txn.put(5, None);
+        txn.txn(false, 1);
+        txn.delete_range(5, 0, []);
+        txn.range(summary, [member]);
+        txn.finish().unwrap();
+    });
+    frame("compact reply", &mut |writer, out| writer.compact(out, ID, 5));
+    frame("refused", &mut |writer, out| {
+        let refused = Refused {
+            retry_after_ms: 250,
+            compacted_revision: 3,
+            current_revision: 5,
+            ..Refused::new(Status::Compacted).with_leader(leader).with_effect(Effect::Unknown)
+        };
+        writer.refused(out, ID, &refused);
+    });
+    frames
+}
+
+fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
+    let range = Range {
+        key: b"key",
+        range_end: b"kez",
+        limit: 10,
+        revision: -1,
+        sort_order: SortOrder::Descend,
+        sort_target: SortTarget::ModRevision,
+        serializable: true,
+        keys_only: false,
+        count_only: true,
+        ..Range::default()
+    };
+    let hello = Hello { version_min: 1, version_max: 2, cluster: 11, client_name: "golden" };
+    vec![
+        ("hello", Call::Hello(hello)),
+        ("ping", Call::Ping),
+        ("cancel", Call::Cancel),
+        ("status", Call::Status),
+        ("put", Call::Put(Put { lease: 7, prev_kv: true, ..Put::new(b"key", b"value") })),
+        ("range", Call::Range(range)),
+        ("range, bounds", Call::Range(Range { min_mod_revision: 4, ..range })),
+        ("delete range", Call::DeleteRange(DeleteRange::between(b"key", &[0]))),
+        ("txn", Call::Txn(txn)),
+        ("compact", Call::Compact(Compact { revision: 9, physical: true })),
+    ]
+}
+
+fn txn() -> Txn<'static> {
+    let compare = Compare::number(b"key", CompareTarget::ModRevision, CompareResult::NotEqual, 12);
+    Txn::new()
+        .when(compare)
+        .when(Compare::value(b"key", CompareResult::Less, b"value"))
+        .then(Op::Put(Put::new(b"key", b"value")))
+        .then(Op::Txn(Box::new(Txn::new().otherwise(Op::DeleteRange(DeleteRange::one(b"a"))))))
+        .otherwise(Op::Range(Range::one(b"key")))
+}
+
+#[test]
+fn every_kind_has_its_pinned_bytes() {
+    let txn = txn();
+    let requests = requests(&txn);
+    let mut text = String::new();
+    for (name, call) in &requests {
+        let mut out = Vec::new();
+        encoder().encode(&mut out, ID, 1_500, call).unwrap();
+        write_line(&mut text, name, &out);
+    }
+    for (name, bytes) in replies() {
+        write_line(&mut text, name, &bytes);
+    }
+    if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+        std::fs::write(PATH, &text).unwrap();
+    }
+    let pinned = std::fs::read_to_string(PATH).unwrap();
+    for (line, pinned) in text.lines().zip(pinned.lines()) {
+        assert_eq!(line, pinned);
+    }
+    assert_eq!(text.lines().count(), pinned.lines().count());
+}
+
+fn write_line(text: &mut String, name: &str, bytes: &[u8]) {
+    write!(text, "{name}: ").unwrap();
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text.push('\n');
+}
+
+/// Reads what is pinned, not what is written now.
+#[test]
+fn pinned_frames_of_every_kind_are_still_understood() {
+    let txn = txn();
+    let requests = requests(&txn);
+    let pinned = std::fs::read_to_string(PATH).unwrap();
+    let mut kinds = Vec::new();
+    for line in pinned.lines() {
+        let (name, hex) = line.split_once(": ").unwrap();
+        let bytes: Vec<u8> = (0..hex.len() / 2)
+            .map(|index| u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).unwrap())
+            .collect();
+        let (header, body) = open(&bytes);
+        assert_eq!(header.request, ID);
+        kinds.push(header.kind);
+        if header.kind.is_request() {
+            let (_, call) = requests.iter().find(|(known, _)| *known == name).unwrap();
+            assert_same(&verify(header.kind, body).unwrap(), call);
+        } else {
+            Reply::verify(&header, body).unwrap();
+        }
+    }
+    for kind in wire::Kind::ALL {
+        assert!(kinds.contains(kind), "no frame of {kind:?} is pinned");
+    }
+}
