@@ -37,7 +37,7 @@ impl Template {
     pub fn new(
         blank: &[u8],
         value_size: usize,
-        encode: &dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>, EncodeError>,
+        encode: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>, EncodeError>,
     ) -> Result<Self, EncodeError> {
         let key_size = blank.len();
         let (low, high) = (vec![0x55_u8; key_size], vec![0xaa_u8; key_size]);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_patched_frame_is_what_the_encoder_makes() {
         for (key, value) in [(&b"k"[..], &b""[..]), (b"k", b"v"), (b"key:0042", &[7; 300])] {
-            let template = Template::new(&vec![0; key.len()], value.len(), &|k, v| {
+            let template = Template::new(&vec![0; key.len()], value.len(), |k, v| {
                 encode(&Call::Put(put(k, v)))
             })
             .expect("encoded");
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_not_written_of_a_key_is_the_blank_one() {
-        let template = Template::new(b"key:000", 1, &|k, v| encode(&Call::Put(put(k, v))));
+        let template = Template::new(b"key:000", 1, |k, v| encode(&Call::Put(put(k, v))));
         let mut out = Vec::new();
         template.expect("made").append(&mut out, 1, b"v", |bytes| bytes[6] = b'7');
         assert_eq!(out, encode(&Call::Put(put(b"key:007", b"v"))).expect("encoded"));
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn every_mention_of_the_key_is_patched() {
         let template =
-            Template::new(b"____", 2, &|k, v| encode(&Call::Txn(&txn(k, v)))).expect("made");
+            Template::new(b"____", 2, |k, v| encode(&Call::Txn(&txn(k, v)))).expect("made");
         let frame = patched(&template, 77, b"kkkk", b"vv");
         let header = Header::decode(frame.first_chunk().expect("header")).expect("decoded");
         let body = &frame[HEADER_SIZE..];
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_value_that_the_server_does_not_take_is_an_error() {
-        let made = Template::new(b"_", 1 << 20, &|key, value| encode(&Call::Put(put(key, value))));
+        let made = Template::new(b"_", 1 << 20, |key, value| encode(&Call::Put(put(key, value))));
         assert!(matches!(made, Err(EncodeError::TooLarge { .. })));
     }
 }

@@ -188,7 +188,7 @@ fn request_template(
     let mut encoder = RequestEncoder::new();
     encoder.agree(VERSION_MAX, shape.body_size_max);
     let end = space.range().end;
-    Template::new(&space.blank(), shape.value_size, &|key, value| {
+    Template::new(&space.blank(), shape.value_size, |key, value| {
         let put = Put { key, value, ..Put::default() };
         let range = Range { key, serializable: shape.serializable, ..Range::default() };
         let txn;

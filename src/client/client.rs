@@ -28,8 +28,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub struct Options {
     /// How long connecting to one address, and the handshake there, may take.
     pub connect_timeout: Duration,
-    /// How long a call may take in all, attempts and pauses included; for a range in pieces, how
-    /// long until each further piece.
+    /// How long a call may take in all, attempts and pauses included but not the time to connect
+    /// again; for a range in pieces, how long until each further piece. Must not be zero.
     pub request_timeout: Duration,
     /// The client's name, for people who look at the server.
     pub client_name: String,
@@ -244,6 +244,10 @@ impl Client {
     /// Errors: [`Error::CreditsUsed`] and [`Error::ResultsPending`] ask to receive first;
     /// [`Error::Encode`]; what connecting can fail with. The request was not queued.
     pub fn submit(&mut self, call: &Call<'_>) -> Result<RequestId, Error> {
+        self.submit_within(call, self.options.request_timeout)
+    }
+
+    fn submit_within(&mut self, call: &Call<'_>, timeout: Duration) -> Result<RequestId, Error> {
         if let Some(connection) = &self.connection
             && connection.is_broken()
         {
@@ -257,7 +261,7 @@ impl Client {
         }
         let request = RequestId::new(self.next_request);
         let connection = self.connection.as_mut().expect("connected just before");
-        connection.submit(request, call)?;
+        connection.submit(request, call, timeout)?;
         self.next_request += 1;
         Ok(request)
     }
@@ -320,7 +324,7 @@ impl Client {
         let mut backoff = BACKOFF_MIN;
         loop {
             let mut pieces = 0;
-            let error = match self.attempt(call, &mut pieces, take) {
+            let error = match self.attempt(call, deadline, &mut pieces, take) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -346,10 +350,12 @@ impl Client {
     fn attempt(
         &mut self,
         call: &Call<'_>,
+        deadline: Instant,
         pieces: &mut usize,
         take: &mut dyn FnMut(Reply<'_>) -> bool,
     ) -> Result<(), Error> {
-        let request = self.submit(call)?;
+        let request =
+            self.submit_within(call, deadline.saturating_duration_since(Instant::now()))?;
         let connection = self.connection.as_mut().expect("submitted on it");
         loop {
             let completion =

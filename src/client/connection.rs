@@ -26,6 +26,9 @@ const WRITE_SIZE: usize = 64 << 10;
 /// How long a blocked write waits before it looks whether replies have to be taken first.
 const WRITE_STEP: Duration = Duration::from_millis(10);
 
+/// Reads in a row while a write is blocked.
+const DRAIN_READS: usize = 64;
+
 /// After this long without traffic the kernel asks whether the other side still lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -265,10 +268,17 @@ impl Connection {
         !self.is_broken && self.has_credit(HEADER_SIZE)
     }
 
-    /// Queues a request. It is sent with the next flush, receive, or when much is queued.
-    pub(crate) fn submit(&mut self, request: RequestId, call: &Call<'_>) -> Result<(), Error> {
+    /// Queues a request that may take `timeout`. It is sent with the next flush, receive, or when
+    /// much is queued.
+    pub(crate) fn submit(
+        &mut self,
+        request: RequestId,
+        call: &Call<'_>,
+        timeout: Duration,
+    ) -> Result<(), Error> {
         assert!(!self.is_broken, "submit on a broken connection");
-        let deadline_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
+        // 0 would mean no deadline at all.
+        let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let before = self.output.len();
         self.encoder.encode(&mut self.output, request, deadline_ms, call).map_err(Error::Encode)?;
         let size = self.output.len() - before;
@@ -282,7 +292,7 @@ impl Connection {
             is_read: call.is_read(),
             size,
             end: self.queued,
-            deadline: Instant::now() + self.timeout,
+            deadline: Instant::now() + timeout,
             is_abandoned: false,
         };
         self.flights.insert(request.get(), flight);
@@ -310,13 +320,16 @@ impl Connection {
     /// While the socket takes nothing, replies are read: the server may have stopped reading until
     /// its own are taken.
     pub(crate) fn flush(&mut self) {
-        let deadline = Instant::now() + self.timeout;
+        let mut deadline = Instant::now() + self.timeout;
         while self.output_sent < self.output.len() && !self.is_broken {
             match self.stream.write(&self.output[self.output_sent..]) {
                 Ok(0) => self.fail(Broken::Socket(ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     self.output_sent += count;
                     self.sent += u64::try_from(count).expect("usize has at most 64 bits");
+                    if self.output_sent < self.output.len() {
+                        deadline = Instant::now() + self.timeout;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && Instant::now() < deadline => self.drain(),
@@ -331,16 +344,21 @@ impl Connection {
 
     /// Takes the replies that are there, without waiting for more than a moment.
     fn drain(&mut self) {
-        // Errors show again when they matter: at the next read or write.
         let quarter = (self.timeout / 4).max(Duration::from_millis(1));
+        // Errors show again when they matter: at the next read or write.
         if self.stream.set_read_timeout(Some(WRITE_STEP.min(quarter))).is_ok() {
-            self.read_once();
+            for _ in 0..DRAIN_READS {
+                let count = self.read_once();
+                while let Some(completion) = self.next_frame() {
+                    self.ready.push_back(completion);
+                }
+                if count < READ_SIZE {
+                    break;
+                }
+            }
             if let Err(error) = self.stream.set_read_timeout(Some(quarter)) {
                 self.fail(Broken::Socket(error));
             }
-        }
-        while let Some(completion) = self.next_frame() {
-            self.ready.push_back(completion);
         }
     }
 
@@ -388,14 +406,15 @@ impl Connection {
         found
     }
 
-    /// Reads once from the socket.
-    fn read_once(&mut self) {
+    /// Reads once from the socket; gives the number of bytes, 0 also when none came in time.
+    fn read_once(&mut self) -> usize {
         match self.fill() {
             Ok(0) => self.fail(Broken::Socket(ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
+            Ok(count) => return count,
             Err(error) if is_timeout(&error) => {}
             Err(error) => self.fail(Broken::Socket(error)),
         }
+        0
     }
 
     /// Reads once; gives the number of bytes, 0 at the end of the stream.

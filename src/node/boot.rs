@@ -8,6 +8,7 @@
 //!
 //! Replay is exactly the apply of normal running.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -124,19 +125,23 @@ pub struct Booted {
 }
 
 enum Phase {
-    Pages(Open),
-    Wal {
-        state: State,
-        recovery: Recovery,
-    },
-    Replay {
-        state: State,
-        recovered: Recovered,
-        replay: Replay,
-        miss: Option<Miss>,
-    },
+    Pages(Box<Open>),
+    Wal(Box<Scanning>),
+    Replay(Box<Replaying>),
     /// Between two phases, and after an error.
     Moving,
+}
+
+struct Scanning {
+    state: State,
+    recovery: Recovery,
+}
+
+struct Replaying {
+    state: State,
+    recovered: Recovered,
+    replay: Replay,
+    miss: Option<Miss>,
 }
 
 /// A boot under way: `next`, read, `feed`, until `Done`; then `finish`.
@@ -155,7 +160,7 @@ pub struct Boot {
 impl Boot {
     /// Begins with nothing read. `pages_size` is 0 where there is no page file.
     pub fn new(options: tree::Options, pages_size: u64, files: Files) -> Self {
-        let phase = Phase::Pages(Open::new(&options, pages_size));
+        let phase = Phase::Pages(Box::new(Open::new(&options, pages_size)));
         Self {
             options,
             files,
@@ -178,7 +183,7 @@ impl Boot {
                         return Ok(self.read(DataFile::Pages, offset, size));
                     }
                     OpenStep::Done => {
-                        let state = self.open_state(open)?;
+                        let state = self.open_state(*open)?;
                         let (index, term) = state.applied();
                         let owner = Owner::Member {
                             cluster: self.options.cluster,
@@ -186,15 +191,16 @@ impl Boot {
                         };
                         let applied = Applied::Upto { index, term };
                         let recovery = Recovery::new(owner, &self.files, applied);
-                        self.phase = Phase::Wal { state, recovery };
+                        self.phase = Phase::Wal(Box::new(Scanning { state, recovery }));
                     }
                 },
-                Phase::Wal { state, mut recovery } => match recovery.next() {
+                Phase::Wal(mut scanning) => match scanning.recovery.next() {
                     wal::Step::Read(read) => {
-                        self.phase = Phase::Wal { state, recovery };
+                        self.phase = Phase::Wal(scanning);
                         return Ok(self.read(DataFile::Wal(read.file), read.offset, read.size));
                     }
                     wal::Step::Done => {
+                        let Scanning { state, recovery } = *scanning;
                         let recovered = recovery.finish().map_err(BootError::Wal)?;
                         let (applied, _) = state.applied();
                         if recovered.base.index > applied {
@@ -202,40 +208,13 @@ impl Boot {
                             return Err(BootError::Gap { applied, first });
                         }
                         let replay = Replay::new(&recovered, applied);
-                        self.phase = Phase::Replay { state, recovered, replay, miss: None };
+                        let replaying = Replaying { state, recovered, replay, miss: None };
+                        self.phase = Phase::Replay(Box::new(replaying));
                     }
                 },
-                Phase::Replay { mut state, recovered, mut replay, .. } => {
-                    let commit = recovered.hard_state.commit;
-                    let step = match self.waiting.take() {
-                        Some(entry) => self.apply(&mut state, entry)?,
-                        None => match replay.next().map_err(BootError::Wal)? {
-                            ReplayStep::Read(read) => Replayed::Read(read),
-                            ReplayStep::Done => Replayed::Done,
-                            ReplayStep::Entry(entry) => {
-                                let entry = owned(&entry)?;
-                                if entry.index <= commit {
-                                    self.apply(&mut state, entry)?
-                                } else {
-                                    self.pending.push(entry);
-                                    Replayed::Entry
-                                }
-                            }
-                        },
-                    };
-                    let mut missing = None;
-                    let next = match step {
-                        Replayed::Entry => None,
-                        Replayed::Done => Some(BootStep::Done),
-                        Replayed::Read(read) => {
-                            Some(self.read(DataFile::Wal(read.file), read.offset, read.size))
-                        }
-                        Replayed::Miss(miss) => {
-                            missing = Some(miss);
-                            Some(self.read(DataFile::Pages, miss.offset(), miss.size()))
-                        }
-                    };
-                    self.phase = Phase::Replay { state, recovered, replay, miss: missing };
+                Phase::Replay(mut replaying) => {
+                    let next = self.replay(&mut replaying)?;
+                    self.phase = Phase::Replay(replaying);
                     if let Some(next) = next {
                         return Ok(next);
                     }
@@ -243,6 +222,39 @@ impl Boot {
                 Phase::Moving => unreachable!("boot goes on after an error"),
             }
         }
+    }
+
+    /// Takes the next entry; none when there is nothing to read for it.
+    fn replay(&mut self, replaying: &mut Replaying) -> Result<Option<BootStep>, BootError> {
+        let Replaying { state, recovered, replay, miss } = replaying;
+        *miss = None;
+        let step = match self.waiting.take() {
+            Some(entry) => self.apply(state, entry)?,
+            None => match replay.next().map_err(BootError::Wal)? {
+                ReplayStep::Read(read) => Replayed::Read(read),
+                ReplayStep::Done => Replayed::Done,
+                ReplayStep::Entry(entry) => {
+                    let entry = owned(&entry)?;
+                    if entry.index <= recovered.hard_state.commit {
+                        self.apply(state, entry)?
+                    } else {
+                        self.pending.push(entry);
+                        Replayed::Entry
+                    }
+                }
+            },
+        };
+        Ok(match step {
+            Replayed::Entry => None,
+            Replayed::Done => Some(BootStep::Done),
+            Replayed::Read(read) => {
+                Some(self.read(DataFile::Wal(read.file), read.offset, read.size))
+            }
+            Replayed::Miss(missing) => {
+                *miss = Some(missing);
+                Some(self.read(DataFile::Pages, missing.offset(), missing.size()))
+            }
+        })
     }
 
     fn read(&mut self, file: DataFile, offset: u64, size: usize) -> BootStep {
@@ -289,10 +301,12 @@ impl Boot {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), BootError> {
         match (&mut self.phase, self.reading.take()) {
             (Phase::Pages(open), Some(DataFile::Pages)) => open.feed(bytes),
-            (Phase::Wal { recovery, .. }, Some(DataFile::Wal(_))) => recovery.feed(bytes),
-            (Phase::Replay { replay, .. }, Some(DataFile::Wal(_))) => replay.feed(bytes),
-            (Phase::Replay { state, miss: Some(miss), .. }, Some(DataFile::Pages)) => {
-                state.pages_mut().install(*miss, bytes).map_err(BootError::Page)?;
+            (Phase::Wal(scanning), Some(DataFile::Wal(_))) => scanning.recovery.feed(bytes),
+            (Phase::Replay(replaying), Some(DataFile::Wal(_))) => replaying.replay.feed(bytes),
+            (Phase::Replay(replaying), Some(DataFile::Pages)) => {
+                let miss = replaying.miss.take().expect("a page is read for what was missing");
+                let pages = replaying.state.pages_mut();
+                pages.install(miss, bytes).map_err(BootError::Page)?;
             }
             _ => unreachable!("bytes were fed that nobody had asked for"),
         }
@@ -302,8 +316,8 @@ impl Boot {
     /// A read of the WAL failed: it is asked for again block by block.
     pub fn feed_unreadable(&mut self) {
         match &mut self.phase {
-            Phase::Wal { recovery, .. } => recovery.feed_unreadable(),
-            Phase::Replay { replay, .. } => replay.feed_unreadable(),
+            Phase::Wal(scanning) => scanning.recovery.feed_unreadable(),
+            Phase::Replay(replaying) => replaying.replay.feed_unreadable(),
             Phase::Pages(_) | Phase::Moving => {}
         }
     }
@@ -313,9 +327,8 @@ impl Boot {
     /// # Panics
     /// If `next` has not said `Done`.
     pub fn finish(self) -> Booted {
-        let Phase::Replay { state, recovered, .. } = self.phase else {
-            unreachable!("boot is not done")
-        };
+        let Phase::Replay(replaying) = self.phase else { unreachable!("boot is not done") };
+        let Replaying { state, recovered, .. } = *replaying;
         let terms = terms(&recovered);
         Booted { state, pending: self.pending, recovered, terms, replayed: self.replayed }
     }

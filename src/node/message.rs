@@ -3,6 +3,7 @@
 //! Links are first in, first out each; nothing is promised across links. A message cannot be lost:
 //! the process dies whole.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use base::{Frame, Instant, LogIndex, Term, Ticket};
 use wire::Status;
@@ -81,7 +82,7 @@ pub struct Refused {
     /// The typed reason.
     pub status: Status,
     /// One sentence for a person: what was wrong, with the value, and what to do.
-    pub message: alloc::string::String,
+    pub message: String,
     /// The compacted revision where that is the reason, else 0.
     pub compacted: u64,
     /// The write took effect all the same; only its answer could not be given.

@@ -17,6 +17,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -152,7 +153,7 @@ pub enum StoreEffect<B> {
     /// For consensus.
     ToConsensus(ConsensusEvent),
     /// Stop the process: the stored state is damaged and must not be served.
-    Halt(alloc::string::String),
+    Halt(String),
 }
 
 enum Work {

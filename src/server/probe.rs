@@ -23,8 +23,8 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// Refuses a file system without O_DIRECT, unless told to go on; returns whether to go without.
 pub fn direct_io(data_dir: &DataDir, unsafe_buffered: bool) -> Result<bool, Error> {
     let path = data_dir.path().join("probe");
-    let pretends = rustix::fs::statfs(data_dir.path())
-        .is_ok_and(|statfs| i64::try_from(statfs.f_type) == Ok(TMPFS_MAGIC));
+    let pretends =
+        rustix::fs::statfs(data_dir.path()).is_ok_and(|statfs| statfs.f_type == TMPFS_MAGIC);
     let result = if pretends {
         Err(io::Error::other("it is a file system in memory"))
     } else {

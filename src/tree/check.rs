@@ -1,8 +1,8 @@
 //! Full verification of a page file that nobody writes to.
 //!
-//! [`Open`] first: slots, free list, branches. Then every leaf in key order, and every run: checksums,
-//! order of keys, what parents say, and that each page has exactly one owner or is free or waits. The
-//! first fault ends it, named by page and offset.
+//! [`Open`] first: slots, free list, branches. Then every leaf in key order, and every run:
+//! checksums, order of keys, what parents say, and that each page has exactly one owner or is free
+//! or waits. The first fault ends it, named by page and offset.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -75,7 +75,8 @@ struct Opened {
     runs: Vec<Run>,
 }
 
-/// Verifies a page file: [`Check::next`], the read, [`Check::feed`], and again; then [`Check::finish`].
+/// Verifies a page file: [`Check::next`], the read, [`Check::feed`], and again; then
+/// [`Check::finish`].
 pub struct Check {
     open: Option<Open>,
     opened: Option<Box<Opened>>,

@@ -1,13 +1,15 @@
-//! Checkpoints: a plan of what the file lacks, the runs to write, the meta record, and what may go then.
+//! Checkpoints: a plan of what the file lacks, the runs to write, the meta record, and what may go
+//! then.
 //!
 //! ```text
-//! begin -> next* + fill* -> caller syncs -> meta -> caller writes, syncs -> published -> release_next*
+//! begin -> next* + fill* -> caller syncs -> meta -> caller writes, syncs -> published
+//!       -> release_next*
 //! ```
 //!
-//! `begin` only turns a page: pages born up to now belong to the plan, and whoever changes one of them from
-//! now on copies it. Leaves and runs are written first, then branches level by level, so that the image
-//! of a branch carries the CRCs of its children's images. Within a level pages go out in file order,
-//! neighbours in one write.
+//! `begin` only turns a page: pages born up to now belong to the plan, and whoever changes one of
+//! them from now on copies it. Leaves and runs are written first, then branches level by level, so
+//! that the image of a branch carries the CRCs of its children's images. Within a level pages go
+//! out in file order, neighbours in one write.
 //!
 //! The free list that the plan writes describes the time of `begin`: see free.rs.
 
@@ -94,8 +96,8 @@ impl PageFile {
     }
 
     /// Freezes the present state for a checkpoint that carries `application`, at most
-    /// [`APPLICATION_SIZE_MAX`] bytes. Only one checkpoint runs at a time. No page is copied or encoded;
-    /// the free list is written out: some 10 us per 8 GiB of file, and 4 ns per extent.
+    /// [`APPLICATION_SIZE_MAX`] bytes. Only one checkpoint runs at a time. No page is copied or
+    /// encoded; the free list is written out: some 10 us per 8 GiB of file, and 4 ns per extent.
     pub fn checkpoint_begin(&mut self, application: &[u8]) {
         assert!(self.plan.is_none(), "a checkpoint runs already");
         assert!(application.len() <= APPLICATION_SIZE_MAX, "{} bytes", application.len());
@@ -123,8 +125,8 @@ impl PageFile {
         self.root = self.root.next();
     }
 
-    /// Writes the free list into a run. Its pages are taken first, for the list must not list them; so its
-    /// size is reckoned before, and what is left of the last page holds zeros.
+    /// Writes the free list into a run. Its pages are taken first, for the list must not list them;
+    /// so its size is reckoned before, and what is left of the last page holds zeros.
     fn write_list(&mut self) -> Run {
         let pages = (self.free.list_size_max() + RUN_HEADER_SIZE).div_ceil(PAGE_SIZE);
         let number = u32::try_from(pages).expect("a list has fewer pages than the file");
@@ -165,8 +167,8 @@ impl PageFile {
         plan.parts = Some(parts);
     }
 
-    /// The next write of the running checkpoint; none after the last. It must be filled, in the order in
-    /// which writes were handed out.
+    /// The next write of the running checkpoint; none after the last. It must be filled, in the
+    /// order in which writes were handed out.
     pub fn checkpoint_next(&mut self) -> Option<WriteRun> {
         self.plan_parts();
         let plan = self.plan.as_mut()?;
@@ -196,8 +198,8 @@ impl PageFile {
         })
     }
 
-    /// Encodes a write into `out`, which has its size. What it holds may be dropped from memory from
-    /// then on, so the write must succeed or the process must end.
+    /// Encodes a write into `out`, which has its size. What it holds may be dropped from memory
+    /// from then on, so the write must succeed or the process must end.
     pub fn checkpoint_fill(&mut self, write: &WriteRun, out: &mut [u8]) {
         assert!(out.len() == write.size, "{} bytes for a write of {}", out.len(), write.size);
         let mut plan = self.plan.take().expect("a checkpoint runs");
@@ -249,8 +251,8 @@ impl PageFile {
         }
     }
 
-    /// Writes the meta record into `out` and returns its offset in the file, in bytes. Every write of the
-    /// checkpoint must be durable before it is written there.
+    /// Writes the meta record into `out` and returns its offset in the file, in bytes. Every write
+    /// of the checkpoint must be durable before it is written there.
     pub fn checkpoint_meta(&mut self, out: &mut [u8; META_SIZE]) -> u64 {
         let plan = self.plan.as_ref().expect("a checkpoint runs");
         let parts = plan.parts.as_ref().expect("the writes were asked for");
@@ -273,8 +275,8 @@ impl PageFile {
         SLOT_OFFSETS[self.slot_next]
     }
 
-    /// The meta record is durable: the checkpoint is the newest, and pages that only the one before the
-    /// last could reach become free.
+    /// The meta record is durable: the checkpoint is the newest, and pages that only the one before
+    /// the last could reach become free.
     pub fn checkpoint_published(&mut self) {
         let plan = self.plan.take().expect("a checkpoint runs");
         self.meta_hash = plan.hash.expect("the meta record was made before it was durable");
@@ -285,8 +287,8 @@ impl PageFile {
         self.free.published(plan.root);
     }
 
-    /// Disk space that can be handed back while the file is in use, newest knowledge first; none: nothing
-    /// more before the next checkpoint. Keeps a growth step of room.
+    /// Disk space that can be handed back while the file is in use, newest knowledge first; none:
+    /// nothing more before the next checkpoint. Keeps a growth step of room.
     pub fn release_next(&mut self) -> Option<Release> {
         let step = self.options.growth_size.max(1 << 20);
         // A meta slot that says that it needs more than the file has would be refused.

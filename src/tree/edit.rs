@@ -1,11 +1,12 @@
-//! Changing trees: one descent, then edits in place on pages that may be changed, on copies of others.
+//! Changing trees: one descent, then edits in place on pages that may be changed, on copies of
+//! others.
 //!
-//! A page that may be changed is referred to by pages that may be changed, so one look at the leaf tells
-//! whether its whole path can be edited in place. Nothing here fails once the descent is done: a miss can
-//! only come before the first change.
+//! A page that may be changed is referred to by pages that may be changed, so one look at the leaf
+//! tells whether its whole path can be edited in place. Nothing here fails once the descent is
+//! done: a miss can only come before the first change.
 //!
-//! A page that runs under a quarter full merges with a neighbour below the same parent, if the neighbour
-//! is in memory and both fit three quarters of a page. An empty one goes at once.
+//! A page that runs under a quarter full merges with a neighbour below the same parent, if the
+//! neighbour is in memory and both fit three quarters of a page. An empty one goes at once.
 
 use alloc::vec::Vec;
 
@@ -19,7 +20,8 @@ use crate::read::DEPTH_MAX;
 use crate::slotted::{self, CAPACITY, Item};
 use crate::{CELL_SIZE_MAX, Cell, Miss, NewCell, Summary, TreeId};
 
-/// Where a key is, or where it belongs. Valid until its tree changes or [`PageFile::evict`] drops pages.
+/// Where a key is, or where it belongs. Valid until its tree changes or [`PageFile::evict`] drops
+/// pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     tree: TreeId,
@@ -66,7 +68,8 @@ impl PageFile {
         }
     }
 
-    /// Descends to `key`, once: [`PageFile::cell_at`] and [`PageFile::put_at`] need no other descent.
+    /// Descends to `key`, once: [`PageFile::cell_at`] and [`PageFile::put_at`] need no other
+    /// descent.
     ///
     /// # Errors
     ///
@@ -108,8 +111,8 @@ impl PageFile {
         })
     }
 
-    /// Writes the cell of `key`, which is the key that `place` was sought with. A cell that was there is
-    /// replaced; its run, if any, belongs to the caller again.
+    /// Writes the cell of `key`, which is the key that `place` was sought with. A cell that was
+    /// there is replaced; its run, if any, belongs to the caller again.
     pub fn put_at(&mut self, mut place: Place, key: &[u8], cell: &NewCell<'_>) {
         self.check_place(&place);
         assert!(
@@ -184,8 +187,8 @@ impl PageFile {
         }
     }
 
-    /// Tells the branches of a path, whose pages may be changed, that `old` went and `new` came in the page
-    /// at `depth`. Exact also where the greatest number went.
+    /// Tells the branches of a path, whose pages may be changed, that `old` went and `new` came in
+    /// the page at `depth`. Exact also where the greatest number went.
     #[inline]
     fn adjust(&mut self, place: &Place, depth: usize, old: Summary, new: Summary) {
         for at in (0..=depth).rev() {
@@ -214,8 +217,8 @@ impl PageFile {
         }
     }
 
-    /// Puts an item into slot `slot` of the leaf of a path, which has no room for it: the leaf is cut in
-    /// two, and its parents as far as need be.
+    /// Puts an item into slot `slot` of the leaf of a path, which has no room for it: the leaf is
+    /// cut in two, and its parents as far as need be.
     #[cold]
     fn split(&mut self, place: &Place, slot: usize, key: &[u8], item: &Item<'_>) {
         let mut depth = place.depth;
@@ -296,8 +299,8 @@ impl PageFile {
         Cut { separator, number, left, right: right_summary }
     }
 
-    /// Removes the cell of `key`, if there is one, and says whether. Its run, if any, belongs to the caller
-    /// again.
+    /// Removes the cell of `key`, if there is one, and says whether. Its run, if any, belongs to
+    /// the caller again.
     ///
     /// # Errors
     ///
@@ -318,7 +321,8 @@ impl PageFile {
         Ok(true)
     }
 
-    /// Cells that sum up to `old` went from the page at `depth` of a path: empty pages go, small ones merge.
+    /// Cells that sum up to `old` went from the page at `depth` of a path: empty pages go, small
+    /// ones merge.
     fn shrink(&mut self, place: &Place, mut depth: usize, old: Summary) {
         let tree = place.tree;
         while slotted::count(self.frames.page(place.frames[depth])) == 0 {
@@ -392,9 +396,9 @@ impl PageFile {
         }
     }
 
-    /// Drops every cell below `end`, whole leaves without looking into them: the caller knows that no cell
-    /// there owns a run, or has dealt with them. At most `leaves_max` leaves go in one call.
-    /// True: nothing is left below `end`.
+    /// Drops every cell below `end`, whole leaves without looking into them: the caller knows that
+    /// no cell there owns a run, or has dealt with them. At most `leaves_max` leaves go in one
+    /// call. True: nothing is left below `end`.
     ///
     /// # Errors
     ///
@@ -408,7 +412,8 @@ impl PageFile {
             if end.is_empty() {
                 return Ok(true);
             }
-            // The left edge, down to the branch above the leaves; `bound` is what ends it on the right.
+            // The left edge, down to the branch above the leaves; `bound` is what ends it on the
+            // right.
             let mut place = self.place(tree);
             let mut bound: Option<Vec<u8>> = None;
             let mut gone = 0;

@@ -98,7 +98,8 @@ pub enum OpenError {
         /// Member of the record.
         member: NodeId,
     },
-    /// Meta records exist, but what each of them refers to is damaged: the first fault of the newest.
+    /// Meta records exist, but what each of them refers to is damaged: the first fault of the
+    /// newest.
     Damaged(Damage),
 }
 

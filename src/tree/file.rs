@@ -1,8 +1,9 @@
 //! The page file as one value: roots, frames, runs, allocator. What it holds and what it costs.
 //!
-//! Reading is in read.rs, changing in edit.rs, writing to the file in checkpoint.rs. A page number is
-//! given at birth. A page may be changed in place while its birth is the root in work, that is, while no
-//! checkpoint plan includes it; what refers to such a page is such a page itself, up to the root.
+//! Reading is in read.rs, changing in edit.rs, writing to the file in checkpoint.rs. A page number
+//! is given at birth. A page may be changed in place while its birth is the root in work, that is,
+//! while no checkpoint plan includes it; what refers to such a page is such a page itself, up to
+//! the root.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -69,7 +70,8 @@ pub(crate) struct Slot {
     pub needed: u64,
 }
 
-/// A page file: trees of cells, overflow runs, and the plan of the running checkpoint. It has one owner.
+/// A page file: trees of cells, overflow runs, and the plan of the running checkpoint. It has one
+/// owner.
 ///
 /// The cells of a [`PageFile`] borrow from it, so nothing changes while they are looked at.
 pub struct PageFile {
@@ -147,11 +149,12 @@ impl PageFile {
         self.published
     }
 
-    /// The slot that recovery refused although something is written in it: its offset and size in bytes.
+    /// The slot that recovery refused although something is written in it: its offset and size in
+    /// bytes.
     ///
-    /// Before anything else is written to the file, the owner overwrites it with zeros and syncs: a disk
-    /// that changes its mind must not bring the refused record back once its pages are reused. None
-    /// in a file that was closed in order, and after the next checkpoint.
+    /// Before anything else is written to the file, the owner overwrites it with zeros and syncs: a
+    /// disk that changes its mind must not bring the refused record back once its pages are reused.
+    /// None in a file that was closed in order, and after the next checkpoint.
     #[must_use]
     pub fn slot_to_clear(&self) -> Option<(u64, usize)> {
         self.slot_refused.map(|slot| (SLOT_OFFSETS[slot], META_SIZE))
@@ -313,8 +316,8 @@ impl PageFile {
 
     /// Takes in the bytes that a miss asked for, [`Miss::size`] of them.
     ///
-    /// A miss that nobody needs any more, because the page has been changed or brought in meanwhile,
-    /// is dropped without a word.
+    /// A miss that nobody needs any more, because the page has been changed or brought in
+    /// meanwhile, is dropped without a word.
     ///
     /// # Errors
     ///
@@ -367,8 +370,8 @@ impl PageFile {
         Ok(())
     }
 
-    /// Drops clean leaves and runs that were not used lately until the cache is within its bound, or
-    /// nothing can be dropped. Every [`crate::Place`] is void afterwards.
+    /// Drops clean leaves and runs that were not used lately until the cache is within its bound,
+    /// or nothing can be dropped. Every [`crate::Place`] is void afterwards.
     pub fn evict(&mut self) {
         let bound = self.options.cache_size;
         let runs_size = self.runs_size;
@@ -438,21 +441,23 @@ impl PageFile {
         self.free.backed()
     }
 
-    /// The owner has given the file disk space up to `size` bytes, durably (size and extents synced).
+    /// The owner has given the file disk space up to `size` bytes, durably (size and extents
+    /// synced).
     pub fn set_backed(&mut self, size: u64) {
         self.free.set_backed(size);
     }
 
-    /// Bytes that can still be allocated within backed space. Whoever is about to change trees judges
-    /// this first, with a margin: a run needs contiguous pages, and every page on a path may be copied.
+    /// Bytes that can still be allocated within backed space. Whoever is about to change trees
+    /// judges this first, with a margin: a run needs contiguous pages, and every page on a path may
+    /// be copied.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.free.room()
     }
 
-    /// The size in bytes that the file should get, asked for ahead: when less than half a growth step is
-    /// left. Where pages were allocated beyond backed space, the file must have it before the next
-    /// checkpoint writes.
+    /// The size in bytes that the file should get, asked for ahead: when less than half a growth
+    /// step is left. Where pages were allocated beyond backed space, the file must have it before
+    /// the next checkpoint writes.
     #[must_use]
     pub fn wants_growth(&self) -> Option<u64> {
         let step = self.options.growth_size.max(1 << 20);

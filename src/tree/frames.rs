@@ -6,7 +6,7 @@
 //!
 //! state   clean                 the file has it; a leaf may be dropped from memory
 //!         dirty                 only memory has it
-//!         dirty and retired     no tree refers to it any more, but the running plan must still write it
+//!         dirty and retired     no tree refers to it; the running plan must still write it
 //! ```
 //!
 //! Overflow runs are not here (file.rs): they are rare and have any size.
@@ -179,8 +179,9 @@ impl Frames {
         self.place(number, page)
     }
 
-    /// Gives the content of `old` to `new`, dirty. What the running plan still has to write stays, and is
-    /// copied; otherwise the memory itself moves. The origin in the header is left to the caller.
+    /// Gives the content of `old` to `new`, dirty. What the running plan still has to write stays,
+    /// and is copied; otherwise the memory itself moves. The origin in the header is left to the
+    /// caller.
     pub fn renumber(&mut self, old: PageNo, new: PageNo) -> u32 {
         let at = self.find(old).expect("only a page in memory is changed");
         if self.is_dirty(old) {
@@ -202,8 +203,8 @@ impl Frames {
         at
     }
 
-    /// No tree refers to the page any more. `planned`: the running plan includes it, so it stays until
-    /// it is written.
+    /// No tree refers to the page any more. `planned`: the running plan includes it, so it stays
+    /// until it is written.
     pub fn retire(&mut self, number: PageNo, planned: bool) {
         let dirty = self.is_dirty(number);
         if dirty && planned {

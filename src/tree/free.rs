@@ -1,32 +1,34 @@
 //! Which pages of the file may be handed out: a bitmap, and lists of pages that wait.
 //!
 //! ```text
-//! page   in use --retire--> free            if no plan ever included it (its birth is the root in work)
-//!        in use --retire--> waiting, stamp s  otherwise; s: the first plan that does not include it
+//! page   in use --retire--> free            if no plan included it: its birth is the root in work
+//!        in use --retire--> waiting, stamp s  otherwise; s: the first plan without it
 //!        waiting, stamp s --published n--> free   once n >= s + 1
 //! ```
 //!
-//! Why nothing that a selectable meta slot reaches is ever reused. Two slots are written in turn, one
-//! plan at a time, and a plan begins only when the one before is published. A page with stamp s is reached
-//! by plans below s only. When plan n >= s + 1 is published, the slots hold n and a plan m, the one
-//! published before it, and n > m >= s unless m is a slot that recovery refused (see below); so neither
-//! reaches the page. While plan n + 1 is being written, one slot still holds n, the other is m or torn.
+//! Why nothing that a selectable meta slot reaches is ever reused. Two slots are written in turn,
+//! one plan at a time, and a plan begins only when the one before is published. A page with stamp s
+//! is reached by plans below s only. When plan n >= s + 1 is published, the slots hold n and a plan
+//! m, the one published before it, and n > m >= s unless m is a slot that recovery refused (see
+//! below); so neither reaches the page. While plan n + 1 is being written, one slot still holds n,
+//! the other is m or torn.
 //!
-//! Why nothing is lost for ever. The free list of plan n lists what is free and what waits with its stamp,
-//! as of its begin; the run that holds the list is in use and waits, stamp n + 1, from the begin of the
-//! next plan on. Whatever was allocated after the begin of n is free in that list, for no durable meta but
-//! those after n refers to it. Recovery from n applies the same rule with "published n": stamps below n
-//! become free at once (the other slot, if it is selectable at all, holds n - 1 or later than the stamp);
-//! stamp n waits for the next plan. So in use + free + waiting is every page at every time, which
-//! [`crate::Check`] verifies from the file.
+//! Why nothing is lost for ever. The free list of plan n lists what is free and what waits with its
+//! stamp, as of its begin; the run that holds the list is in use and waits, stamp n + 1, from the
+//! begin of the next plan on. Whatever was allocated after the begin of n is free in that list, for
+//! no durable meta but those after n refers to it. Recovery from n applies the same rule with
+//! "published n": stamps below n become free at once (the other slot, if it is selectable at all,
+//! holds n - 1 or later than the stamp); stamp n waits for the next plan. So in use + free +
+//! waiting is every page at every time, which [`crate::Check`] verifies from the file.
 //!
-//! Recovery that falls back to the older slot, because the newer one or a page below it does not verify,
-//! continues with a number above both and overwrites the refused slot first. A refused record that
-//! was readable could become selectable again if the disk changed its mind, so
-//! [`crate::PageFile::slot_to_clear`] tells the owner to overwrite it before anything else is written.
+//! Recovery that falls back to the older slot, because the newer one or a page below it does not
+//! verify, continues with a number above both and overwrites the refused slot first. A refused
+//! record that was readable could become selectable again if the disk changed its mind, so
+//! [`crate::PageFile::slot_to_clear`] tells the owner to overwrite it before anything else is
+//! written.
 //!
-//! The bitmap is cut into chunks of 128 pages, 1 MiB: one `u128`. Single pages come from one chunk after
-//! another, so that the pages of one checkpoint lie together.
+//! The bitmap is cut into chunks of 128 pages, 1 MiB: one `u128`. Single pages come from one chunk
+//! after another, so that the pages of one checkpoint lie together.
 //!
 //! ```text
 //! list   pages managed u32 | free extents u32 | waiting extents u32 | zero u32
@@ -406,8 +408,8 @@ impl Free {
         out
     }
 
-    /// The allocator that a list describes, after `root` was published; none if the list is impossible.
-    /// `pages`: pages of the file.
+    /// The allocator that a list describes, after `root` was published; none if the list is
+    /// impossible. `pages`: pages of the file.
     pub fn decode(list: &[u8], root: RootNo, pages: u32) -> Option<Self> {
         if list.len() < LIST_HEADER {
             return None;
@@ -415,7 +417,8 @@ impl Free {
         let end = u32_at(list, 0);
         let (extents, waiting) = (wide(u32_at(list, 4)), wide(u32_at(list, 8)));
         let size = extents.checked_mul(8)?.checked_add(waiting.checked_mul(16)?)?;
-        if list.len() - LIST_HEADER < size || end > pages || end == 0 || end % CHUNK != 0 {
+        if list.len() - LIST_HEADER < size || end > pages || end == 0 || !end.is_multiple_of(CHUNK)
+        {
             return None;
         }
         let mut free = Self::new();
@@ -475,4 +478,122 @@ impl Free {
 /// A count of pages as an index; files have fewer than 2^32.
 fn wide32(pages: u64) -> usize {
     usize::try_from(pages.min(u64::from(u32::MAX))).expect("usize has 32 bits at least")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Prng;
+
+    fn root(number: u64) -> RootNo {
+        RootNo::new(number)
+    }
+
+    #[test]
+    fn a_page_waits_until_both_slots_are_newer_than_its_freeing() {
+        let mut free = Free::new();
+        let page = free.take_one();
+        // Plan 3 is the first that does not include the page; 2 is in a slot.
+        free.wait(root(3), page, 1);
+        free.published(root(2));
+        assert!(!free.is_free(page));
+        free.published(root(3));
+        assert!(!free.is_free(page), "the slot of plan 2 can still be chosen");
+        free.published(root(4));
+        assert!(free.is_free(page));
+        assert_eq!(free.waiting_count(), 0);
+    }
+
+    #[test]
+    fn the_list_comes_back_and_recovery_applies_the_same_rule() {
+        let mut prng = Prng::new(9);
+        let mut free = Free::new();
+        let pages: Vec<u32> = (0..500).map(|_| free.take_one()).collect();
+        let run = free.take_run(300);
+        for (index, page) in pages.iter().enumerate() {
+            match prng.below(4) {
+                0 => free.give(*page, 1),
+                1 if index < 250 => free.wait(root(6), *page, 1),
+                2 if index >= 250 => free.wait(root(7), *page, 1),
+                _ => {}
+            }
+        }
+        let list = free.encode();
+        assert!(list.len() <= free.list_size_max());
+        let pages = free.end();
+        let mut again = Free::decode(&list, root(7), pages).unwrap();
+        assert_eq!(again.encode(), list);
+        for page in 0..pages {
+            assert_eq!(again.is_free(page), free.is_free(page));
+        }
+        again.published(root(7));
+        let younger = again.encode();
+        free.published(root(7));
+        assert_eq!(younger, free.encode());
+        assert!(!again.is_free(run));
+        assert!(Free::decode(&list, root(7), pages - CHUNK).is_none(), "it needs a longer file");
+        assert!(Free::decode(&list, root(6), pages).is_none(), "a stamp of the future");
+        for size in 0..list.len() {
+            assert!(Free::decode(&list[..size], root(7), pages).is_none());
+        }
+    }
+
+    #[test]
+    fn no_page_is_handed_out_twice_and_none_is_lost() {
+        let mut prng = Prng::new(11);
+        let mut free = Free::new();
+        let mut taken: Vec<(u32, u32)> = Vec::new();
+        let mut used = alloc::collections::BTreeSet::new();
+        for step in 0..20_000_u64 {
+            free.set_backed(u64::from(free.end()) * PAGE_SIZE as u64 + prng.below(2) * (4 << 20));
+            if prng.below(10) < if step / 4_000 % 2 == 0 { 7 } else { 3 } {
+                let pages = match prng.below(20) {
+                    0 => 1 + u32::try_from(prng.below(400)).unwrap(),
+                    1..4 => 1 + u32::try_from(prng.below(20)).unwrap(),
+                    _ => 1,
+                };
+                let first = if pages == 1 { free.take_one() } else { free.take_run(pages) };
+                assert!(first >= RESERVED);
+                for page in first..first + pages {
+                    assert!(used.insert(page), "page {page} is in use");
+                }
+                taken.push((first, pages));
+            } else if !taken.is_empty() {
+                let at = usize::try_from(prng.below(taken.len() as u64)).unwrap();
+                let (first, pages) = taken.swap_remove(at);
+                for page in first..first + pages {
+                    used.remove(&page);
+                }
+                free.give(first, pages);
+            }
+            if prng.one_in(1_000) {
+                free.published(root(1));
+                while free.punch_next(0).is_some() {}
+            }
+            let in_use = free.end() - free.free_count() - RESERVED;
+            assert_eq!(usize::try_from(in_use).unwrap(), used.len());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn freeing_twice_is_a_bug_that_is_seen() {
+        let mut free = Free::new();
+        let page = free.take_one();
+        free.give(page, 1);
+        free.give(page, 1);
+    }
+
+    #[test]
+    fn room_counts_what_is_free_and_still_has_disk_space() {
+        let mut free = Free::new();
+        assert_eq!(free.room(), 0);
+        free.set_backed(8 << 20);
+        assert_eq!(free.room(), (8 << 20) - (256 << 10));
+        let first = free.take_run(256);
+        assert_eq!(free.room(), (6 << 20) - (256 << 10));
+        free.give(first, 256);
+        assert!(free.punch_next(0).is_some());
+        assert!(free.room() < 7 << 20, "punched space must be backed again first");
+    }
 }

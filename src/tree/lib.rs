@@ -1,10 +1,10 @@
 //! tree: copy-on-write B+trees in one page file, without any I/O of their own.
 //!
-//! A [`PageFile`] holds up to [`TREES_MAX`] trees of cells. It has one owner and hands out reads and
-//! writes as plain offsets; who owns it moves the bytes. It does not know what a key means.
+//! A [`PageFile`] holds up to [`TREES_MAX`] trees of cells. It has one owner and hands out reads
+//! and writes as plain offsets; who owns it moves the bytes. It does not know what a key means.
 //!
-//! **The one rule: a page that a checkpoint plan includes never changes.** It is copied to a new page
-//! number and the old one is retired. A page that no plan includes yet is edited in place.
+//! **The one rule: a page that a checkpoint plan includes never changes.** It is copied to a new
+//! page number and the old one is retired. A page that no plan includes yet is edited in place.
 //!
 //! ```text
 //! file    0        meta slot 0 (4 KiB)
@@ -16,15 +16,15 @@
 //! meta    roots, free list, application bytes                  (meta.rs)
 //! ```
 //!
-//! A miss is not an error: what is not in memory is named by a [`Miss`], the caller reads those bytes,
-//! hands them to [`PageFile::install`] and asks again. Branch pages are always in memory, so there is
-//! at most one miss per key.
+//! A miss is not an error: what is not in memory is named by a [`Miss`], the caller reads those
+//! bytes, hands them to [`PageFile::install`] and asks again. Branch pages are always in memory, so
+//! there is at most one miss per key.
 //!
-//! A checkpoint: [`PageFile::checkpoint_begin`], every [`WriteRun`] of [`PageFile::checkpoint_next`]
-//! filled and written, the file synced, [`PageFile::checkpoint_meta`] written and synced,
-//! [`PageFile::checkpoint_published`]. After a crash [`Open`] takes the newest meta slot whose root,
-//! branch pages and free list verify. Only two slots exist, so the log must be kept from the older one
-//! on.
+//! A checkpoint: [`PageFile::checkpoint_begin`], every [`WriteRun`] of
+//! [`PageFile::checkpoint_next`] filled and written, the file synced, [`PageFile::checkpoint_meta`]
+//! written and synced, [`PageFile::checkpoint_published`]. After a crash [`Open`] takes the newest
+//! meta slot whose root, branch pages and free list verify. Only two slots exist, so the log must
+//! be kept from the older one on.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

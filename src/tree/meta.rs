@@ -10,14 +10,15 @@
 //!   64  bytes of the file that the checkpoint needs u64
 //!   72  hash of the meta record before, 16 bytes
 //!   88  free list: a run, 20 bytes (cell.rs) | zero 4
-//!  112  eight roots, each: page u32 | crc u32 | height u8, zero 7 | count u64 | greatest number u64
+//!  112  eight roots, each: page u32 | crc u32 | height u8, zero 7 | count u64 |
+//!       greatest number u64
 //!  368  application bytes, at most 1,024, then zeros
 //! 4076  hash of bytes 0 to 4076, 16 bytes
 //! 4092  crc u32 of bytes 0 to 4092
 //! ```
 //!
-//! A root of page 0 is an empty tree. The two slots lie 64 KiB apart: what damages a stripe or an erase
-//! block takes one of them.
+//! A root of page 0 is an empty tree. The two slots lie 64 KiB apart: what damages a stripe or an
+//! erase block takes one of them.
 
 use alloc::vec::Vec;
 

@@ -3,12 +3,12 @@
 //! ```text
 //! slot 0, slot 1 -> newest record -> free list -> roots -> branches, level by level -> done
 //!                        |
-//!                        +-- anything below it does not verify: the older record, if the newer names it
+//!                        +-- if anything below does not verify: the older record
 //! ```
 //!
 //! Leaves and runs are verified when they are read. Falling back is right because the log still has
-//! everything after the older record. A record that the newer one does not name as its predecessor is not
-//! trusted: its pages may have been reused.
+//! everything after the older record. A record that the newer one does not name as its predecessor
+//! is not trusted: its pages may have been reused.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -273,8 +273,8 @@ impl Open {
     ///
     /// # Errors
     ///
-    /// No record can be opened from, or [`Open::next`] has not said [`OpenStep::Done`] yet and what was fed so
-    /// far does not do.
+    /// No record can be opened from, or [`Open::next`] has not said [`OpenStep::Done`] yet and what
+    /// was fed so far does not do.
     pub fn finish(self) -> Result<(PageFile, Vec<u8>), OpenError> {
         let failed = self.error.unwrap_or(OpenError::NoMeta { blank: false });
         let Some(attempt) = self.attempt.filter(|_| self.done) else { return Err(failed) };

@@ -1,7 +1,7 @@
 //! Reading: a key, a range in either direction, a count, a run.
 //!
-//! A read that meets a leaf that is not in memory ends with its [`Miss`]. It keeps no position: the caller
-//! reads the leaf and asks again, from behind the last key that it has seen.
+//! A read that meets a leaf that is not in memory ends with its [`Miss`]. It keeps no position: the
+//! caller reads the leaf and asks again, from behind the last key that it has seen.
 
 use core::ops::ControlFlow;
 
@@ -10,8 +10,8 @@ use crate::page::RUN_HEADER_SIZE;
 use crate::{Cell, KeyRange, Miss, Run, Summary, TreeId, slotted};
 use base::PageNo;
 
-/// Greatest number of levels. Every level above the leaves at least doubles what had to be written to make
-/// it, so 2^31 leaves, more than page numbers exist for, are needed to pass it.
+/// Greatest number of levels. Every level above the leaves at least doubles what had to be written
+/// to make it, so 2^31 leaves, more than page numbers exist for, are needed to pass it.
 pub(crate) const DEPTH_MAX: usize = 32;
 
 /// The order of a walk.
@@ -75,8 +75,8 @@ impl PageFile {
         self.root_of(tree).summary
     }
 
-    /// Visits the cells of `range` in order, until `visit` breaks. `skip` is asked for every page on the
-    /// way, with what lies below it; true: do not enter.
+    /// Visits the cells of `range` in order, until `visit` breaks. `skip` is asked for every page
+    /// on the way, with what lies below it; true: do not enter.
     ///
     /// # Errors
     ///

@@ -5,13 +5,13 @@
 //!
 //! slot, 8 bytes:  offset of the cell u16
 //!                 key size u16: 12 bits, then the flags counted and run
-//!                 head u32: the four key bytes behind the page's common prefix, as a big endian number
+//!                 head u32: the four key bytes behind the common prefix, big endian
 //! ```
 //!
-//! The heads are searched without branches, and one cell is touched to verify the outcome. Cells keep
-//! whole keys; the common prefix only says where heads begin, so it may be shorter than it could be. The
-//! first slot of a branch stands for everything below the second one: its key is empty and takes no part
-//! in the prefix.
+//! The heads are searched without branches, and one cell is touched to verify the outcome. Cells
+//! keep whole keys; the common prefix only says where heads begin, so it may be shorter than it
+//! could be. The first slot of a branch stands for everything below the second one: its key is
+//! empty and takes no part in the prefix.
 //!
 //! Nothing here may panic for a page that [`validate`] has accepted, whatever its cells say.
 
@@ -396,8 +396,8 @@ pub(crate) fn remove(page: &mut Page, index: usize) {
     remove_range(page, index, index + 1);
 }
 
-/// Removes the slots from `from` to, but without, `to`. A branch whose first slot goes gets its next
-/// one as the first.
+/// Removes the slots from `from` to, but without, `to`. A branch whose first slot goes gets its
+/// next one as the first.
 pub(crate) fn remove_range(page: &mut Page, from: usize, to: usize) {
     let end = count(page);
     let freed: usize = (from..to).map(|index| cell_size(page, index)).sum();
@@ -409,9 +409,11 @@ pub(crate) fn remove_range(page: &mut Page, from: usize, to: usize) {
     if left == 0 {
         put_u16(page, LOWEST, PAGE_SIZE);
         put_u16(page, DEAD, 0);
-        put_u16(page, PREFIX, 0);
     } else if from == 0 {
         clear_first_separator(page);
+    }
+    if left <= first_slot(page) {
+        put_u16(page, PREFIX, 0);
     }
 }
 
@@ -425,13 +427,11 @@ fn clear_first_separator(page: &mut Page) {
     put_u32(page, slot_at(0) + 4, 0);
     let dead = u16_at(page, DEAD);
     put_u16(page, DEAD, dead + size);
-    if count(page) == 1 {
-        put_u16(page, PREFIX, 0);
-    }
 }
 
-/// Moves the slots from `from` on behind those of `target`, a page of the same kind with at most one slot.
-/// An empty branch takes the first moved child without its separator: the caller has read it before.
+/// Moves the slots from `from` on behind those of `target`, a page of the same kind with at most
+/// one slot. An empty branch takes the first moved child without its separator: the caller has read
+/// it before.
 pub(crate) fn split_off(page: &mut Page, from: usize, target: &mut Page) {
     let (end, first_moves) = (count(page), count(target) == 0);
     copy_slots(page, from, target);
@@ -521,8 +521,8 @@ fn compact(page: &mut Page) {
     put_u16(page, DEAD, 0);
 }
 
-/// Where a page is cut so that `item`, which goes to slot `index`, fits one side: the first slot that
-/// moves to the right page, and whether the item goes there too.
+/// Where a page is cut so that `item`, which goes to slot `index`, fits one side: the first slot
+/// that moves to the right page, and whether the item goes there too.
 ///
 /// At the right edge only the new item moves: appended keys leave full pages behind.
 pub(crate) fn split_point(

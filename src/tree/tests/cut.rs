@@ -1,6 +1,6 @@
-//! Every crash point of a run of checkpoints: for each prefix of what was done to the disk, with unsynced
-//! writes kept, dropped, torn by sectors or kept at random, the file opens as one of the two newest
-//! checkpoints, whole.
+//! Every crash point of a run of checkpoints: for each prefix of what was done to the disk, with
+//! unsynced writes kept, dropped, torn by sectors or kept at random, the file opens as one of the
+//! two newest checkpoints, whole.
 
 #![allow(clippy::unwrap_used)]
 

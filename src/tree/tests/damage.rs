@@ -1,4 +1,5 @@
-//! Damage to any block of the file is found, named, or without effect; never a wrong answer, never a panic.
+//! Damage to any block of the file is found, named, or without effect; never a wrong answer, never
+//! a panic.
 
 #![allow(clippy::unwrap_used)]
 
@@ -227,4 +228,76 @@ fn forged_pages_never_panic() {
             wander(&mut file, &image);
         }
     }
+}
+
+fn newest_slot(image: &[u8]) -> usize {
+    let root = |slot: usize| u64::from_le_bytes(image[slot + 56..slot + 64].try_into().unwrap());
+    if root(0) > root(64 << 10) { 0 } else { 64 << 10 }
+}
+
+/// The newest checkpoint's root page is unreadable once; the file goes on from the one before, and
+/// the refused slot is cleared before its pages are reused.
+#[test]
+fn a_file_goes_on_from_the_checkpoint_before_when_the_newest_is_damaged() {
+    let (mut disk, model, mut before) = sample(seed());
+    let (good, page) = (disk.image.clone(), base::limits::PAGE_SIZE);
+    let slot = newest_slot(&good);
+    let root = u32::from_le_bytes(good[slot + 112..slot + 116].try_into().unwrap()) as usize;
+    disk.image[root * page + 100] ^= 1;
+    let (mut file, application) = open(&options(1 << 30), &disk.image).unwrap();
+    assert_eq!(application, 1_u64.to_le_bytes(), "the checkpoint before");
+    assert!(before != model);
+    before.compare(&mut file, &disk);
+    let (offset, size) = file.slot_to_clear().expect("the newest slot was refused");
+    assert_eq!(offset, slot as u64);
+    disk.write(offset, &vec![0; size]);
+    // The disk changes its mind: the page is readable again, but nobody refers to it.
+    disk.image[root * page + 100] ^= 1;
+    let mut prng = Prng::new(8);
+    let load =
+        Load { keys: 400, key_size_max: 60, payload_max: 900, run_max: 9_000, puts_in_ten: 6 };
+    for round in 3_u64..8 {
+        for _ in 0..100 {
+            before.change(&mut prng, &load, &mut file, &disk);
+            grow(&mut file, &mut disk);
+        }
+        begin(&mut file, &mut disk, &round.to_le_bytes());
+        publish(&mut file, &mut disk);
+        assert_eq!(file.slot_to_clear(), None);
+        check(&options(0), &disk.image).expect("the file is whole");
+        let (mut again, application) = open(&options(1 << 30), &disk.image).unwrap();
+        assert_eq!(application, round.to_le_bytes());
+        before.compare(&mut again, &disk);
+    }
+}
+
+/// A slot whose last write was lost holds a record from before the one that is damaged: its pages
+/// may have been reused, so it must not be chosen.
+#[test]
+fn a_stale_slot_is_not_fallen_back_to() {
+    let mut prng = Prng::new(seed());
+    let load = Load { keys: 400, key_size_max: 60, payload_max: 900, run_max: 0, puts_in_ten: 8 };
+    let (mut disk, mut model) = (Disk::default(), Model::default());
+    let mut file = PageFile::create(&options(1 << 30));
+    let mut stale = Vec::new();
+    for round in 0_u64..4 {
+        for _ in 0..200 {
+            model.change(&mut prng, &load, &mut file, &disk);
+            grow(&mut file, &mut disk);
+        }
+        begin(&mut file, &mut disk, &round.to_le_bytes());
+        publish(&mut file, &mut disk);
+        let slot = newest_slot(&disk.image);
+        if round == 0 {
+            stale = disk.image[slot..slot + META_SIZE].to_vec();
+        }
+        if round == 2 {
+            disk.image[slot..slot + META_SIZE].copy_from_slice(&stale);
+        }
+    }
+    assert!(open(&options(1 << 30), &disk.image).is_ok());
+    let slot = newest_slot(&disk.image);
+    let root = u32::from_le_bytes(disk.image[slot + 112..slot + 116].try_into().unwrap()) as usize;
+    disk.image[root * base::limits::PAGE_SIZE + 100] ^= 1;
+    assert!(matches!(open(&options(0), &disk.image), Err(tree::OpenError::Damaged(_))));
 }

@@ -1,4 +1,5 @@
-//! Random changes against maps, with a tiny cache, checkpoints in the middle of changes, and reopening.
+//! Random changes against maps, with a tiny cache, checkpoints in the middle of changes, and
+//! reopening.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +33,8 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
     let mut disk = Disk::default();
     let mut file = PageFile::create(&options(cache_size));
     let mut model = Model::default();
-    let (mut planned, mut newest) = (None::<Model>, None::<(Model, u64)>);
+    let mut planned = None::<Model>;
+    let (mut newest, mut older) = (None::<(Model, u64)>, None::<(Model, u64)>);
     for step in 0..steps {
         model.change(prng, load, &mut file, &disk);
         grow(&mut file, &mut disk);
@@ -47,11 +49,15 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
         if file.checkpoint_running() {
             if prng.one_in(3) && !write_one(&mut file, &mut disk) {
                 publish(&mut file, &mut disk);
-                let older = newest.take();
+                older = newest.take();
                 newest = planned.take().map(|model| (model, file.published().get()));
                 if prng.one_in(2) {
                     release(&mut file, &mut disk);
                 }
+            }
+            // Also while pages of the next checkpoint go out: until its record is durable, both
+            // slots count.
+            if (!file.checkpoint_running() || prng.one_in(8)) && newest.is_some() {
                 let older = older.as_ref().map(|(model, root)| (model, *root));
                 check_both_slots(&disk, file.published().get(), older, cache_size);
             }

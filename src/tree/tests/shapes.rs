@@ -123,7 +123,8 @@ fn every_subset_of_awkward_keys_is_found() {
     }
 }
 
-/// Mixes of key lengths up to the greatest; keys share long beginnings, so that separators are long too.
+/// Mixes of key lengths up to the greatest; keys share long beginnings, so that separators are long
+/// too.
 #[test]
 fn keys_of_all_lengths_split_and_merge() {
     let mut prng = Prng::new(seed());

@@ -115,7 +115,7 @@ impl Crashes {
         if !pending.is_empty() {
             with("all kept".into(), &mut |_, _| true);
             let prng = &mut self.prng;
-            for round in 0..if depth == 0 { 6 } else { 2 } {
+            for round in 0..if depth == 0 { 4 } else { 2 } {
                 with(format!("random sectors, round {round}"), &mut |_, _| prng.one_in(2));
                 let whole: Vec<bool> = pending.iter().map(|_| prng.one_in(2)).collect();
                 with(format!("random writes {whole:?}"), &mut |write, _| whole[write]);
@@ -145,7 +145,7 @@ impl Crashes {
             // Recovery writes nothing: the same image gives the same answer.
             let second = recover(&image, upto(known.applied)).unwrap();
             assert_eq!(format!("{first:?}"), format!("{second:?}"), "{what}: recovery repeated");
-            if depth < 3 && self.prng.one_in(30) {
+            if depth < 3 && self.prng.one_in(40) {
                 self.go_on(run, known, image, &first, depth + 1);
             }
         }

@@ -123,6 +123,42 @@ fn segments_are_given_back_once_nothing_needs_them() {
     assert!(run.writer.take_surplus().is_some() || run.writer.segment_count() > 3);
 }
 
+/// A start walks from the oldest segment header that it finds, so what is left must be the newest.
+#[test]
+fn the_oldest_segment_is_used_again_first() {
+    let mut run = Run::create(small(8, 1));
+    for _ in 0..60 {
+        run.append(1, 0, &[3; 3000]);
+        run.flush();
+    }
+    run.writer.recycle(LogIndex::new(41));
+    assert_eq!(run.writer.take_free(), Some(0));
+    assert_eq!(run.writer.take_free(), Some(1));
+}
+
+/// A crash can leave a group in the next segment while the one before it is torn. If its segment kept
+/// its header, a later start that passes over damage could take that dropped group for the log.
+#[test]
+fn slots_that_may_hold_dropped_groups_are_prepared_anew_before_the_first_group() {
+    let mut run = Run::create(small(8, 1));
+    run.append(1, 0, b"one");
+    run.flush();
+    let recovered = recover(&run.image, upto((0, 0))).unwrap();
+    let mut writer: Writer<Vec<u8>> = Writer::resume(identity(2), small(8, 1), &recovered);
+    assert!(writer.wants_seal(), "the first group of an incarnation is due");
+    for number in 0..2 {
+        assert_eq!(writer.spares_wanted(), 2 - number);
+        assert!(matches!(writer.seal(&mut dirty), Seal::NoSegment));
+        let slot = writer.take_free().unwrap();
+        writer.prepare_spare(slot, FileId::new(77 + u128::from(number)), &mut dirty);
+        assert!(matches!(writer.seal(&mut dirty), Seal::NoSegment));
+        writer.spare_ready(slot);
+    }
+    let Seal::Group(group) = writer.seal(&mut dirty) else { panic!("everything is settled") };
+    assert_eq!((group.lsn, group.record_count), (Lsn::new(2), 0));
+    assert_eq!(group.group.offset, 2 * BLOCK as u64, "behind the last group, in its segment");
+}
+
 #[test]
 fn a_restart_leaves_everything_before_it_behind() {
     let mut run = Run::create(small(8, 1));

@@ -1,4 +1,5 @@
-//! A disk in memory for the tests of this crate: it keeps an image and a trace of what was done to it.
+//! A disk in memory for the tests of this crate: it keeps an image and a trace of what was done to
+//! it.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
