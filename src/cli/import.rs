@@ -85,6 +85,8 @@ struct Import<'a> {
     answered_at: Instant,
     patience: Duration,
     trouble: Option<client::Error>,
+    /// After trouble: nothing is sent before.
+    rest_until: Option<Instant>,
 }
 
 /// Puts the files.
@@ -122,6 +124,7 @@ pub fn run(global: &Global, arguments: &ImportArguments) -> Result<(), Failure> 
         answered_at: Instant::now(),
         patience: arguments.patience,
         trouble: None,
+        rest_until: None,
     };
     let result = import.all(&mut client);
     import.progress.end();
@@ -137,7 +140,7 @@ pub fn run(global: &Global, arguments: &ImportArguments) -> Result<(), Failure> 
 impl Import<'_> {
     fn all(&mut self, client: &mut Client) -> Result<(), Failure> {
         loop {
-            self.fill(client)?;
+            self.fill(client);
             if let Some(completion) = client.receive() {
                 if let Some(found) = self.in_flight.remove(&completion.request) {
                     self.settle(found, completion.result)?;
@@ -155,9 +158,17 @@ impl Import<'_> {
     }
 
     /// Sends files as long as there is room.
-    fn fill(&mut self, client: &mut Client) -> Result<(), Failure> {
+    fn fill(&mut self, client: &mut Client) {
+        if let Some(until) = self.rest_until {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() && !self.in_flight.is_empty() {
+                return;
+            }
+            thread::sleep(left);
+            self.rest_until = None;
+        }
         while self.in_flight.len() < IN_FLIGHT_MAX {
-            let Some(found) = self.waiting.pop() else { return Ok(()) };
+            let Some(found) = self.waiting.pop() else { return };
             let key = key_of(self.prefix, &found.relative);
             let Some(value) = self.value_of(&found, &key) else { continue };
             let put = Put { key: &key, value: &value, ..Put::default() };
@@ -165,16 +176,16 @@ impl Import<'_> {
                 Ok(request) => drop(self.in_flight.insert(request, found)),
                 Err(client::Error::CreditsUsed | client::Error::ResultsPending) => {
                     self.waiting.push(found);
-                    return Ok(());
+                    return;
                 }
                 Err(client::Error::Encode(error)) => self.refuse(&found, &error),
                 Err(error) => {
                     self.waiting.push(found);
-                    return self.wait(error);
+                    self.rest(error);
+                    return;
                 }
             }
         }
-        Ok(())
     }
 
     /// The file's bytes, if it can be read and put.
@@ -236,25 +247,17 @@ impl Import<'_> {
             }
             Err(error) => {
                 self.waiting.push(found);
-                let refused = matches!(error, client::Error::Refused(_));
-                if refused { self.wait(error) } else { self.remember(error) }
+                self.rest(error);
+                Ok(())
             }
         }
     }
 
-    fn remember(&mut self, error: client::Error) -> Result<(), Failure> {
+    /// Nothing is sent for a moment. One moment for all that is in flight: each of them is likely
+    /// to come back with the same error.
+    fn rest(&mut self, error: client::Error) {
         self.trouble = Some(error);
-        Ok(())
-    }
-
-    /// A pause before the next attempt, or the end of patience.
-    fn wait(&mut self, error: client::Error) -> Result<(), Failure> {
-        self.trouble = Some(error);
-        if self.answered_at.elapsed() > self.patience {
-            return Err(self.give_up());
-        }
-        thread::sleep(PAUSE);
-        Ok(())
+        self.rest_until = Some(Instant::now() + PAUSE);
     }
 
     fn give_up(&mut self) -> Failure {

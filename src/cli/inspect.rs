@@ -1,10 +1,12 @@
 //! `inspect`: looks into a data directory whose server is stopped.
 
+use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
+use super::session::{Format, Global};
 
 /// What is looked at.
 #[derive(Clone, Debug, Subcommand)]
@@ -19,22 +21,47 @@ pub enum InspectCommand {
     Check(InspectArguments),
 }
 
-/// Where.
+/// Where, and how it is shown.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArguments {
     /// Data directory of a stopped server, or a copy of one
     pub data_dir: PathBuf,
+    /// Go on although a server uses the directory: what it writes meanwhile may look damaged
+    #[arg(long)]
+    pub force: bool,
+    /// wal: first log index to print; 0: from the oldest on
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// wal: print at most this many records
+    #[arg(long)]
+    pub limit: Option<u64>,
 }
 
 /// Looks into the data directory.
 ///
 /// # Errors
-/// Always: there is nothing to look with yet.
-pub fn run(command: &InspectCommand) -> Result<(), Failure> {
-    let (InspectCommand::Wal(arguments)
-    | InspectCommand::Pages(arguments)
-    | InspectCommand::Meta(arguments)
-    | InspectCommand::Check(arguments)) = command;
-    let path = arguments.data_dir.display();
-    Err(Failure::Stopped(format!("{path} cannot be inspected: this build has no inspector")))
+/// A fault of what is stored, why nothing could be looked at, or standard output.
+pub fn run(global: &Global, command: &InspectCommand) -> Result<(), Failure> {
+    let (kind, arguments) = match command {
+        InspectCommand::Wal(arguments) => (inspect::Kind::Wal, arguments),
+        InspectCommand::Pages(arguments) => (inspect::Kind::Pages, arguments),
+        InspectCommand::Meta(arguments) => (inspect::Kind::Meta, arguments),
+        InspectCommand::Check(arguments) => (inspect::Kind::Check, arguments),
+    };
+    let options = inspect::Options {
+        json: global.write_out == Format::Json,
+        force: arguments.force,
+        from: arguments.from,
+        limit: arguments.limit,
+    };
+    let mut out = BufWriter::new(stdout().lock());
+    let result = inspect::run(kind, &arguments.data_dir, &options, &mut out);
+    // What was found before an error is worth as much as the error.
+    let flushed = out.flush().map_err(Failure::output);
+    result.map_err(|error| match error {
+        inspect::Error::Output(error) => Failure::output(error),
+        inspect::Error::Io { path, source } => Failure::Io(path.display().to_string(), source),
+        error => Failure::Stopped(error.to_string()),
+    })?;
+    flushed
 }

@@ -38,7 +38,7 @@ use session::Global;
 const EXIT_CODES: &str = "\
 Exit codes:
     0  success
-    1  the server refused, or something of what was asked could not be done
+    1  the server refused, a part could not be done, the server ended, or inspect found a fault
     2  no connection, or no answer in time
     3  the text of a transaction is not understood
     4  the server does not keep to the protocol
@@ -146,7 +146,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),
         Command::Bench(command) => bench::run(global, command),
-        Command::Inspect(command) => inspect::run(command),
+        Command::Inspect(command) => inspect::run(global, command),
         Command::Version => {
             println!("quorate {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// Names told of one kind; the others are only counted.
-const TOLD_MAX: u64 = 100;
+const TOLD_MAX: u64 = 20;
 
 /// What was left out for one kind of reason.
 #[derive(Debug)]

@@ -110,6 +110,15 @@ pub enum Fault {
     Wal(RecoveryError),
     /// A group that was durable is damaged. No start needs it any more.
     Group(Skipped),
+    /// The header of a segment with durable groups is damaged. No start needs them any more.
+    Segment {
+        /// Its slot.
+        file: WalFile,
+        /// The first of its groups.
+        lsn: Lsn,
+        /// The first group behind them.
+        next_lsn: Lsn,
+    },
     /// A record that verifies and cannot be understood.
     Record {
         /// Its file.
@@ -213,8 +222,11 @@ impl fmt::Display for Fault {
                 write!(f, "pages: at byte {offset}: {source}; check the disk")
             }
             Self::Pages { slot: None, error } => write!(f, "pages: {error}"),
+            Self::Pages { slot: Some(slot), error: tree::OpenError::Damaged(damage) } => {
+                write!(f, "pages: the checkpoint of meta slot {slot}: {damage}")
+            }
             Self::Pages { slot: Some(slot), error } => {
-                write!(f, "pages: the checkpoint of meta slot {slot}: {error}")
+                write!(f, "pages: meta slot {slot}: {error}")
             }
             Self::Page(damage) => write!(f, "pages: {damage}"),
             Self::Meta { slot: None, error } => write!(f, "pages: {error}"),
@@ -227,11 +239,19 @@ impl fmt::Display for Fault {
                 "{file} at byte {offset} held group LSN {lsn}, but {fault}. No start needs it any \
                  more, but it was durable: check the disk"
             ),
+            Self::Segment { file, lsn, next_lsn } => write!(
+                f,
+                "{file} at byte 0: the segment header does not verify, and the groups from LSN {lsn} \
+                 to before {next_lsn} are missing. No start needs them any more, but they were \
+                 durable: check the disk"
+            ),
             Self::Record { file, offset, lsn, index, reason } => {
                 write!(f, "{file} at byte {offset}: log index {index} in group LSN {lsn} ")?;
                 match reason {
                     RecordFault::Kind(kind) => write!(f, "has kind {kind}, which is not known"),
-                    RecordFault::Payload(error) => write!(f, "verifies but cannot be read: {error}"),
+                    RecordFault::Payload(error) => {
+                        write!(f, "verifies but cannot be read: {error}")
+                    }
                 }
             }
             Self::Block { file, offset, lsn } => {

@@ -123,3 +123,55 @@ impl State {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ops::ControlFlow;
+
+    use base::{FileId, NodeId, Prng, Term};
+    use tree::{Direction, KeyRange, PageFile};
+
+    use super::*;
+    use crate::{Command, DeleteRange, Step};
+
+    /// Members would agree with each other also if all of them forgot to take a term away.
+    #[test]
+    fn the_sum_over_live_versions_is_that_of_what_is_live_and_each_hash_that_of_its_version() {
+        let options = tree::Options {
+            file: FileId::new(1),
+            cluster: 1,
+            member: NodeId::new(1),
+            cache_size: 1 << 30,
+            growth_size: 1 << 20,
+        };
+        let mut state = State::create(PageFile::create(&options));
+        let mut prng = Prng::new(9);
+        for _ in 0..5_000 {
+            let key = [b'a' + u8::try_from(prng.below(20)).unwrap()];
+            let value = alloc::vec![7; usize::try_from(prng.below(5_000)).unwrap()];
+            let command = match prng.below(4) {
+                0 => Command::DeleteRange(DeleteRange { key: &key, ..DeleteRange::default() }),
+                1 => Command::Put(Put { key: &key, ignore_value: true, ..Put::default() }),
+                _ => Command::Put(Put { key: &key, value: &value, ..Put::default() }),
+            };
+            let index = state.applied().0.next();
+            let mut budget = 10;
+            let step = state.apply(index, Term::new(1), &command, &mut budget);
+            assert!(matches!(step, Step::Done(_)));
+        }
+        let mut sum = Hash128::ZERO;
+        let visit = &mut |cell: tree::Cell<'_>| {
+            let (version, inline) = newest(&cell).unwrap();
+            if let Some(live) = version.live {
+                let value = cell.run.map_or(inline, |run| state.pages.run(&run).unwrap());
+                assert_eq!(live.hash, version_hash(cell.key, version.at, &live, value));
+                sum = sum.plus(live.hash);
+            }
+            ControlFlow::Continue(())
+        };
+        let all = KeyRange::ALL;
+        state.pages.walk(CURRENT, all, Direction::Ascending, &mut |_| false, visit).unwrap();
+        assert_eq!(sum, state.live_sum);
+        assert_ne!(sum, Hash128::ZERO);
+    }
+}

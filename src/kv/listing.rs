@@ -333,7 +333,8 @@ impl Listing {
                 // The greatest in the order of the answer goes; with the limit in key order one more
                 // than the limit is sorted.
                 let keep = shape.limit.map(|limit| limit + u64::from(shape.limits_first()));
-                if keep.is_some_and(|keep| heap.len() as u64 > keep)
+                let keep = keep.and_then(|keep| usize::try_from(keep).ok());
+                if keep.is_some_and(|keep| heap.len() > keep)
                     && let Some(last) = heap.pop()
                 {
                     *size -= last.size();

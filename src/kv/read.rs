@@ -6,14 +6,16 @@
 //! newest revision is the one before it.
 
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use base::Revision;
 use tree::Miss;
 
 use crate::command::RangeRequest;
 use crate::keys::{Interval, Point};
-use crate::listing::{Listed, Listing, Shape, Sink};
+use crate::listing::{Listed, Listing, Shape};
 use crate::outcome::{RangeEnd, Stop};
+use crate::pair::KeyValue;
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
 
@@ -69,8 +71,13 @@ impl Read {
     }
 
     /// Goes on until done, paused by the sink, or out of `budget`. The budget counts entries and events
-    /// looked at.
-    pub fn step(&mut self, state: &State, budget: &mut u32, sink: &mut Sink<'_>) -> ReadStep {
+    /// looked at. The sink takes each pair; by breaking it asks for a pause behind that pair.
+    pub fn step(
+        &mut self,
+        state: &State,
+        budget: &mut u32,
+        sink: &mut dyn FnMut(&KeyValue<'_>) -> ControlFlow<()>,
+    ) -> ReadStep {
         if self.key.is_empty() {
             return ReadStep::Refused(Refusal::KeyNotProvided);
         }

@@ -274,6 +274,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     fn propose(&mut self, proposal: Proposal) {
+        assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
         let size = proposal.frame.len();
         if self.stopping {
             let message = "the server is stopping; nothing was written; send the request again \
@@ -344,6 +345,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
+    /// Does what raft wants, at once: a proposal that came in between would take the position that
+    /// the empty entry of a new leader has.
     fn take_outputs(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
         let mut outputs = mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
@@ -406,6 +409,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let lsn = last.lsn;
         if self.config.write_is_durable {
             self.groups_durable(now, lsn);
+            self.take_outputs(effects);
         } else if self.syncing.is_none() {
             let mut slots = [None; 2];
             for group in written() {
@@ -494,18 +498,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         match event {
-            ConsensusEvent::Start => self.raft.campaign(&mut self.outputs),
+            ConsensusEvent::Start => {
+                self.raft.campaign(&mut self.outputs);
+                self.take_outputs(effects);
+            }
             ConsensusEvent::Propose { ticket, kind, frame, deadline } => {
                 self.propose(Proposal { ticket, kind, frame, deadline });
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,
-            ConsensusEvent::Checkpointed { index } => self.writer.recycle(index),
+            ConsensusEvent::Checkpointed { index } => self.writer.recycle(index.next()),
             ConsensusEvent::PageSpace { low } => self.page_space_low = low,
             ConsensusEvent::Written { lsn } => self.group_written(lsn),
             ConsensusEvent::Synced { lsn } => {
                 self.syncing = None;
                 self.groups_durable(now, lsn);
+                self.take_outputs(effects);
             }
             ConsensusEvent::SlotMade { slot } => {
                 self.next_slot = slot + 1;
@@ -535,10 +543,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.sync(now, effects);
-        // Durability may commit, commitment may lead, leading appends: until nothing is new.
-        while !self.outputs.is_empty() {
-            self.take_outputs(effects);
-        }
         self.append_waiting(now);
         self.seal(effects);
         if !self.waiting.is_empty() {

@@ -193,6 +193,8 @@ pub struct Store<B> {
     stalled: HashMap<Ticket, Task>,
     /// Pages on their way in.
     fetching: Vec<Miss>,
+    /// What did not verify when it was read last.
+    doubted: Option<Miss>,
     /// Compactions whose client waits until the space is free.
     physical: Vec<(Ticket, Revision)>,
     checkpoint: Checkpoint,
@@ -222,6 +224,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             reads: VecDeque::new(),
             stalled: HashMap::new(),
             fetching: Vec::new(),
+            doubted: None,
             physical: Vec::new(),
             checkpoint,
             term: Term::ZERO,
@@ -585,8 +588,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     fn installed(&mut self, miss: Miss, bytes: &[u8], effects: &mut Vec<StoreEffect<B>>) {
         self.fetching.retain(|other| *other != miss);
         if let Err(damage) = self.state.pages_mut().install(miss, bytes) {
-            self.halt(&damage, effects);
-            return;
+            // The owner of a run may have gone during the read, and its pages may hold others now:
+            // who still wants the run asks again, and only what then does not verify is damaged.
+            let first = self.doubted.replace(miss) != Some(miss);
+            if !first {
+                self.halt(&damage, effects);
+                return;
+            }
+        } else if self.doubted == Some(miss) {
+            self.doubted = None;
         }
         let clear = |waits_for: &mut Option<Miss>| {
             if *waits_for == Some(miss) {

@@ -335,6 +335,12 @@ async fn store(plan: &Plan, mut state: State, now: Instant) -> Result<StoreSeat,
     let backed = std::fs::metadata(&plan.pages).map_err(wrap)?.len();
     state.pages_mut().set_backed(backed);
     let cache_size = plan.config.page_cache_size;
+    if let Some((offset, size)) = state.pages().slot_to_clear() {
+        let mut zeros = Block::allocate(size);
+        zeros.as_mut()[..size].fill(0);
+        pages.write(zeros, size, offset).await;
+        pages.sync().await;
+    }
     let config = StoreConfig {
         reactors: plan.reactors,
         cluster: plan.identity.cluster,

@@ -321,7 +321,9 @@ impl PageFile {
     ///
     /// # Errors
     ///
-    /// The bytes are not what the referrer describes: they must not be used.
+    /// The bytes are not what the referrer describes: they must not be used. For a run, ask again
+    /// before believing it: if its owner went while it was read, its pages may hold something else
+    /// by now.
     pub fn install(&mut self, miss: Miss, bytes: &[u8]) -> Result<(), Damage> {
         let damage = |kind| Err(Damage::new(miss.page, kind));
         if bytes.len() != miss.size() {
@@ -354,7 +356,7 @@ impl PageFile {
             self.insert_run(bytes.to_vec(), run, false);
             return Ok(());
         }
-        let stale = self.frames.crc(miss.page) != miss.crc || self.free.is_free(miss.page.get());
+        let stale = self.frames.crc(miss.page) != miss.crc || self.frames.is_gone(miss.page);
         if stale || self.frames.find(miss.page).is_some() {
             return Ok(());
         }

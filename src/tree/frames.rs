@@ -7,6 +7,7 @@
 //! state   clean                 the file has it; a leaf may be dropped from memory
 //!         dirty                 only memory has it
 //!         dirty and retired     no tree refers to it; the running plan must still write it
+//!         gone                  no tree refers to it, nor has the number been given out again
 //! ```
 //!
 //! Overflow runs are not here (file.rs): they are rare and have any size.
@@ -27,6 +28,7 @@ const SPARE_MAX: usize = 256;
 
 const DIRTY: u8 = 1;
 const RETIRED: u8 = 2;
+const GONE: u8 = 4;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -130,6 +132,11 @@ impl Frames {
         self.table.get(wide(number.get())).is_some_and(|entry| entry.state & DIRTY != 0)
     }
 
+    /// Whether no tree refers to the page any more.
+    pub fn is_gone(&self, number: PageNo) -> bool {
+        self.table.get(wide(number.get())).is_some_and(|entry| entry.state & GONE != 0)
+    }
+
     fn place(&mut self, number: PageNo, page: Box<Page>) -> u32 {
         let frame = Frame { page: Some(page), number, used: Cell::new(true) };
         let at = match self.unused.pop() {
@@ -164,7 +171,10 @@ impl Frames {
     pub fn fresh(&mut self, number: PageNo) -> u32 {
         let page = self.spare.pop().unwrap_or_else(blank);
         let entry = self.entry(number);
-        assert!(entry.frame == NONE && entry.state == 0, "page {number} is in memory already");
+        assert!(
+            entry.frame == NONE && entry.state & !GONE == 0,
+            "page {number} is in memory already"
+        );
         entry.state = DIRTY;
         self.dirty += 1;
         self.place(number, page)
@@ -193,9 +203,10 @@ impl Frames {
             return target;
         }
         self.clean_leaves -= usize::from(is_leaf(&self.page(at)[..]));
-        self.entry(old).frame = NONE;
+        let entry = self.entry(old);
+        (entry.frame, entry.state) = (NONE, GONE);
         let entry = self.entry(new);
-        assert!(entry.frame == NONE && entry.state == 0, "page {new} is in memory already");
+        assert!(entry.frame == NONE && entry.state & !GONE == 0, "page {new} is in memory already");
         entry.frame = at;
         entry.state = DIRTY;
         self.dirty += 1;
@@ -213,10 +224,10 @@ impl Frames {
         }
         if dirty {
             self.dirty -= 1;
-            self.entry(number).state = 0;
         } else if let Some(at) = self.find(number) {
             self.clean_leaves -= usize::from(is_leaf(&self.page(at)[..]));
         }
+        self.entry(number).state = GONE;
         self.vacate(number);
     }
 
@@ -229,7 +240,7 @@ impl Frames {
         assert!(entry.state & DIRTY != 0, "page {number} is written twice");
         let retired = entry.state & RETIRED != 0;
         entry.crc = crc;
-        entry.state = 0;
+        entry.state = if retired { GONE } else { 0 };
         self.dirty -= 1;
         if retired {
             self.vacate(number);

@@ -9,8 +9,8 @@ pub struct Identity {
     pub cluster: u64,
     /// This member.
     pub member: NodeId,
-    /// A random name of this start of the process. Each start takes a new one, so that groups dropped
-    /// at one recovery can never chain onto groups written after it.
+    /// A random name of this start of the process. Each start takes a new one, so that groups
+    /// dropped at one recovery can never chain onto groups written after it.
     pub incarnation: FileId,
 }
 
@@ -41,7 +41,8 @@ pub struct Position {
     pub index: LogIndex,
     /// Term of the entry.
     pub term: Term,
-    /// The log chain hash behind the entry: equal on every member that holds the same log up to here.
+    /// The log chain hash behind the entry: equal on every member that holds the same log up to
+    /// here.
     pub hash: Hash128,
 }
 

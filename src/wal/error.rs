@@ -118,7 +118,8 @@ pub enum RecoveryError {
         /// The version found.
         version: u32,
     },
-    /// The log and the page file name different terms for the applied index: they are not of one member.
+    /// The log and the page file name different terms for the applied index: they are not of one
+    /// member.
     Disagrees {
         /// The applied index.
         index: LogIndex,
@@ -146,8 +147,8 @@ impl fmt::Display for RecoveryError {
             Self::Lost { file, offset, lsn, index, entries, fault, witness } => {
                 write!(
                     f,
-                    "durable data is lost: {file} at byte {offset} should hold group LSN {lsn}, log \
-                     index {index} on, but {fault}; {witness}. "
+                    "durable data is lost: {file} at byte {offset} should hold group LSN {lsn}, \
+                     log index {index} on, but {fault}; {witness}. "
                 )?;
                 if let Some((first, last)) = entries {
                     write!(f, "The group held log indices {first} to {last}. ")?;
@@ -177,8 +178,8 @@ impl fmt::Display for RecoveryError {
             ),
             Self::Unstable { file, offset, lsn, fault } => write!(
                 f,
-                "{file} at byte {offset}: group LSN {lsn} verified when it was scanned and does not \
-                 now: {fault}. Check the disk and start again"
+                "{file} at byte {offset}: group LSN {lsn} verified when it was scanned and does \
+                 not now: {fault}. Check the disk and start again"
             ),
         }
     }

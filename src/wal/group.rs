@@ -1,4 +1,5 @@
-//! The header of a group, and the check of a whole group. The bytes are drawn in the crate's documentation.
+//! The header of a group, and the check of a whole group. The bytes are drawn in the crate's
+//! documentation.
 
 use base::limits::BLOCK_SIZE;
 use base::{FileId, Hash128, LogIndex, Lsn, NodeId, Term};
@@ -45,7 +46,8 @@ pub struct GroupHeader {
     pub record_count: u32,
     /// Bytes of records.
     pub records_size: u32,
-    /// True if the log starts anew at the cut: nothing before it counts any more (an installed snapshot).
+    /// True if the log starts anew at the cut: nothing before it counts any more (an installed
+    /// snapshot).
     pub restart: bool,
 }
 
@@ -157,8 +159,8 @@ impl GroupHeader {
         plausible.then_some(header)
     }
 
-    /// True if the numbers agree with each other. The checksums already hold: this keeps a header that
-    /// somebody made up from reaching arithmetic that trusts it.
+    /// True if the numbers agree with each other. The checksums already hold: this keeps a header
+    /// that somebody made up from reaching arithmetic that trusts it.
     fn is_plausible(&self, first_index: LogIndex) -> bool {
         let count = u64::from(self.record_count);
         let records = u64::from(self.records_size);
@@ -198,8 +200,8 @@ impl GroupHeader {
         Records::new(&bytes[..end.min(bytes.len())], at, previous)
     }
 
-    /// Verifies records and padding of the group, `bytes` from its header to its end; tells each record's
-    /// index and term to `visit`.
+    /// Verifies records and padding of the group, `bytes` from its header to its end; tells each
+    /// record's index and term to `visit`.
     ///
     /// # Errors
     /// The first thing that is wrong.

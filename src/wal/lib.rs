@@ -8,13 +8,13 @@
 //!
 //! A *slot* is a preallocated, zero-filled file `slot-NNN`. A *segment* is one use of a slot: a new
 //! segment header with a new uuid and a higher sequence begins the next use; nothing is renamed. A
-//! *group* is what one O_DIRECT write puts on disk: a header, records, zeros up to 4 KiB. A *record*
-//! is one entry of the log. *LSN* counts groups, *index* counts entries.
+//! *group* is what one O_DIRECT write puts on disk: a header, records, zeros up to 4 KiB. A
+//! *record* is one entry of the log. *LSN* counts groups, *index* counts entries.
 //!
 //! # The one rule
 //!
-//! A block that holds bytes of an acknowledged group is never written again before its whole segment
-//! is given back. Every group starts on a block of its own.
+//! A block that holds bytes of an acknowledged group is never written again before its whole
+//! segment is given back. Every group starts on a block of its own.
 //!
 //! # Files, all numbers little endian
 //!
@@ -91,23 +91,24 @@
 //!
 //! # Two chains
 //!
-//! The *log chain* (hash over previous hash, index, term, kind, payload) is the same on every member.
-//! The *group chain* (hash over a group header, which holds the hash before it and the log chain hash
-//! behind its last record) is local: it fixes order, place, incarnation and every payload byte, so that
-//! recycled, misdirected or dropped groups never join it.
+//! The *log chain* (hash over previous hash, index, term, kind, payload) is the same on every
+//! member. The *group chain* (hash over a group header, which holds the hash before it and the log
+//! chain hash behind its last record) is local: it fixes order, place, incarnation and every
+//! payload byte, so that recycled, misdirected or dropped groups never join it.
 //!
 //! # What proves that a group was durable
 //!
 //! A group that does not verify at start is *lost* if a witness says it was durable: the watermark
-//! file, the applied index of the page file, or any valid group header (in a segment or in the ring)
-//! whose durable LSN reaches it. Without a witness it is the torn tail of a crash and is dropped.
-//! Dropped groups cannot become witnesses later: had one of their headers named the dropped LSN
-//! durable, it would not have been dropped.
+//! file, the applied index of the page file, or any valid group header (in a segment or in the
+//! ring) whose durable LSN reaches it. Without a witness it is the torn tail of a crash and is
+//! dropped. Dropped groups cannot become witnesses later: had one of their headers named the
+//! dropped LSN durable, it would not have been dropped.
 //!
-//! A start drops torn groups and first writes a group of a new incarnation in their place. Once that is
-//! durable they can never join the chain again. Before, they can: its own torn write may put the very
-//! sectors in place that were missing (zeros of padding, a payload sent twice). That is why nothing may
-//! be answered before the first group of an incarnation is durable: then nobody can tell the difference.
+//! A start drops torn groups and first writes a group of a new incarnation in their place. Once
+//! that is durable they can never join the chain again. Before, they can: its own torn write may
+//! put the very sectors in place that were missing (zeros of padding, a payload sent twice). That
+//! is why nothing may be answered before the first group of an incarnation is durable: then nobody
+//! can tell the difference.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

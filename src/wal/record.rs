@@ -26,8 +26,9 @@ pub const fn record_size(payload_size: usize) -> usize {
     RECORD_HEADER_SIZE + round_up(payload_size, 8)
 }
 
-/// Encodes `entry` at the start of `out`, which may be dirty, and returns the log chain hash behind it.
-/// The payload is copied once; hash and CRC run over the copy while it is in the first-level cache.
+/// Encodes `entry` at the start of `out`, which may be dirty, and returns the log chain hash behind
+/// it. The payload is copied once; hash and CRC run over the copy while it is in the first-level
+/// cache.
 #[inline]
 pub(crate) fn encode_record(out: &mut [u8], entry: &Entry<'_>, previous: Hash128) -> Hash128 {
     let size = entry.payload.len();
@@ -38,8 +39,8 @@ pub(crate) fn encode_record(out: &mut [u8], entry: &Entry<'_>, previous: Hash128
     put_u64(out, 8, entry.index.get());
     put_u64(out, 16, entry.term.get());
     put_u64(out, 24, u64::from(entry.kind));
-    // The hash of the record before stands where the record's own hash will, so that the chain hash is
-    // one pass over contiguous bytes.
+    // The hash of the record before stands where the record's own hash will, so that the chain hash
+    // is one pass over contiguous bytes.
     put_hash(out, 32, previous);
     out[RECORD_HEADER_SIZE..end].copy_from_slice(entry.payload);
     out[end..].fill(0);
@@ -61,16 +62,16 @@ pub struct Record<'a> {
     pub offset: usize,
 }
 
-/// Size and index of the record at the start of `bytes`, before anything is verified; none if the header
-/// is cut short.
+/// Size and index of the record at the start of `bytes`, before anything is verified; none if the
+/// header is cut short.
 pub(crate) fn peek_record(bytes: &[u8]) -> Option<(usize, LogIndex)> {
     let header = bytes.get(..RECORD_HEADER_SIZE)?;
     let size = record_size(usize_of32(get_u32(header, 4)));
     Some((size, LogIndex::new(get_u64(header, 8))))
 }
 
-/// Verifies the record at the start of `bytes`; `previous` is the position before it. None if anything
-/// is wrong with it.
+/// Verifies the record at the start of `bytes`; `previous` is the position before it. None if
+/// anything is wrong with it.
 pub(crate) fn decode_record(bytes: &[u8], previous: Position) -> Option<(Entry<'_>, Hash128)> {
     let (size, index) = peek_record(bytes)?;
     let record = bytes.get(..size)?;

@@ -116,10 +116,11 @@ pub struct Recovered {
     pub tail: Option<TornTail>,
     /// Damage that was passed over.
     pub skipped: Vec<Skipped>,
-    /// All groups of the log, in LSN order. Entries of a group may be void by the cut of a later one.
+    /// All groups of the log, in LSN order. Entries of a group may be void by the cut of a later
+    /// one.
     pub groups: Vec<GroupRow>,
-    /// Files to sync before the log is relied on: what was read may have been written by a process that
-    /// died before its sync, and would be gone after a power cut.
+    /// Files to sync before the log is relied on: what was read may have been written by a process
+    /// that died before its sync, and would be gone after a power cut.
     pub sync: Vec<WalFile>,
     pub(crate) resume: Resume,
 }

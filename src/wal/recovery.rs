@@ -1,9 +1,9 @@
-//! Recovery: reads a stopped log and says what it is, or why it cannot be used. It writes nothing, so it
-//! may be repeated and may be interrupted anywhere.
+//! Recovery: reads a stopped log and says what it is, or why it cannot be used. It writes nothing,
+//! so it may be repeated and may be interrupted anywhere.
 //!
 //! ```text
-//! headers of all slots -> watermark -> ring -> walk along the chain -> search behind it, unless the
-//! ring tells everything -> verdict: torn tail | lost | lost but not needed, walk on behind it
+//! headers of all slots -> watermark -> ring -> walk along the chain -> search behind it, unless
+//! the ring tells everything -> verdict: torn tail | lost | lost but not needed, walk on behind it
 //! ```
 
 use alloc::collections::VecDeque;
@@ -194,7 +194,8 @@ impl Recovery {
         self.window.feed(bytes);
     }
 
-    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as damaged.
+    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as
+    /// damaged.
     pub fn feed_unreadable(&mut self) {
         self.window.unreadable();
     }
@@ -332,8 +333,8 @@ impl Recovery {
         Ok(None)
     }
 
-    /// Where groups behind the end of the chain may lie: behind its end, in later segments, and in slots
-    /// whose segment header is damaged.
+    /// Where groups behind the end of the chain may lie: behind its end, in later segments, and in
+    /// slots whose segment header is damaged.
     fn extents_behind(&self, end: Option<Break>) -> Vec<Extent> {
         let (at, offset) = match (end, self.walk.head) {
             (Some(end), Some(_)) => (end.segment, end.offset),
@@ -348,7 +349,8 @@ impl Recovery {
             let file = WalFile::Slot(slot.number);
             Extent { file, start: 0, end: slot.size }
         });
-        // The search takes the last one first, and what matters most often lies right behind the end.
+        // The search takes the last one first, and what matters most often lies right behind the
+        // end.
         let mut extents: Vec<Extent> = walked.chain(damaged).collect();
         extents.reverse();
         extents
@@ -378,8 +380,8 @@ impl Recovery {
         found: Option<(GroupHeader, WalFile, u64)>,
     ) -> Result<(), RecoveryError> {
         let begin = self.walk.rows.first().copied();
-        // A log that begins in a later segment than the oldest: were the groups before it durable? If
-        // not, this is the very first start, and nothing of it was.
+        // A log that begins in a later segment than the oldest: were the groups before it durable?
+        // If not, this is the very first start, and nothing of it was.
         if let (Some(row), Some(leading)) = (begin, self.walk.leading)
             && self.evidence.durable.next() < row.lsn
         {
@@ -394,14 +396,16 @@ impl Recovery {
             let leading = self.walk.leading.and_then(|leading| self.place_of(leading));
             let here = (WalFile::Slot(row.slot), row.offset, Fault::Absent);
             let (file, offset, fault) = leading.or(damaged).unwrap_or(here);
-            let lsn = row.lsn.previous().unwrap_or(Lsn::ZERO);
+            let header = self.walk.leading.and_then(|leading| leading.header);
+            let before = row.lsn.previous().unwrap_or(Lsn::ZERO);
+            let lsn = header.map_or(before, |header| header.lsn);
             let cut = self.walk.base.index;
             return Err(RecoveryError::Lost {
                 file,
                 offset,
                 lsn,
                 index: applied.next(),
-                entries: None,
+                entries: header.and_then(|header| Some((header.first_index()?, header.last.index))),
                 fault,
                 witness: Witness::Begins { file: WalFile::Slot(row.slot), lsn: row.lsn, cut },
             });
@@ -458,8 +462,9 @@ impl Recovery {
         })
     }
 
-    /// The next segment that does not need what is damaged: its first group follows an applied entry.
-    /// Everything before it must be known to have been durable, or else it may be a dropped one.
+    /// The next segment that does not need what is damaged: its first group follows an applied
+    /// entry. Everything before it must be known to have been durable, or else it may be a dropped
+    /// one.
     fn goes_on_behind(&self, end: Option<Break>, lsn: Lsn) -> Option<(usize, GroupHeader)> {
         let (applied, _) = self.applied?;
         let from = end.map_or(0, |end| end.segment + 1);
@@ -520,8 +525,15 @@ impl Recovery {
             return (WalFile::Slot(slot), 0, Fault::Header);
         }
         let next = end.and_then(|end| self.segments.get(end.segment + 1));
-        if end.is_some_and(is_full)
-            && let Some(next) = next
+        // A later group that is not the first of the next segment: it is the first that is missing.
+        let lacks_first = |next: &&Segment| {
+            let start = size64(SEGMENT_HEADER_SIZE);
+            found.is_some_and(|(header, ..)| {
+                header.segment == next.header.uuid && header.offset > start
+            })
+        };
+        if let Some(next) = next
+            && (end.is_some_and(is_full) || lacks_first(&next))
         {
             return (next.file(), size64(SEGMENT_HEADER_SIZE), Fault::Absent);
         }

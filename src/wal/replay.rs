@@ -97,7 +97,8 @@ impl Replay {
         self.window.feed(bytes);
     }
 
-    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as damaged.
+    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as
+    /// damaged.
     pub fn feed_unreadable(&mut self) {
         self.window.unreadable();
     }
@@ -152,7 +153,8 @@ impl Replay {
                 break (live.row, Entry { index, term, kind, payload: &[] }, payload);
             }
         };
-        // The loop cannot lend what it borrows in one of its turns, so the payload is taken again here.
+        // The loop cannot lend what it borrows in one of its turns, so the payload is taken again
+        // here.
         let group = self.window.at(WalFile::Slot(row.slot), row.offset, row.size);
         let group = group.expect("the record was verified in it just now");
         Ok(ReplayStep::Entry(Entry { payload: &group[payload], ..entry }))
@@ -178,7 +180,8 @@ impl Groups {
         self.window.feed(bytes);
     }
 
-    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as damaged.
+    /// The read failed. It is asked for again in blocks; a block that cannot be read counts as
+    /// damaged.
     pub fn feed_unreadable(&mut self) {
         self.window.unreadable();
     }

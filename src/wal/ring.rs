@@ -1,5 +1,6 @@
-//! The header ring: a second copy of every group header in a file of its own, with the identities of
-//! the group's first records, so that one bad block cannot take a payload and its identity together.
+//! The header ring: a second copy of every group header in a file of its own, with the identities
+//! of the group's first records, so that one bad block cannot take a payload and its identity
+//! together.
 //!
 //! ```text
 //!   0  copy of the group header    256

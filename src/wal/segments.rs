@@ -1,7 +1,8 @@
 //! Segments in the course of their life. Only bookkeeping: the writer makes the writes.
 //!
 //! ```text
-//! free -> prepare -> spare, header not durable -> ready -> rotate -> active -> full -> recycle -> free
+//! free -> prepare -> spare, header not durable -> ready -> rotate -> active -> full -> recycle ->
+//! free
 //! ```
 
 use alloc::collections::VecDeque;
@@ -28,8 +29,8 @@ pub(crate) struct Full {
     pub size: u64,
     /// No valid entry in it lies behind this index.
     pub upto: LogIndex,
-    /// The first group that is not in it. It must be durable before the segment may go: only then does
-    /// a later header carry the hard state and the place where the log goes on.
+    /// The first group that is not in it. It must be durable before the segment may go: only then
+    /// does a later header carry the hard state and the place where the log goes on.
     pub next_lsn: Lsn,
 }
 
@@ -50,8 +51,9 @@ pub(crate) struct Segments {
     /// Oldest first: the segments that are left on disk must always be the newest ones, for a start
     /// walks from the oldest header that it finds.
     free: VecDeque<u32>,
-    /// Slots whose header an earlier incarnation wrote for a segment behind the active one. They may
-    /// hold dropped groups, so each is prepared anew, durably, before the first group is written.
+    /// Slots whose header an earlier incarnation wrote for a segment behind the active one. They
+    /// may hold dropped groups, so each is prepared anew, durably, before the first group is
+    /// written.
     stale: Vec<u32>,
     /// Stale slots that have been taken and are not ready yet.
     settling: Vec<u32>,
@@ -135,7 +137,8 @@ impl Segments {
     }
 
     /// The segment for a group of `size` bytes: the active one, or else the next ready spare, which
-    /// becomes active. `upto` and `lsn` are the cut and the LSN of that group. None without a spare.
+    /// becomes active. `upto` and `lsn` are the cut and the LSN of that group. None without a
+    /// spare.
     pub fn place(&mut self, size: u64, upto: LogIndex, lsn: Lsn) -> Option<(SegmentHeader, u64)> {
         let fits = |active: &Active| active.header.size - active.offset >= size;
         if !self.active.as_ref().is_some_and(fits) {
@@ -159,8 +162,8 @@ impl Segments {
         Some((active.header, offset))
     }
 
-    /// Gives back the oldest segments whose entries all lie below `below`. Returns the last index that
-    /// went, if any did.
+    /// Gives back the oldest segments whose entries all lie below `below`. Returns the last index
+    /// that went, if any did.
     pub fn recycle(&mut self, below: LogIndex, durable: Lsn) -> Option<LogIndex> {
         let mut gone = None;
         while let Some(full) = self.full.front() {

@@ -1,5 +1,5 @@
-//! The walk along the group chain: from the oldest segment, group by group, to the first place where no
-//! group follows. It judges nothing; `witness` does.
+//! The walk along the group chain: from the oldest segment, group by group, to the first place
+//! where no group follows. It judges nothing; `witness` does.
 
 use alloc::vec::Vec;
 
@@ -197,8 +197,8 @@ impl Walk {
         if header.restart || cut == last {
             return true;
         }
-        // A cut may reach below the base: what it cut away has been applied anew since, and the segments
-        // with the entries before it were given back.
+        // A cut may reach below the base: what it cut away has been applied anew since, and the
+        // segments with the entries before it were given back.
         let is_known = cut == base || term_in(&self.terms, cut.index) == Some(cut.term);
         cut.index < last.index && (cut.index < base.index || is_known)
     }
@@ -242,7 +242,8 @@ impl Walk {
         self.offset += size64(header.size());
     }
 
-    /// No group follows in this segment. Goes to the next one if the chain does, else it is the end.
+    /// No group follows in this segment. Goes to the next one if the chain does, else it is the
+    /// end.
     fn leave(
         &mut self,
         segments: &[Segment],

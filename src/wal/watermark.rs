@@ -1,7 +1,8 @@
-//! The watermark: a small file that says how far the log was durable, written lazily and apart from it.
+//! The watermark: a small file that says how far the log was durable, written lazily and apart from
+//! it.
 //!
-//! The bytes of a block are drawn in the crate's documentation. Write n goes to block n mod 4, so that
-//! a torn write leaves three older ones.
+//! The bytes of a block are drawn in the crate's documentation. Write n goes to block n mod 4, so
+//! that a torn write leaves three older ones.
 
 use base::limits::BLOCK_SIZE;
 use base::{LogIndex, Lsn, NodeId, Term};

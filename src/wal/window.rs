@@ -29,8 +29,8 @@ impl Window {
         self.bytes.get(from..)?.get(..size)
     }
 
-    /// The read that brings bytes at `offset` nearer. Nothing from `limit` on is read; both are multiples
-    /// of the block size. Bytes before `offset` are given up.
+    /// The read that brings bytes at `offset` nearer. Nothing from `limit` on is read; both are
+    /// multiples of the block size. Bytes before `offset` are given up.
     pub fn want(&mut self, file: WalFile, offset: u64, limit: u64) -> Read {
         let end = self.start + size64(self.bytes.len());
         if self.file == Some(file) && (self.start..=end).contains(&offset) {

@@ -47,7 +47,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Takes the next block of the ring, of `slots`; returns its header if there is one in its place.
+    /// Takes the next block of the ring, of `slots`; returns its header if there is one in its
+    /// place.
     pub fn push(&mut self, block: &[u8], slots: u32) -> Option<GroupHeader> {
         let offset = size64(self.states.len() * BLOCK_SIZE);
         let state = match RingSlot::decode(block) {
@@ -75,9 +76,10 @@ impl Ring {
         }
     }
 
-    /// True if the ring alone tells which groups from `next` on were submitted: it holds the group before
-    /// `next`, so it was kept, and the slots of the groups that can have been in flight are intact, each
-    /// with its group or with the one a whole round earlier. Then the segments need no search.
+    /// True if the ring alone tells which groups from `next` on were submitted: it holds the group
+    /// before `next`, so it was kept, and the slots of the groups that can have been in flight are
+    /// intact, each with its group or with the one a whole round earlier. Then the segments need no
+    /// search.
     pub fn is_conclusive(&self, next: Lsn, previous: Hash128) -> bool {
         let count = size64(self.states.len());
         let Some(before) = next.previous().filter(|before| *before > Lsn::ZERO) else {
@@ -109,8 +111,9 @@ pub(crate) struct Extent {
     pub end: u64,
 }
 
-/// A search for group headers behind the end of the chain, block by block, in any order of segments.
-/// An earlier life of a segment does no harm: its groups name only LSNs below the end durable.
+/// A search for group headers behind the end of the chain, block by block, in any order of
+/// segments. An earlier life of a segment does no harm: its groups name only LSNs below the end
+/// durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Search {
     pub extents: Vec<Extent>,

@@ -1,5 +1,6 @@
-//! The writer: gathers records in an open block, seals it into a group, says where it goes, and follows
-//! it to durability. It does no I/O and allocates one reference count per group, nothing per record.
+//! The writer: gathers records in an open block, seals it into a group, says where it goes, and
+//! follows it to durability. It does no I/O and allocates one reference count per group, nothing
+//! per record.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -22,9 +23,11 @@ use crate::{
 /// How a log is written. There is no default: the call site shows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Bytes of a slot file, a multiple of 4096. Segments of another size that are there stay in use.
+    /// Bytes of a slot file, a multiple of 4096. Segments of another size that are there stay in
+    /// use.
     pub segment_size: u64,
-    /// Bytes of the block that gathers records, a multiple of 4096. A greater entry gets its own block.
+    /// Bytes of the block that gathers records, a multiple of 4096. A greater entry gets its own
+    /// block.
     pub block_size: usize,
     /// Groups that may be written and not yet durable: 1 or 2.
     pub groups_in_flight_max: usize,
@@ -32,7 +35,8 @@ pub struct Options {
     pub ring_slots: u32,
 }
 
-/// One write: `size` bytes from the start of `block` to `file` at `offset`. Both are multiples of 4096.
+/// One write: `size` bytes from the start of `block` to `file` at `offset`. Both are multiples of
+/// 4096.
 #[derive(Debug)]
 pub struct Write<B> {
     /// The file.
@@ -51,7 +55,8 @@ pub struct Write<B> {
 pub enum Append {
     /// It is in the open block; this is the log chain hash behind it.
     Taken(Hash128),
-    /// It does not fit behind what the open block holds. Nothing was copied: seal, then give it again.
+    /// It does not fit behind what the open block holds. Nothing was copied: seal, then give it
+    /// again.
     Full,
 }
 
@@ -80,8 +85,8 @@ pub struct SealedGroup<B> {
     pub record_count: u32,
     /// The group itself. Its slot file must be synced behind the write.
     pub group: Write<B>,
-    /// The copy of its header in the ring, unless that is switched off. Part of durability: `written` is
-    /// told when both writes are done, and both files are synced.
+    /// The copy of its header in the ring, unless that is switched off. Part of durability:
+    /// `written` is told when both writes are done, and both files are synced.
     pub ring: Option<Write<B>>,
 }
 
@@ -113,11 +118,12 @@ struct Mark {
     vote: Option<base::NodeId>,
 }
 
-/// Writes one log. `B` is disk memory, aligned as O_DIRECT wants it; blocks may come dirty from a pool.
+/// Writes one log. `B` is disk memory, aligned as O_DIRECT wants it; blocks may come dirty from a
+/// pool.
 ///
-/// In a turn: `append` what came in; `seal` until it says something other than `Group`, performing the
-/// writes; on completions `written`, then sync, then `durable`. Now and then `recycle`, `watermark`, and
-/// `prepare_spare` while `spares_wanted` is not zero.
+/// In a turn: `append` what came in; `seal` until it says something other than `Group`, performing
+/// the writes; on completions `written`, then sync, then `durable`. Now and then `recycle`,
+/// `watermark`, and `prepare_spare` while `spares_wanted` is not zero.
 #[derive(Debug)]
 pub struct Writer<B> {
     identity: Identity,
@@ -144,8 +150,8 @@ pub struct Writer<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
-    /// A new log that begins behind `base` (`Position::ORIGIN`, or where a snapshot ends). Its slots do
-    /// not exist yet: `spares_wanted` asks for them.
+    /// A new log that begins behind `base` (`Position::ORIGIN`, or where a snapshot ends). Its
+    /// slots do not exist yet: `spares_wanted` asks for them.
     pub fn create(identity: Identity, options: Options, base: Position) -> Self {
         options.check();
         Self {
@@ -169,9 +175,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         }
     }
 
-    /// Goes on where recovery ended. The files in `recovered.sync` must have been synced before, and
-    /// `identity.incarnation` must be a new one. A group is due at once: nothing may be answered to
-    /// anybody, a vote least of all, before it is durable.
+    /// Goes on where recovery ended. The files in `recovered.sync` must have been synced before,
+    /// and `identity.incarnation` must be a new one. A group is due at once: nothing may be
+    /// answered to anybody, a vote least of all, before it is durable.
     pub fn resume(identity: Identity, options: Options, recovered: &Recovered) -> Self {
         options.check();
         let mut writer = Self::create(identity, options, recovered.last);
@@ -241,11 +247,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         });
     }
 
-    /// The entries behind `last_valid` are void; the next one appended follows it. The group that says
-    /// so is due. `last_valid` is any entry of the log, with its chain hash.
+    /// The entries behind `last_valid` are void; the next one appended follows it. The group that
+    /// says so is due. `last_valid` is any entry of the log, with its chain hash.
     ///
     /// # Panics
-    /// If records wait in the open block: seal them first. If `last_valid` lies behind the last entry.
+    /// If records wait in the open block: seal them first. If `last_valid` lies behind the last
+    /// entry.
     pub fn cut(&mut self, last_valid: Position) {
         assert!(self.open.is_none(), "a cut seals the open group first");
         assert!(
@@ -261,8 +268,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.last = last_valid;
     }
 
-    /// The log starts anew behind `base`, a snapshot that this member has installed durably. Nothing
-    /// before counts any more.
+    /// The log starts anew behind `base`, a snapshot that this member has installed durably.
+    /// Nothing before counts any more.
     ///
     /// # Panics
     /// If records wait in the open block: seal them first.
@@ -284,8 +291,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         }
     }
 
-    /// Sets what the next group carries. A changed term or vote makes a group due; a changed commit index
-    /// rides along.
+    /// Sets what the next group carries. A changed term or vote makes a group due; a changed commit
+    /// index rides along.
     pub fn set_hard_state(&mut self, hard_state: HardState) {
         assert!(
             hard_state.term >= self.hard_state.term,
@@ -394,8 +401,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         Some(Write { file: WalFile::Ring, offset, block: Rc::new(block), size: BLOCK_SIZE })
     }
 
-    /// All writes of group `lsn` are complete. Groups in flight may complete in any order. Only a sync
-    /// that starts after this may make the group durable.
+    /// All writes of group `lsn` are complete. Groups in flight may complete in any order. Only a
+    /// sync that starts after this may make the group durable.
     ///
     /// # Panics
     /// If the group is not in flight or was written before.
@@ -406,8 +413,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         flight.written = true;
     }
 
-    /// The files of group `lsn` were synced after its `written`. Strictly in LSN order. Returns the last
-    /// entry that is durable now.
+    /// The files of group `lsn` were synced after its `written`. Strictly in LSN order. Returns the
+    /// last entry that is durable now.
     ///
     /// # Panics
     /// If `lsn` is not the oldest group in flight, or is not written.
@@ -455,11 +462,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.hard_state
     }
 
-    /// A watermark to write and sync, if it would say something new and none is on its way. To be asked
-    /// some 100 ms after the last `durable`, also when idle, and at shutdown.
+    /// A watermark to write and sync, if it would say something new and none is on its way. To be
+    /// asked some 100 ms after the last `durable`, also when idle, and at shutdown.
     pub fn watermark(&mut self, allocate: &mut dyn FnMut(usize) -> B) -> Option<Write<B>> {
-        // A vote that is in no durable group yet may get into the file. That is safe: a start takes it
-        // over, and it is no promise before it is told to anybody.
+        // A vote that is in no durable group yet may get into the file. That is safe: a start takes
+        // it over, and it is no promise before it is told to anybody.
         let mark = Mark {
             durable_lsn: self.durable_lsn,
             term: self.hard_state.term,
@@ -492,14 +499,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.watermark_in_flight = false;
     }
 
-    /// Spare segments to prepare now. After a recovery this includes slots that may hold dropped groups;
-    /// until those are ready `seal` answers `NoSegment`.
+    /// Spare segments to prepare now. After a recovery this includes slots that may hold dropped
+    /// groups; until those are ready `seal` answers `NoSegment`.
     pub fn spares_wanted(&self) -> u32 {
         self.segments.spares_wanted()
     }
 
-    /// A slot that holds nothing of the log any more, for `prepare_spare`. None: the caller makes a new
-    /// slot file of `segment_size` bytes, all written with zeros, synced with its directory.
+    /// A slot that holds nothing of the log any more, for `prepare_spare`. None: the caller makes a
+    /// new slot file of `segment_size` bytes, all written with zeros, synced with its directory.
     pub fn take_free(&mut self) -> Option<u32> {
         self.segments.take_free()
     }
@@ -509,8 +516,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.segments.take_surplus()
     }
 
-    /// The write that makes slot `slot` a spare segment; `uuid` is random. Write it, sync the file, tell
-    /// `spare_ready`.
+    /// The write that makes slot `slot` a spare segment; `uuid` is random. Write it, sync the file,
+    /// tell `spare_ready`.
     ///
     /// # Panics
     /// If the slot is in use.
@@ -536,21 +543,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.segments.ready(slot);
     }
 
-    /// Gives back segments whose entries are all below `below`: the least index that a start may still
-    /// need, one behind the least applied index of all meta slots of the page file that can be chosen.
+    /// Gives back segments whose entries are all below `below`: the least index that a start may
+    /// still need, one behind the least applied index of all meta slots of the page file that can
+    /// be chosen.
     pub fn recycle(&mut self, below: LogIndex) {
         if let Some(gone) = self.segments.recycle(below, self.durable_lsn) {
             self.marks.forget(gone);
         }
     }
 
-    /// Bytes of groups that fit into the active segment and the ready spares: what can be written on a
-    /// full disk. A group that does not fit the rest of a segment leaves that rest unused.
+    /// Bytes of groups that fit into the active segment and the ready spares: what can be written
+    /// on a full disk. A group that does not fit the rest of a segment leaves that rest unused.
     pub fn room(&self) -> u64 {
         self.segments.room()
     }
 
-    /// Bytes of groups behind `index`, to within a megabyte: what a start with this applied index reads.
+    /// Bytes of groups behind `index`, to within a megabyte: what a start with this applied index
+    /// reads.
     pub fn size_since(&self, index: LogIndex) -> u64 {
         self.marks.size_since(index)
     }
@@ -593,7 +602,8 @@ impl Options {
             "{} groups in flight",
             self.groups_in_flight_max
         );
-        // Recovery looks at the slots of the groups that may have been in flight, and one behind them.
+        // Recovery looks at the slots of the groups that may have been in flight, and one behind
+        // them.
         let ring_slots = usize_of32(self.ring_slots);
         assert!(
             ring_slots == 0 || ring_slots >= 4 * GROUPS_IN_FLIGHT_MAX,

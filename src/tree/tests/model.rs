@@ -105,3 +105,42 @@ fn random_changes_match_maps_where_most_go_again() {
         Load { keys: 500, key_size_max: 300, payload_max: 3_000, run_max: 9_000, puts_in_ten: 4 };
     run(&mut prng, &load, 0, 8_000 * scale());
 }
+
+/// A read was under way when its leaf went: the page is dropped, and its number can be given out
+/// again.
+#[test]
+fn a_leaf_that_went_while_it_was_read_is_not_taken_in() {
+    let mut disk = Disk::default();
+    let mut file = PageFile::create(&options(0));
+    let cell = |payload| tree::NewCell { counted: true, number: 1, payload, run: None };
+    for number in 0..2_000_u64 {
+        file.put(tree::TreeId(0), &number.to_be_bytes(), &cell(&[1; 300])).unwrap();
+    }
+    grow(&mut file, &mut disk);
+    begin(&mut file, &mut disk, &[]);
+    publish(&mut file, &mut disk);
+    file.evict();
+    // Two reads of one leaf are under way; the first arrives and the leaf is changed.
+    let twice = file.get(tree::TreeId(0), &900_u64.to_be_bytes()).unwrap_err();
+    let dropped = file.get(tree::TreeId(0), &5_u64.to_be_bytes()).unwrap_err();
+    let bytes = |miss: tree::Miss| disk.read(miss.offset(), miss.size()).to_vec();
+    let (first, second) = (bytes(twice), bytes(dropped));
+    file.install(twice, &first).unwrap();
+    file.put(tree::TreeId(0), &900_u64.to_be_bytes(), &cell(&[2; 300])).unwrap();
+    let _ = file.drop_front(tree::TreeId(0), &100_u64.to_be_bytes(), 1_000);
+    let resident = file.resident_size();
+    file.install(twice, &first).unwrap();
+    file.install(dropped, &second).unwrap();
+    assert_eq!(file.resident_size(), resident, "neither is taken in");
+    for _ in 0..4 {
+        for number in 2_000..4_000_u64 {
+            support::served(&mut file, &disk, |file| {
+                file.put(tree::TreeId(0), &number.to_be_bytes(), &cell(&[3; 300]))
+            });
+        }
+        grow(&mut file, &mut disk);
+        begin(&mut file, &mut disk, &[]);
+        publish(&mut file, &mut disk);
+        check(&options(0), &disk.image).expect("the file is whole");
+    }
+}

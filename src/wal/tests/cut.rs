@@ -183,8 +183,8 @@ impl Crashes {
         }
     }
 
-    /// The process dies and the machine stays up: everything written is read, nothing more is durable
-    /// than before, except for what recovery says must be synced. Then the power fails.
+    /// The process dies and the machine stays up: everything written is read, nothing more is
+    /// durable than before, except for what recovery says must be synced. Then the power fails.
     fn process_dies(
         &mut self,
         run: &Run,

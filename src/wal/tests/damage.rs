@@ -1,5 +1,5 @@
-//! Damage in every block of every file after a clean shutdown with a watermark: recovery gives the same
-//! entries or refuses and names the place; it never loses an acknowledged entry silently.
+//! Damage in every block of every file after a clean shutdown with a watermark: recovery gives the
+//! same entries or refuses and names the place; it never loses an acknowledged entry silently.
 #![allow(clippy::unwrap_used)]
 
 mod disk;
@@ -8,7 +8,8 @@ use base::{LogIndex, Prng};
 use disk::{BLOCK, Image, Owned, Run, SECTOR, random_step, recover, replay, small, upto};
 use wal::{Applied, RecoveryError, WalFile};
 
-/// A run with rotation and recycling that ends cleanly; the images of earlier moments for stale blocks.
+/// A run with rotation and recycling that ends cleanly; the images of earlier moments for stale
+/// blocks.
 fn clean_shutdown(ring_slots: u32, seed: u64) -> (Run, Vec<Image>) {
     let mut prng = Prng::new(seed).fork("damage");
     let mut run = Run::create(small(ring_slots, 2));
@@ -20,6 +21,8 @@ fn clean_shutdown(ring_slots: u32, seed: u64) -> (Run, Vec<Image>) {
             earlier.push(run.image.clone());
         }
     }
+    // Something that is durable and not applied, whatever the steps were.
+    run.append(term, 0, b"the end");
     run.flush();
     run.watermark();
     (run, earlier)
@@ -48,7 +51,8 @@ impl Expected<'_> {
             Err(error @ RecoveryError::Lost { file: found, offset, .. }) => {
                 self.refused += 1;
                 // The group named begins at or before the damaged block.
-                let at = (block * BLOCK) as u64;
+                // A segment header of an earlier use makes its first group look absent.
+                let at = (block.max(1) * BLOCK) as u64;
                 if found == file && offset <= at {
                     self.named += 1;
                 } else {
@@ -163,7 +167,8 @@ fn later_headers_witness_what_was_durable_when_the_watermark_is_gone() {
                         assert_eq!(file, WalFile::Slot(row.slot));
                         assert_eq!((offset, lsn), (row.offset, row.lsn));
                     }
-                    // Nothing above the applied index is there, and a later segment goes on behind it.
+                    // Nothing above the applied index is there, and a later segment goes on behind
+                    // it.
                     Ok(again) => {
                         assert!(!again.skipped.is_empty(), "group {} went silently", row.lsn);
                         assert_eq!(again.last, recovered.last);
@@ -171,6 +176,10 @@ fn later_headers_witness_what_was_durable_when_the_watermark_is_gone() {
                     Err(error) => panic!("{error}"),
                 }
             } else if let Ok(found) = found {
+                if !found.skipped.is_empty() {
+                    assert_eq!(found.last, recovered.last);
+                    continue;
+                }
                 let tail = found.tail.expect("a torn tail is reported");
                 assert_eq!((tail.lsn, tail.offset), (row.lsn, row.offset));
                 assert_eq!(tail.in_ring, ring_slots > 0);

@@ -1,5 +1,5 @@
-//! The format, pinned: a small group, its ring slot, a watermark and a segment header, byte for byte.
-//! A change here is a change of the format version.
+//! The format, pinned: a small group, its ring slot, a watermark and a segment header, byte for
+//! byte. A change here is a change of the format version.
 
 mod disk;
 

@@ -136,13 +136,15 @@ fn the_oldest_segment_is_used_again_first() {
     assert_eq!(run.writer.take_free(), Some(1));
 }
 
-/// A crash can leave a group in the next segment while the one before it is torn. If its segment kept
-/// its header, a later start that passes over damage could take that dropped group for the log.
+/// A crash can leave a group in the next segment while the one before it is torn. If its segment
+/// kept its header, a later start that passes over damage could take that dropped group for the
+/// log.
 #[test]
 fn slots_that_may_hold_dropped_groups_are_prepared_anew_before_the_first_group() {
     let mut run = Run::create(small(8, 1));
     run.append(1, 0, b"one");
     run.flush();
+    run.spares();
     let recovered = recover(&run.image, upto((0, 0))).unwrap();
     let mut writer: Writer<Vec<u8>> = Writer::resume(identity(2), small(8, 1), &recovered);
     assert!(writer.wants_seal(), "the first group of an incarnation is due");

@@ -4,6 +4,7 @@
 //! Time is that of the processor, as the scheduler counts it, where the system tells: others on the same
 //! machine take time off the wall clock.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -92,19 +93,15 @@ impl Bench {
     fn read(&mut self, request: &RangeRequest<'_>) -> u64 {
         let mut read = Read::new(request);
         let mut size = 0;
-        loop {
-            let mut budget = u32::MAX;
-            let step = read.step(&self.state, &mut budget, &mut |pair: &KeyValue<'_>| {
-                size += pair.value.len();
-                ControlFlow::Continue(())
-            });
-            match step {
-                ReadStep::Done(end) => {
-                    black_box(size);
-                    return end.count;
-                }
-                step => panic!("{step:?}"),
-            }
+        let mut budget = u32::MAX;
+        let step = read.step(&self.state, &mut budget, &mut |pair: &KeyValue<'_>| {
+            size += pair.value.len();
+            ControlFlow::Continue(())
+        });
+        black_box(size);
+        match step {
+            ReadStep::Done(end) => end.count,
+            step => panic!("{step:?}"),
         }
     }
 
@@ -134,7 +131,28 @@ impl Bench {
     }
 }
 
+/// The same put into the collections of the standard library: no versions, no hash, no counts, no pages.
+fn baseline(keys: u64) {
+    let mut prng = Prng::new(1);
+    let mut map: BTreeMap<[u8; 24], Box<[u8]>> = BTreeMap::new();
+    let mut events = VecDeque::new();
+    let value = [7_u8; 256];
+    for number in 0..keys {
+        map.insert(key(number), value.into());
+    }
+    let puts = 1_000_000;
+    let start = Clock::start();
+    for _ in 0..puts {
+        let key = key(prng.below(keys));
+        let old = map.insert(key, value.into());
+        events.push_back((key, old));
+    }
+    let each = start.nanos() / puts;
+    println!("{keys:>9} keys  {:<44} {each:>8} ns", "baseline: BTreeMap and VecDeque put");
+}
+
 fn run(keys: u64) {
+    baseline(keys);
     let options = tree::Options {
         file: FileId::new(1),
         cluster: 1,

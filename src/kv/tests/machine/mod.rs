@@ -274,6 +274,10 @@ impl Machine {
         check.finish().unwrap()
     }
 
+    pub fn into_pages(self) -> PageFile {
+        PageFile::create(&self.options)
+    }
+
     pub fn hash(&self) -> Hash128 {
         self.state.state_hash()
     }

@@ -1,5 +1,6 @@
-//! A disk in memory for the tests of the log: files, writes that are not yet synced, a recording of both,
-//! a driver of the writer that performs what it asks for, and recovery over an image of the files.
+//! A disk in memory for the tests of the log: files, writes that are not yet synced, a recording of
+//! both, a driver of the writer that performs what it asks for, and recovery over an image of the
+//! files.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -88,8 +89,8 @@ pub struct Run {
     pub known: Vec<Known>,
     /// The log as it stands after each submitted group, this lineage.
     pub after: Vec<After>,
-    /// Groups that the recovery before this run dropped. Until the first group of this run is durable,
-    /// a crash may complete one of them again: see `lib.rs`.
+    /// Groups that the recovery before this run dropped. Until the first group of this run is
+    /// durable, a crash may complete one of them again: see `lib.rs`.
     pub ghosts: Vec<After>,
     pub incarnation: u128,
     /// The whole valid log, appended or not.
@@ -231,7 +232,8 @@ impl Run {
         self.log.push(Owned { index: index.get(), term, kind, payload });
     }
 
-    /// Seals one group and submits its writes; false if there is nothing to do or no room in flight.
+    /// Seals one group and submits its writes; false if there is nothing to do or no room in
+    /// flight.
     pub fn seal(&mut self) -> bool {
         loop {
             match self.writer.seal(&mut dirty) {

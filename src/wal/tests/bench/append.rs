@@ -1,5 +1,5 @@
-//! Measures the hot path: nanoseconds per record of 280 bytes, ring on and off, for several group sizes;
-//! and how fast recovery and replay go over what was written. No I/O is done.
+//! Measures the hot path: nanoseconds per record of 280 bytes, ring on and off, for several group
+//! sizes; and how fast recovery and replay go over what was written. No I/O is done.
 //!
 //! `cargo run --release -p wal --example append_speed`
 
