@@ -13,8 +13,8 @@ use base::{FileId, LogIndex, Lsn, Revision, Term};
 use kv::State;
 use node::{Booted, DataFile};
 use wal::{
-    Applied, Fault as GroupFault, GROUPS_IN_FLIGHT_MAX, Recovered, RingSlot, Skipped,
-    WATERMARK_BLOCKS, WalFile, Watermark,
+    Applied, Fault as GroupFault, GROUPS_IN_FLIGHT_MAX, Recovered, RingSlot, SEGMENT_HEADER_SIZE,
+    Skipped, WATERMARK_BLOCKS, WalFile, Watermark,
 };
 
 use crate::checkpoint::{self, Slot};
@@ -98,11 +98,7 @@ fn check_log(
     // A segment that was never written to may come first; any other gap was full of groups.
     let is_gap = |it: &&Skipped| it.fault != GroupFault::Absent || it.lsn > Lsn::ZERO.next();
     if let Some(&skipped) = recovered.skipped.iter().find(is_gap) {
-        let segment = broken.first().filter(|_| skipped.fault == GroupFault::Absent);
-        return Err(segment.map_or(Fault::Group(skipped), |&file| {
-            let (lsn, next_lsn) = (skipped.lsn, skipped.next_lsn);
-            Fault::Segment { file, lsn, next_lsn }
-        }))?;
+        return Err(gap(&log, skipped, &broken).into());
     }
     for file in broken {
         report.note(&format!(
@@ -113,6 +109,28 @@ fn check_log(
     let torn = check_records(directory, &log, report)?;
     check_ring(directory, recovered, &torn, report)?;
     check_watermark(directory, log.watermark.as_ref(), report)
+}
+
+/// Names the place of a gap in the log. Recovery names where the chain ended, which is the end of a
+/// segment if what is damaged is the next one.
+fn gap(log: &Log, skipped: Skipped, broken: &[WalFile]) -> Fault {
+    if skipped.fault != GroupFault::Absent {
+        return Fault::Group(skipped);
+    }
+    let begin = log.groups.first().map(|row| WalFile::Slot(row.slot));
+    let mut files = log.segments.iter().map(|segment| WalFile::Slot(segment.slot));
+    files.by_ref().find(|file| *file == skipped.file);
+    match (files.next().filter(|file| Some(*file) != begin), broken) {
+        (Some(file), _) => {
+            let offset = size64(SEGMENT_HEADER_SIZE);
+            Fault::Group(Skipped { file, offset, fault: GroupFault::Header, ..skipped })
+        }
+        (None, [file, ..]) => {
+            let (lsn, next_lsn) = (skipped.lsn, skipped.next_lsn);
+            Fault::Segment { file: *file, lsn, next_lsn }
+        }
+        (None, []) => Fault::Group(skipped),
+    }
 }
 
 /// Verifies every group again, and that every record can be understood. Returns the groups that were in

@@ -62,11 +62,14 @@ impl Log {
     }
 }
 
-/// Walks over groups in LSN order and verifies them once more; `visit` says whether to go on.
+/// What is done with a group, given its row, its header and its bytes; says whether to go on.
+pub(crate) type Visit<'v> = dyn FnMut(&GroupRow, &GroupHeader, &[u8]) -> Result<bool, Error> + 'v;
+
+/// Walks over groups in LSN order and verifies them once more.
 pub(crate) fn walk(
     directory: &mut Directory,
     rows: &[GroupRow],
-    visit: &mut dyn FnMut(&GroupRow, &GroupHeader, &[u8]) -> Result<bool, Error>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let mut groups = Groups::new(rows);
     let mut rows = rows.iter();

@@ -17,8 +17,7 @@ pub(crate) fn boot(directory: &mut Directory, only: Option<usize>) -> Result<Boo
     let refused = |error| Fault::Start { slot: only, error: Box::<BootError>::new(error) };
     let files = directory.files().clone();
     let mut boot = Boot::new(directory.page_options(), directory.pages_size(), files);
-    loop {
-        let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? else { break };
+    while let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? {
         match file {
             DataFile::Pages => {
                 boot.feed(directory.read_pages(offset, size)?).map_err(refused)?;

@@ -330,10 +330,8 @@ impl Listing {
                 *size += entry.size();
                 heap.push(entry);
                 *taken += 1;
-                // The greatest in the order of the answer goes; with the limit in key order one more
-                // than the limit is sorted.
-                let keep = shape.limit.map(|limit| limit + u64::from(shape.limits_first()));
-                let keep = keep.and_then(|keep| usize::try_from(keep).ok());
+                // The greatest in the order of the answer goes.
+                let keep = shape.limit.and_then(|limit| usize::try_from(limit).ok());
                 if keep.is_some_and(|keep| heap.len() > keep)
                     && let Some(last) = heap.pop()
                 {
@@ -358,7 +356,6 @@ impl Listing {
         let mut entries = core::mem::take(heap).into_sorted_vec();
         if let Some(limit) = self.shape.limit {
             self.more = self.taken > limit;
-            entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         }
         entries.reverse();
         self.stage = Stage::Emit { entries, next: None };

@@ -720,6 +720,12 @@ fn read_only_transactions_are_told_apart_and_need_no_log() {
     assert_eq!((reply.revision.get(), reply.ops.len()), (3, 2));
     let OpReply::Range { end, pairs } = &reply.ops[1] else { panic!() };
     assert_eq!((end.revision.get(), end.count, pairs.len()), (3, 1, 1));
+    // -1 stands for "nothing compacted yet" in etcd, so it is below nothing; -2 is.
+    for (revision, readable) in [(-1, true), (-2, false), (i64::MIN, false)] {
+        let range = Op::Range(RangeRequest { revision, ..ALL });
+        let reply = machine.read_txn(&txn(Vec::new(), vec![range], Vec::new()));
+        assert_eq!(reply.is_ok(), readable, "{revision}: {reply:?}");
+    }
     let future = txn(Vec::new(), vec![Op::Range(RangeRequest { revision: 9, ..ALL })], Vec::new());
     assert_eq!(machine.read_txn(&future), Err(Refusal::FutureRevision));
     assert_eq!(machine.state.applied().0, LogIndex::new(2));
@@ -775,6 +781,28 @@ fn trimming_goes_on_where_a_checkpoint_left_it() {
     let counts = machine.verify();
     // The newest versions, and what the event at the boundary replaced.
     assert_eq!((counts.cells[0], counts.cells[1], counts.runs), (live, 1, live + 1));
+}
+
+/// Work that is done and cells that are still there may be parted by a crash at any step.
+#[test]
+fn trimming_comes_to_its_end_with_a_crash_behind_every_step() {
+    let mut machine = Machine::plain();
+    for number in 0..60_u8 {
+        machine.apply(&Command::Put(put(&[number % 7 + 1], &[number; 4_000])));
+        machine.apply(&Command::DeleteRange(delete(&[number % 3 + 1], b"")));
+    }
+    let revision = i64::try_from(machine.state.revision().get()).unwrap();
+    machine.apply(&Command::Compact { revision, physical: true });
+    machine.budget_max = 1;
+    let mut steps = 0;
+    while !machine.trim_step(Revision::MAX) {
+        machine.checkpoint();
+        machine.reopen();
+        steps += 1;
+    }
+    machine.checkpoint();
+    let counts = machine.verify();
+    assert_eq!(counts.cells[1], 1, "after {steps} steps");
 }
 
 /// Two members that take the same log with other budgets, caches, checkpoints and trimming.

@@ -323,9 +323,8 @@ impl<'p> Generator<'p> {
                 0..3 => {
                     let mut range = self.range(oracle);
                     // Most transactions should get past the check of revisions.
-                    if !self.prng.one_in(8) && oracle.readable(&range).is_err()
-                        || range.revision < 0
-                    {
+                    let refused = oracle.readable(&range).is_err() || range.revision < 0;
+                    if refused && !self.prng.one_in(8) {
                         range.revision = 0;
                     }
                     Op::Range(range)
