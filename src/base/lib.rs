@@ -11,12 +11,14 @@ mod checksum;
 mod id;
 pub mod limits;
 mod position;
+mod prefetch;
 mod prng;
 mod time;
 
 pub use checksum::{Hash128, Hasher128, crc32, crc32_append, hash128};
 pub use id::{ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
 pub use position::{LogIndex, Lsn, PageNo, Revision, RootNo, Term};
+pub use prefetch::{CACHE_LINE_SIZE, prefetch};
 pub use prng::Prng;
 pub use time::{Duration, Instant};
 

@@ -28,7 +28,7 @@ pub(crate) fn print(directory: &mut Directory, report: &mut Report<'_>) -> Resul
             };
             report.line(
                 "file",
-                &[("file", name.into()), ("size", size.into()), ("stored", stored.into())],
+                &[("path", name.into()), ("size", size.into()), ("stored", stored.into())],
             )?;
         }
     }

@@ -349,6 +349,12 @@ impl State {
         &mut self.pages
     }
 
+    /// Has the memory fetched that writing these keys will touch, for at most [`tree::WARM_MAX`] of
+    /// them: a batch of writes then waits for memory together instead of one by one.
+    pub fn warm(&self, keys: &[&[u8]]) {
+        self.pages.warm(CURRENT, keys);
+    }
+
     /// Collects what applying `command` will miss, as far as its keys tell, so that the reads can run
     /// at the same time: single keys of a put, a delete, or the first 128 compares and operations of a
     /// transaction.

@@ -24,7 +24,7 @@ use core::mem;
 use base::{Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Term, Ticket};
 use hashbrown::HashMap;
 use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
-use tree::Miss;
+use tree::{Miss, WARM_MAX};
 use wire::{Kind, ReplyWriter, Request, Status, StatusReply, VerifyLimits};
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
@@ -268,7 +268,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     fn apply(&mut self, effects: &mut Vec<StoreEffect<B>>) {
         let mut budget = APPLY_BUDGET;
         let before = self.state.applied().0;
+        let mut warm = 0;
         while self.apply_waits_for.is_none() && budget > 0 && !self.is_paced() {
+            if warm == 0 {
+                warm = self.warm();
+            }
+            warm -= 1;
             let Some(entry) = self.entries.pop_front() else { break };
             if !self.apply_entry(&entry, &mut budget, effects) {
                 self.entries.push_front(entry);
@@ -282,6 +287,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             let event = ConsensusEvent::Applied { index: applied, bytes };
             effects.push(StoreEffect::ToConsensus(event));
         }
+    }
+
+    /// Has the memory fetched that the next entries will touch; returns how many were looked at, at
+    /// least one.
+    fn warm(&self) -> usize {
+        let mut keys: [&[u8]; WARM_MAX] = [&[]; WARM_MAX];
+        let mut count = 0;
+        let entries = self.entries.iter().take(WARM_MAX);
+        let looked_at = entries.len();
+        for entry in entries {
+            if let Ok(Command::Put(put)) = translate::command(entry.kind, &entry.frame) {
+                keys[count] = put.key;
+                count += 1;
+            }
+        }
+        if count > 1 {
+            self.state.warm(&keys[..count]);
+        }
+        looked_at.max(1)
     }
 
     /// Whether entries wait for the running checkpoint because too much memory is dirty.

@@ -1,9 +1,10 @@
 //! One executor: a thread with its rings, the roles of its place, and the tasks beside them.
 
+use std::mem;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration as StdDuration;
 
@@ -153,6 +154,8 @@ pub struct Start {
     pub clock: Clock,
     /// Set when the server is to stop.
     pub stop: Arc<AtomicBool>,
+    /// Executors whose reactor still has requests to answer: the others serve them until it is 0.
+    pub reactors: Arc<AtomicUsize>,
     /// Where it reports.
     pub notices: Sender<Notice>,
 }
@@ -177,7 +180,8 @@ pub fn spawn(start: Start) -> Result<ExecutorJoinHandle<()>, Error> {
 }
 
 async fn run(start: Start) -> Result<(), Error> {
-    let Start { index, places, plan, parts, wiring, listener, clock, stop, notices } = start;
+    let Start { index, places, plan, parts, wiring, listener, clock, stop, reactors, notices } =
+        start;
     let place = places[index];
     let inbox = Rc::new(Inbox::default());
     let links = links(&places, index, wiring, &inbox);
@@ -210,6 +214,7 @@ async fn run(start: Start) -> Result<(), Error> {
     glommio::spawn_local(tick(Rc::clone(&inbox))).detach();
 
     let mut leads = false;
+    let mut answered = false;
     let mut stop_at: Option<Instant> = None;
     let seats = Seats { reactor, consensus, store };
     let watched = Rc::clone(&inbox);
@@ -231,7 +236,15 @@ async fn run(start: Start) -> Result<(), Error> {
                     false
                 }
                 None => false,
-                Some(at) => clock.now() >= at || is_quiet(seats),
+                Some(at) => {
+                    if seats.reactor.as_ref().is_some_and(|seat| seat.role.requests() == 0)
+                        && !mem::replace(&mut answered, true)
+                    {
+                        reactors.fetch_sub(1, Ordering::AcqRel);
+                    }
+                    let all_answered = reactors.load(Ordering::Acquire) == 0;
+                    clock.now() >= at || (all_answered && is_quiet(seats))
+                }
             }
         })
         .await;

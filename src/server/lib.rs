@@ -32,7 +32,7 @@ pub use error::Error;
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -68,6 +68,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let places = topology::places(config.topology, &cores, bind);
     let plan = Arc::new(Plan::new(config, &data_dir, &places, dsync)?);
     let stop = Arc::new(AtomicBool::new(false));
+    let reactors = places.iter().filter(|place| place.reactor.is_some()).count();
+    let answering = Arc::new(AtomicUsize::new(reactors));
     let (notices, notified) = mpsc::channel();
 
     // One channel for each ordered pair of executors.
@@ -97,13 +99,14 @@ pub fn run(config: &Config) -> Result<(), Error> {
             listener,
             clock,
             stop: Arc::clone(&stop),
+            reactors: Arc::clone(&answering),
             notices: notices.clone(),
         })?);
     }
     drop(notices);
 
     // Ready when every reactor listens and the member leads.
-    let mut waiting = places.iter().filter(|place| place.reactor.is_some()).count() + 1;
+    let mut waiting = reactors + 1;
     let signal_stop = Arc::clone(&stop);
     let watcher = signals.handle();
     let signal_thread = thread::spawn(move || {

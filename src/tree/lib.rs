@@ -45,6 +45,7 @@ mod open;
 mod page;
 mod read;
 mod slotted;
+mod warm;
 
 pub use cell::{Cell, KeyRange, Miss, NewCell, Run, Summary, TreeId};
 pub use check::{Check, CheckStep, Counts};
@@ -55,6 +56,7 @@ pub use file::{Options, PageFile};
 pub use meta::META_SIZE;
 pub use open::{Open, OpenStep};
 pub use read::Direction;
+pub use warm::WARM_MAX;
 
 /// Trees of one page file: the roots that a meta record has room for.
 pub const TREES_MAX: usize = 8;

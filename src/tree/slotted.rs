@@ -191,6 +191,30 @@ pub(crate) fn search(page: &Page, key_sought: &[u8]) -> (usize, bool) {
     (low, false)
 }
 
+/// The slot near which `key` belongs, by the heads alone: right for almost every key, and without a
+/// look at any cell. The page is not empty.
+#[inline]
+pub(crate) fn search_heads(page: &Page, key_sought: &[u8]) -> usize {
+    let (first, end) = (first_slot(page), count(page));
+    if end <= first {
+        return 0;
+    }
+    let head = head_of(key_sought.get(u16_at(page, PREFIX)..).unwrap_or(&[]));
+    let (mut base, mut size) = (first, end - first);
+    while size > 1 {
+        let half = size / 2;
+        base = select_unpredictable(head_at(page, base + half) < head, base + half, base);
+        size -= half;
+    }
+    (base + usize::from(head_at(page, base) < head)).min(end - 1)
+}
+
+/// The bytes of the cell in slot `index` and what follows it.
+#[inline]
+pub(crate) fn cell_bytes(page: &Page, index: usize) -> &[u8] {
+    &page[cell_at(page, index)..]
+}
+
 /// The slot of the child that covers `key`. The branch has a child at least.
 #[inline]
 pub(crate) fn child_slot(page: &Page, key_sought: &[u8]) -> usize {

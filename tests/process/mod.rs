@@ -274,6 +274,11 @@ impl Server {
         self.address
     }
 
+    /// The cluster that it made up or found in its data directory.
+    pub fn cluster(&self) -> u64 {
+        self.client().server().expect("a new client is connected").cluster
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.child.id()
@@ -324,11 +329,20 @@ impl Server {
 
 /// Connects a client that gives up early where nobody answers.
 pub fn connect(address: SocketAddr) -> Result<client::Client, client::Error> {
+    connect_to_cluster(address, 0)
+}
+
+/// Connects to a server of this cluster only: the port of a server that was killed may already be that
+/// of another test's.
+pub fn connect_to_cluster(
+    address: SocketAddr,
+    cluster: u64,
+) -> Result<client::Client, client::Error> {
     let options = client::Options {
         connect_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(30),
         client_name: "test".into(),
-        cluster: 0,
+        cluster,
     };
     client::Client::connect([address.to_string()], options)
 }

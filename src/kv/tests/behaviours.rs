@@ -788,7 +788,7 @@ fn trimming_goes_on_where_a_checkpoint_left_it() {
 fn trimming_comes_to_its_end_with_a_crash_behind_every_step() {
     let mut machine = Machine::plain();
     for number in 0..60_u8 {
-        machine.apply(&Command::Put(put(&[number % 7 + 1], &[number; 4_000])));
+        machine.apply(&Command::Put(put(&[number % 7 + 1], &[number; 3_000])));
         machine.apply(&Command::DeleteRange(delete(&[number % 3 + 1], b"")));
     }
     let revision = i64::try_from(machine.state.revision().get()).unwrap();

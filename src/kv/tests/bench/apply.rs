@@ -172,6 +172,17 @@ fn run(keys: u64) {
         let number = bench.random();
         bench.put(number);
     });
+    let mut batch: Vec<u64> = Vec::new();
+    bench.measure("put, uniformly random, 16 warmed together", puts, |bench| {
+        if batch.is_empty() {
+            batch.extend((0..16).map(|_| bench.prng.below(keys)));
+            let names: Vec<[u8; 24]> = batch.iter().map(|number| key(*number)).collect();
+            let names: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
+            bench.state.warm(&names);
+        }
+        let number = batch.pop().expect("filled above");
+        bench.put(number);
+    });
     bench.measure("txn: compare mod = 0, else get", 200_000, |bench| {
         let key = key(bench.random());
         let mut txn = Txn::default();
