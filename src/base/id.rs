@@ -69,4 +69,6 @@ pub struct Ticket {
     pub request: RequestId,
     /// Bytes of the request: the credit that its reply gives back.
     pub size: u32,
+    /// Whether it only reads: how many of those run at once is bounded for each connection.
+    pub reads: bool,
 }

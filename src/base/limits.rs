@@ -34,8 +34,9 @@ pub const CONNECTION_REQUESTS_MAX: usize = 1024;
 /// Bytes of requests in flight of one connection. One greatest request always fits.
 pub const CONNECTION_BYTES_MAX: usize = 32 << 20;
 
-/// Bytes of replies that may wait in the send buffer of one connection before its reads stop.
-pub const SEND_BUFFER_MAX: usize = 8 << 20;
+/// Reads of one connection that the store works on at once; each may hold one piece of its answer.
+/// The others wait their turn.
+pub const CONNECTION_READS_MAX: usize = 64;
 
 /// Connections of one reactor.
 pub const CONNECTIONS_MAX: usize = 20_000;

@@ -62,16 +62,7 @@ impl State {
         };
         let goal = Point::before(compacted.min(keep));
         loop {
-            while self.undropped {
-                let key = self.trimmed.key();
-                let done = self.pages.drop_front(EVENTS, &key, LEAVES_PER_STEP)?;
-                self.undropped = !done;
-                // The last call is free: the smallest budget must get on with the work also when a
-                // restart comes behind every step.
-                if !done {
-                    charge(budget)?;
-                }
-            }
+            self.drop_done()?;
             if self.trimmed >= goal {
                 self.dropped = self.dropped.max(self.trimmed.revision);
                 return Ok(());
@@ -79,8 +70,24 @@ impl State {
             let before = self.trimmed;
             let result = self.trim_to(goal, budget);
             self.undropped = self.trimmed != before;
+            if result.is_err() {
+                // Whose work is done goes before anybody else has a turn: a checkpoint must not find
+                // an event whose run has been given back.
+                self.drop_done()?;
+            }
             result?;
         }
+    }
+
+    /// Drops the events whose work is done. Not charged: it is bounded by the events that were looked
+    /// at for it, and the smallest budget must get on with the work also when a restart comes behind
+    /// every step.
+    fn drop_done(&mut self) -> Result<(), Stop> {
+        while self.undropped {
+            let key = self.trimmed.key();
+            self.undropped = !self.pages.drop_front(EVENTS, &key, LEAVES_PER_STEP)?;
+        }
+        Ok(())
     }
 
     /// Does the work of the events up to `goal`.

@@ -122,6 +122,11 @@ pub struct Booted {
     pub terms: Vec<TermRun>,
     /// Entries that were replayed.
     pub replayed: u64,
+    /// Applied index of the checkpoint that it all began with.
+    pub published: LogIndex,
+    /// Neither meta slot verifies, but they are not blank: before anything else is written to the page
+    /// file both are overwritten with zeros, so that no refused record can come back.
+    pub clear_slots: bool,
 }
 
 enum Phase {
@@ -153,6 +158,8 @@ pub struct Boot {
     waiting: Option<Committed>,
     pending: Vec<Committed>,
     replayed: u64,
+    published: LogIndex,
+    clear_slots: bool,
     /// Where the bytes that are fed next go.
     reading: Option<DataFile>,
 }
@@ -168,6 +175,8 @@ impl Boot {
             waiting: None,
             pending: Vec::new(),
             replayed: 0,
+            published: LogIndex::ZERO,
+            clear_slots: false,
             reading: None,
         }
     }
@@ -185,6 +194,7 @@ impl Boot {
                     OpenStep::Done => {
                         let state = self.open_state(*open)?;
                         let (index, term) = state.applied();
+                        self.published = index;
                         let owner = Owner::Member {
                             cluster: self.options.cluster,
                             member: self.options.member,
@@ -262,12 +272,13 @@ impl Boot {
         BootStep::Read { file, offset, size }
     }
 
-    fn open_state(&self, open: Open) -> Result<State, BootError> {
+    fn open_state(&mut self, open: Open) -> Result<State, BootError> {
         match open.finish() {
             Ok((pages, application)) => State::open(pages, &application).map_err(BootError::Meta),
-            // Before the first checkpoint everything is in the log, from its first entry on; a log
-            // that begins later is refused as a gap.
-            Err(OpenError::NoMeta { blank: true }) => {
+            // Before the first checkpoint everything is in the log, from its first entry on, also when
+            // its meta record was torn; a log that begins later is refused as a gap.
+            Err(OpenError::NoMeta { blank }) => {
+                self.clear_slots = !blank;
                 Ok(State::create(PageFile::create(&self.options)))
             }
             Err(error) => Err(BootError::Pages(error)),
@@ -330,7 +341,15 @@ impl Boot {
         let Phase::Replay(replaying) = self.phase else { unreachable!("boot is not done") };
         let Replaying { state, recovered, .. } = *replaying;
         let terms = terms(&recovered);
-        Booted { state, pending: self.pending, recovered, terms, replayed: self.replayed }
+        Booted {
+            state,
+            pending: self.pending,
+            recovered,
+            terms,
+            replayed: self.replayed,
+            published: self.published,
+            clear_slots: self.clear_slots,
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl Checkpoint {
             || pages.dirty_size() >= self.config.dirty_size
             || (self.log_size > 0 && now >= self.due_at);
         // Half an entry is never published, and pages without disk space cannot be written.
-        wanted && state.between_entries() && pages.file_size() <= pages.backed()
+        wanted && state.may_checkpoint() && pages.file_size() <= pages.backed()
     }
 
     fn write<B: AsMut<[u8]>>(

@@ -248,6 +248,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.raft.read_index().is_some()
     }
 
+    /// The greatest durable LSN.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.writer.durable_lsn()
+    }
+
     /// Whether nothing is on its way to the disk or to the store.
     pub fn is_quiet(&self) -> bool {
         self.waiting.is_empty()

@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::limits::{HANDSHAKE_TIMEOUT_MS, SEND_BUFFER_MAX, SEND_STALL_TIMEOUT_MS};
+use base::limits::{HANDSHAKE_TIMEOUT_MS, SEND_STALL_TIMEOUT_MS};
 use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
 use wire::{DecodeError, Kind, ReplyWriter, Request, Splitter, Status, VerifyLimits};
@@ -136,6 +136,8 @@ pub struct Reactor {
     dirty: Vec<ConnectionId>,
     /// Connections whose credits came back this turn while bytes wait.
     runnable: Vec<ConnectionId>,
+    /// Connections with long answers whose last piece has gone to the socket.
+    continuing: Vec<ConnectionId>,
     /// Linearizable reads of this turn, and those that wait for the open question.
     reads_next: Vec<ReadRequest>,
     reads_asked: Vec<ReadRequest>,
@@ -154,6 +156,7 @@ impl Reactor {
             sessions: Vec::new(),
             dirty: Vec::new(),
             runnable: Vec::new(),
+            continuing: Vec::new(),
             reads_next: Vec::new(),
             reads_asked: Vec::new(),
             writer: ReplyWriter::new(),
@@ -253,6 +256,19 @@ impl Reactor {
                 self.close(connection, CloseReason::Protocol, effects);
             }
             (Phase::Closing, _) => {}
+            (Phase::Open, Kind::Ping | Kind::Cancel | Kind::Hello)
+                if !body.is_empty() || header.kind == Kind::Hello =>
+            {
+                let message = format!("a frame of kind {:?} cannot stand here", header.kind);
+                let refused = Refused {
+                    status: Status::ProtocolError,
+                    message,
+                    compacted: 0,
+                    applied: false,
+                };
+                self.refuse(connection, header.request, &refused);
+                self.close(connection, CloseReason::Protocol, effects);
+            }
             (Phase::Open, Kind::Ping) => {
                 let (session, writer) = self.session_and_writer(connection);
                 writer.ping(&mut session.replies, header.request);
@@ -265,11 +281,20 @@ impl Reactor {
                 let mine = |read: &ReadRequest| {
                     read.ticket.connection == connection && read.ticket.request == header.request
                 };
-                let asked =
-                    [&mut self.reads_next, &mut self.reads_asked].into_iter().find_map(|reads| {
+                let queued = self.session(connection).and_then(|session| {
+                    let waiting = &mut session.reads_waiting;
+                    let place = waiting.iter().position(|(read, _)| mine(read))?;
+                    // It is answered like one that runs.
+                    session.reads_running += 1;
+                    waiting.remove(place).map(|(read, _)| read)
+                });
+                let lists = [&mut self.reads_next, &mut self.reads_asked];
+                let asked = queued.or_else(|| {
+                    lists.into_iter().find_map(|reads| {
                         let place = reads.iter().position(mine)?;
                         Some(reads.remove(place))
-                    });
+                    })
+                });
                 match asked {
                     Some(read) => {
                         let message = "cancelled by the client before it ran".into();
@@ -279,11 +304,8 @@ impl Reactor {
                             compacted: 0,
                             applied: false,
                         };
-                        self.answer(
-                            Reply { ticket: read.ticket, body: ReplyBody::Refused(refused) },
-                            now,
-                            effects,
-                        );
+                        let body = ReplyBody::Refused(refused);
+                        self.answer(Reply { ticket: read.ticket, body }, effects);
                     }
                     None => effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket })),
                 }
@@ -371,22 +393,46 @@ impl Reactor {
                 self.propose(ticket, kind, body, deadline, effects);
             }
             translate::Plan::Read { is_txn, linearizable } => {
-                let read = ReadRequest {
-                    ticket,
-                    frame: body,
-                    is_txn,
-                    applied_min: LogIndex::ZERO,
-                    deadline,
-                };
-                if linearizable {
-                    self.reads_next.push(read);
-                } else {
-                    effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
-                }
+                let ticket = Ticket { reads: true, ..ticket };
+                let applied_min = LogIndex::ZERO;
+                let read = ReadRequest { ticket, frame: body, is_txn, applied_min, deadline };
+                self.start_or_queue(connection, read, linearizable, effects);
             }
             translate::Plan::Status => {
                 effects.push(ReactorEffect::ToStore(StoreEvent::Status { ticket }));
             }
+        }
+    }
+
+    /// Gives a read to the store, by way of consensus if it is linearizable, unless its connection has
+    /// as many there as it may.
+    fn start_or_queue(
+        &mut self,
+        connection: ConnectionId,
+        read: ReadRequest,
+        linearizable: bool,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let Some(session) = self.session(connection) else { return };
+        if !session.may_read() {
+            session.reads_waiting.push_back((read, linearizable));
+            return;
+        }
+        session.reads_running += 1;
+        if linearizable {
+            self.reads_next.push(read);
+        } else {
+            effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
+        }
+    }
+
+    /// Starts reads that waited, as many as may run now.
+    fn start_waiting(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
+        while let Some(session) = self.session(connection)
+            && session.may_read()
+            && let Some((read, linearizable)) = session.reads_waiting.pop_front()
+        {
+            self.start_or_queue(connection, read, linearizable, effects);
         }
     }
 
@@ -404,44 +450,52 @@ impl Reactor {
 
     fn ticket(&self, connection: ConnectionId, header: &wire::Header, size: usize) -> Ticket {
         let size = u32::try_from(size).expect("a body is below 4 GiB");
-        Ticket { reactor: self.config.id, connection, request: header.request, size }
+        let reads = matches!(header.kind, Kind::Range);
+        Ticket { reactor: self.config.id, connection, request: header.request, size, reads }
     }
 
     /// Puts an answer into the send buffer of its connection, if that is still there.
-    fn answer(&mut self, reply: Reply, now: Instant, effects: &mut Vec<ReactorEffect>) {
+    fn answer(&mut self, reply: Reply, effects: &mut Vec<ReactorEffect>) {
         let Reply { ticket, body } = reply;
         let connection = ticket.connection;
+        let is_piece = matches!(body, ReplyBody::Piece(_));
         let Some(session) = self.session(connection) else {
-            if matches!(body, ReplyBody::Piece(_)) {
+            if is_piece {
                 effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket }));
             }
             return;
         };
-        let is_last = !matches!(body, ReplyBody::Piece(_));
-        if is_last {
+        if is_piece {
+            // The next piece is asked for when the socket has had this one.
+            if session.stalled_reads.is_empty() {
+                self.continuing.push(connection);
+            }
+            let session = self.session(connection).expect("it was there above");
+            session.stalled_reads.push(ticket);
+        } else {
             session.return_credit(usize::try_from(ticket.size).expect("a size fits usize"));
+            session.reads_running -= usize::from(ticket.reads);
+            if session.paused || !session.reads_waiting.is_empty() {
+                self.runnable.push(connection);
+            }
         }
-        let blocked = session.blocked_since.is_some();
+        let (session, writer) = self.session_and_writer(connection);
         let before = session.replies.len();
         match body {
             ReplyBody::Put { revision } => {
-                let (session, writer) = self.session_and_writer(connection);
                 let revision = translate::count_of(revision);
                 writer.put(&mut session.replies, ticket.request, revision, None);
             }
-            ReplyBody::Frames(bytes) => Self::append(&mut session.replies, bytes),
-            ReplyBody::Piece(bytes) => {
+            ReplyBody::Frames(bytes) | ReplyBody::Piece(bytes) => {
                 Self::append(&mut session.replies, bytes);
-                if blocked || session.replies.len() > SEND_BUFFER_MAX {
-                    session.stalled_reads.push(ticket);
-                } else {
-                    effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
-                }
             }
-            ReplyBody::Refused(refused) => self.refuse(connection, ticket.request, &refused),
+            ReplyBody::Refused(refused) => {
+                translate::write_refused(writer, &mut session.replies, ticket.request, &refused);
+            }
         }
-        if blocked {
-            let added = self.session(connection).map_or(0, |s| s.replies.len() - before);
+        if session.blocked_since.is_some() {
+            let added = session.replies.len() - before;
+            session.unsent += added;
             self.unsent += added;
             if self.unsent > UNSENT_MAX {
                 self.close(connection, CloseReason::SlowReader, effects);
@@ -449,12 +503,18 @@ impl Reactor {
             }
         }
         self.mark_dirty(connection);
-        let waits =
-            self.session(connection).is_some_and(|session| session.paused && session.has_credit());
-        if waits && is_last {
-            self.runnable.push(connection);
+    }
+
+    /// Asks for the next pieces of long answers whose last one the socket has taken.
+    fn continue_reads(&mut self, effects: &mut Vec<ReactorEffect>) {
+        for connection in mem::take(&mut self.continuing) {
+            let Some(session) = self.session(connection) else { continue };
+            if session.blocked_since.is_none() {
+                for ticket in mem::take(&mut session.stalled_reads) {
+                    effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
+                }
+            }
         }
-        let _ = now;
     }
 
     fn append(replies: &mut Vec<u8>, bytes: Vec<u8>) {
@@ -496,8 +556,9 @@ impl Reactor {
         effects: &mut Vec<ReactorEffect>,
     ) {
         self.send_replies(connection, effects);
+        // A connection that closes for another reason may still turn out not to read.
         if let Some(session) = self.session(connection)
-            && session.phase != Phase::Closing
+            && (session.phase != Phase::Closing || reason == CloseReason::SlowReader)
         {
             session.phase = Phase::Closing;
             effects.push(ReactorEffect::Close { connection, reason });
@@ -551,15 +612,12 @@ impl Reactor {
     fn drained(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
         let Some(session) = self.session(connection) else { return };
         session.blocked_since = None;
+        let unsent = mem::take(&mut session.unsent);
         for ticket in mem::take(&mut session.stalled_reads) {
             effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
         }
-        if session.paused {
-            self.runnable.push(connection);
-        }
-        if self.sessions.iter().flatten().all(|session| session.blocked_since.is_none()) {
-            self.unsent = 0;
-        }
+        self.runnable.push(connection);
+        self.unsent -= unsent;
     }
 
     fn drop_session(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
@@ -567,6 +625,8 @@ impl Reactor {
         for ticket in mem::take(&mut session.stalled_reads) {
             effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket }));
         }
+        let unsent = session.unsent;
+        self.unsent -= unsent;
         let slot = usize::try_from(connection.slot).expect("a slot fits usize");
         self.sessions[slot] = None;
     }
@@ -605,12 +665,12 @@ impl Role for Reactor {
             ReactorEvent::ReadRefused(refused) => {
                 for read in mem::take(&mut self.reads_asked) {
                     let body = ReplyBody::Refused(refused.clone());
-                    self.answer(Reply { ticket: read.ticket, body }, now, effects);
+                    self.answer(Reply { ticket: read.ticket, body }, effects);
                 }
             }
             ReactorEvent::Replies(replies) => {
                 for reply in replies {
-                    self.answer(reply, now, effects);
+                    self.answer(reply, effects);
                 }
             }
             ReactorEvent::Stop => self.stopping = true,
@@ -618,8 +678,10 @@ impl Role for Reactor {
     }
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
+        self.continue_reads(effects);
         let mut runnable = mem::take(&mut self.runnable);
         for connection in runnable.drain(..) {
+            self.start_waiting(connection, effects);
             self.take_frames(now, connection, effects);
         }
         self.runnable = runnable;
@@ -639,6 +701,6 @@ impl Role for Reactor {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.sweep_at
+        if self.continuing.is_empty() { self.sweep_at } else { Some(Instant::ORIGIN) }
     }
 }

@@ -1,10 +1,13 @@
 //! One client connection as the protocol sees it: handshake, credits, what waits to be sent.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use base::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX};
+use base::limits::{CONNECTION_BYTES_MAX, CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX};
 use base::{Instant, Ticket};
 use bytes::BytesMut;
 use wire::Splitter;
+
+use crate::message::ReadRequest;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +44,14 @@ pub struct Session {
     pub paused: bool,
     /// Since when the socket has refused to take bytes.
     pub blocked_since: Option<Instant>,
+    /// Bytes sent since then.
+    pub unsent: usize,
     /// Long reads that go on when the socket takes bytes again.
     pub stalled_reads: Vec<Ticket>,
+    /// Reads that the store works on.
+    pub reads_running: usize,
+    /// Reads that wait for one of those to end, with whether consensus is asked first.
+    pub reads_waiting: VecDeque<(ReadRequest, bool)>,
 }
 
 impl Session {
@@ -60,7 +69,10 @@ impl Session {
             bytes: 0,
             paused: false,
             blocked_since: None,
+            unsent: 0,
             stalled_reads: Vec::new(),
+            reads_running: 0,
+            reads_waiting: VecDeque::new(),
         }
     }
 
@@ -81,6 +93,11 @@ impl Session {
     pub fn has_credit(&self) -> bool {
         self.requests < CONNECTION_REQUESTS_MAX
             && (self.requests == 0 || self.bytes < CONNECTION_BYTES_MAX / 2)
+    }
+
+    /// Whether another read may be given to the store.
+    pub fn may_read(&self) -> bool {
+        self.reads_running < CONNECTION_READS_MAX && self.blocked_since.is_none()
     }
 
     /// Requests that have not been answered.

@@ -38,6 +38,9 @@ const APPLY_BUDGET: u32 = 4_096;
 const READS_BUDGET: u32 = 4_096;
 const READ_BUDGET: u32 = 512;
 
+/// Bytes of an answer that cost as much as one key: a turn encodes 4 MiB at most, and one piece.
+const BYTES_PER_UNIT: usize = 1_024;
+
 /// Entries looked at, and pages read at once, while the first entry waits for a page.
 const PREFETCH_MAX: usize = 64;
 
@@ -208,9 +211,15 @@ pub struct Store<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
-    /// The store after recovery.
-    pub fn new(config: StoreConfig, state: State, allocate: Allocate<B>, now: Instant) -> Self {
-        let checkpoint = Checkpoint::new(config.checkpoint.clone(), state.applied().0, now);
+    /// The store after recovery; `published` is the applied index of the page file.
+    pub fn new(
+        config: StoreConfig,
+        state: State,
+        published: LogIndex,
+        allocate: Allocate<B>,
+        now: Instant,
+    ) -> Self {
+        let checkpoint = Checkpoint::new(config.checkpoint.clone(), published, now);
         let reactors = usize::from(config.reactors);
         Self {
             config,
@@ -514,7 +523,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Some(Step::Miss(miss)) => Next::Miss(miss),
             Some(Step::Damaged(damage)) => Next::Damaged(damage),
         };
-        *budget -= before - slice;
+        // Bytes cost as much as keys: a turn moves a few MiB at most.
+        let bytes = match &next {
+            Next::Finished(ReplyBody::Frames(bytes)) | Next::Piece(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let spent = before - slice + u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(u32::MAX);
+        *budget = budget.saturating_sub(spent);
         match next {
             Next::Finished(body) => {
                 self.reply(task.ticket, body);

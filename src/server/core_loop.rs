@@ -166,7 +166,7 @@ impl CoreLoop {
         for effect in effects.drain(..) {
             match effect {
                 ReactorEffect::Send { connection, bytes } => {
-                    seat.sockets.send(connection, &bytes, &self.inbox);
+                    seat.sockets.send(connection, bytes, &self.inbox);
                 }
                 ReactorEffect::Pause { connection } => seat.sockets.set_paused(connection, true),
                 ReactorEffect::Resume { connection } => seat.sockets.set_paused(connection, false),

@@ -53,9 +53,11 @@ pub fn halt(what: &str, path: &Path, error: &dyn std::fmt::Display) -> ! {
     std::process::exit(6);
 }
 
-/// Whether an error says that the file system is full.
+/// Whether an error says that the file system is full, or that no descriptor is to be had now: both
+/// may pass, and nothing has been written.
 fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn io_error(error: GlommioError<()>) -> io::Error {
@@ -234,13 +236,15 @@ impl WalDisk {
         let (directory, size, target) = (self.directory.clone(), self.segment_size, path.clone());
         let made =
             glommio::executor().spawn_blocking(move || make_slot(&directory, &target, size)).await;
-        if made {
-            match DiskFile::open(path.clone(), self.dsync).await {
-                Ok(file) => self.set_slot(slot, file),
-                Err(error) => halt("opening", &path, &error),
-            }
+        if !made {
+            return false;
         }
-        made
+        match DiskFile::open(path.clone(), self.dsync).await {
+            Ok(file) => self.set_slot(slot, file),
+            Err(error) if is_no_space(&error) => return false,
+            Err(error) => halt("opening", &path, &error),
+        }
+        true
     }
 }
 
@@ -248,8 +252,10 @@ fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {
     match write_zeros(path, size).and_then(|()| File::open(directory)?.sync_all()) {
         Ok(()) => true,
         Err(error) if is_no_space(&error) => {
-            if let Err(error) = fs::remove_file(path) {
-                halt("removing", path, &error);
+            match fs::remove_file(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => halt("removing", path, &error),
             }
             false
         }

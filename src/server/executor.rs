@@ -59,6 +59,8 @@ pub struct Plan {
     seed: u64,
     reactors: u16,
     next_slot: u32,
+    /// Connections of one reactor.
+    connections_max: usize,
     config: Config,
 }
 
@@ -85,6 +87,7 @@ impl Plan {
             seed,
             reactors: u16::try_from(reactors).expect("fewer than 65,536 cores"),
             next_slot: slots.last().map_or(0, |last| last + 1),
+            connections_max: crate::probe::connections() / reactors.max(1),
             config: config.clone(),
         })
     }
@@ -111,12 +114,21 @@ impl Wiring {
     }
 }
 
+/// What recovery found for the store.
+struct StoreParts {
+    state: State,
+    /// Applied index of the page file.
+    published: base::LogIndex,
+    /// Meta slots to overwrite with zeros before anything else is written.
+    slots_to_clear: Vec<(u64, usize)>,
+}
+
 /// What recovery found for the roles of one executor.
 pub struct Parts {
     /// For consensus.
     log: Option<(Recovered, Vec<TermRun>, Vec<node::Committed>)>,
     /// For the store.
-    state: Option<State>,
+    state: Option<StoreParts>,
     /// Applied index and term of the state.
     applied: base::LogIndex,
 }
@@ -126,7 +138,13 @@ impl Parts {
     pub fn deal(booted: Booted, places: &[Place]) -> Vec<Self> {
         let applied = booted.state.applied().0;
         let mut log = Some((booted.recovered, booted.terms, booted.pending));
-        let mut state = Some(booted.state);
+        let slots_to_clear = if booted.clear_slots {
+            tree::SLOT_OFFSETS.map(|offset| (offset, tree::META_SIZE)).to_vec()
+        } else {
+            booted.state.pages().slot_to_clear().into_iter().collect()
+        };
+        let published = booted.published;
+        let mut state = Some(StoreParts { state: booted.state, published, slots_to_clear });
         let deal = |place: &Place| Self {
             log: if place.consensus { log.take() } else { None },
             state: if place.store { state.take() } else { None },
@@ -202,7 +220,7 @@ async fn run(start: Start) -> Result<(), Error> {
             member: plan.identity.member,
             value_size_max: plan.config.value_size_max,
         }),
-        sockets: Sockets::default(),
+        sockets: Sockets::new(plan.connections_max),
     });
     if consensus.is_some() {
         inbox.push_consensus(ConsensusEvent::Start);
@@ -334,7 +352,11 @@ async fn consensus(
     Ok(ConsensusSeat { role, wal: Rc::new(wal) })
 }
 
-async fn store(plan: &Plan, mut state: State, now: Instant) -> Result<StoreSeat, Error> {
+async fn store(
+    plan: &Plan,
+    StoreParts { mut state, published, slots_to_clear }: StoreParts,
+    now: Instant,
+) -> Result<StoreSeat, Error> {
     let wrap = |source| Error::DataDir {
         path: plan.pages.clone(),
         what: "cannot be opened as the page file",
@@ -348,7 +370,7 @@ async fn store(plan: &Plan, mut state: State, now: Instant) -> Result<StoreSeat,
     let backed = std::fs::metadata(&plan.pages).map_err(wrap)?.len();
     state.pages_mut().set_backed(backed);
     let cache_size = plan.config.page_cache_size;
-    if let Some((offset, size)) = state.pages().slot_to_clear() {
+    for (offset, size) in slots_to_clear {
         let mut zeros = Block::allocate(size);
         zeros.as_mut()[..size].fill(0);
         pages.write(zeros, size, offset).await;
@@ -366,6 +388,6 @@ async fn store(plan: &Plan, mut state: State, now: Instant) -> Result<StoreSeat,
         },
         dirty_size_max: cache_size / 2,
     };
-    let role = Store::new(config, state, Box::new(Block::allocate), now);
+    let role = Store::new(config, state, published, Box::new(Block::allocate), now);
     Ok(StoreSeat { role, pages })
 }

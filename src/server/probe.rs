@@ -3,8 +3,9 @@
 
 use std::io;
 
+use base::limits::CONNECTIONS_MAX;
 use glommio::LocalExecutorBuilder;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::config::{Config, SyncMethod};
@@ -13,6 +14,9 @@ use crate::{Error, direct};
 
 /// Locked memory that the rings of an executor need, in bytes.
 const MEMLOCK_MIN: u64 = 512 << 10;
+
+/// Descriptors kept for segments, rings and the rest of the server's own files.
+const FILES_RESERVED: usize = 256;
 
 /// Durable writes per method in the probe.
 const SYNC_ROUNDS: usize = 48;
@@ -76,6 +80,19 @@ pub fn sync_method(data_dir: &DataDir, method: SyncMethod, buffered: bool) -> Re
             Ok(dsync * 4 < fdatasync * 3)
         }
     }
+}
+
+/// Raises the limit of open files as far as the system lets it; returns how many connections fit. A
+/// connection has two descriptors, and the files of the server keep a share.
+pub fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    (files.saturating_sub(FILES_RESERVED) / 2).clamp(1, CONNECTIONS_MAX)
 }
 
 /// The cores to run on, and whether executors are bound to them.

@@ -5,6 +5,7 @@
 //! two halves are two descriptors of one socket.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream as StdStream};
@@ -57,8 +58,8 @@ impl Gate {
 /// The sending half of a connection. A write task works on `unsent` while `writing` is set.
 struct Outgoing {
     stream: StdStream,
-    /// What the socket refused to take.
-    unsent: Cell<Vec<u8>>,
+    /// What the socket refused to take, in order.
+    unsent: Cell<VecDeque<Vec<u8>>>,
     writing: Cell<bool>,
     closing: Cell<bool>,
 }
@@ -87,25 +88,40 @@ impl Outgoing {
         drop(self.stream.shutdown(Shutdown::Both));
     }
 
-    /// Sends `unsent` until nothing is left or the connection is over.
+    /// Puts bytes behind what is unsent.
+    fn queue(&self, bytes: Vec<u8>) {
+        let mut unsent = self.unsent.take();
+        unsent.push_back(bytes);
+        self.unsent.set(unsent);
+    }
+
+    /// Sends what is unsent until nothing is left or the connection is over.
     async fn drain(&self) {
         loop {
-            let mut bytes = self.unsent.take();
-            if bytes.is_empty() {
+            let mut unsent = self.unsent.take();
+            let front = unsent.pop_front();
+            self.unsent.set(unsent);
+            let Some(bytes) = front else {
                 self.writing.set(false);
                 if self.closing.get() {
                     self.shut_down();
                 }
                 return;
-            }
-            let Ok(sent) = self.write(&bytes) else { return };
-            bytes.drain(..sent);
-            let is_left = !bytes.is_empty();
-            self.unsent.set(bytes);
-            if is_left {
-                // glommio offers no wait for writability of this descriptor; a full socket buffer
-                // takes its reader longer than this to empty.
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+            };
+            let mut sent = 0;
+            while sent < bytes.len() {
+                match self.write(&bytes[sent..]) {
+                    Ok(0) => {
+                        // glommio offers no wait for writability of this descriptor; a full socket
+                        // buffer takes its reader longer than this to empty.
+                        glommio::timer::sleep(Duration::from_millis(1)).await;
+                    }
+                    Ok(count) => sent += count,
+                    Err(_) => {
+                        self.unsent.take();
+                        return;
+                    }
+                }
             }
         }
     }
@@ -123,13 +139,18 @@ struct Slot {
 }
 
 /// All sockets of one reactor. Owned by its core loop.
-#[derive(Default)]
 pub struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    connections_max: usize,
 }
 
 impl Sockets {
+    /// None yet, and at most so many.
+    pub fn new(connections_max: usize) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), connections_max }
+    }
+
     /// Takes an accepted socket in: its read task runs from here on.
     pub fn add(&mut self, stream: TcpStream, inbox: &Rc<Inbox>) -> io::Result<()> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
@@ -144,7 +165,9 @@ impl Sockets {
         });
         let Some(connection) = self.insert(Socket { outgoing, gate: Rc::clone(&gate) }) else {
             return Err(io::Error::other(format!(
-                "{CONNECTIONS_MAX} connections are open, and that is the limit"
+                "{} connections are open, and that is the limit (at most {CONNECTIONS_MAX}, and half \
+                 of what 'ulimit -n' leaves)",
+                self.connections_max
             )));
         };
         inbox.push_reactor(ReactorEvent::Accepted { connection });
@@ -160,7 +183,7 @@ impl Sockets {
     fn insert(&mut self, socket: Socket) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.slots.len() < CONNECTIONS_MAX => {
+            None if self.slots.len() < self.connections_max => {
                 self.slots.push(Slot::default());
                 u32::try_from(self.slots.len() - 1).expect("connections are bounded")
             }
@@ -179,7 +202,9 @@ impl Sockets {
 
     /// Forgets a connection whose read task has ended.
     pub fn remove(&mut self, connection: ConnectionId) {
-        if self.socket(connection).is_some() {
+        if let Some(socket) = self.socket(connection) {
+            // What nobody reads any more is not sent: a write task that waits ends here.
+            socket.outgoing.shut_down();
             let slot = usize::try_from(connection.slot).expect("a slot fits usize");
             self.slots[slot].socket = None;
             self.free.push(connection.slot);
@@ -187,32 +212,29 @@ impl Sockets {
     }
 
     /// Sends bytes: at once as far as the socket takes them, the rest by a task.
-    pub fn send(&self, connection: ConnectionId, bytes: &[u8], inbox: &Rc<Inbox>) {
+    pub fn send(&self, connection: ConnectionId, mut bytes: Vec<u8>, inbox: &Rc<Inbox>) {
         let Some(Socket { outgoing, .. }) = self.socket(connection) else { return };
         if outgoing.closing.get() {
             return;
         }
-        let sent = if outgoing.writing.get() {
-            0
-        } else {
-            let Ok(sent) = outgoing.write(bytes) else { return };
-            sent
-        };
+        if outgoing.writing.get() {
+            outgoing.queue(bytes);
+            return;
+        }
+        let Ok(sent) = outgoing.write(&bytes) else { return };
         if sent == bytes.len() {
             return;
         }
-        let mut unsent = outgoing.unsent.take();
-        unsent.extend_from_slice(&bytes[sent..]);
-        outgoing.unsent.set(unsent);
-        if !outgoing.writing.replace(true) {
-            inbox.push_reactor(ReactorEvent::Blocked { connection });
-            let (outgoing, inbox) = (Rc::clone(outgoing), Rc::clone(inbox));
-            glommio::spawn_local(async move {
-                outgoing.drain().await;
-                inbox.push_reactor(ReactorEvent::Drained { connection });
-            })
-            .detach();
-        }
+        bytes.drain(..sent);
+        outgoing.queue(bytes);
+        outgoing.writing.set(true);
+        inbox.push_reactor(ReactorEvent::Blocked { connection });
+        let (outgoing, inbox) = (Rc::clone(outgoing), Rc::clone(inbox));
+        glommio::spawn_local(async move {
+            outgoing.drain().await;
+            inbox.push_reactor(ReactorEvent::Drained { connection });
+        })
+        .detach();
     }
 
     /// Stops or resumes reading.

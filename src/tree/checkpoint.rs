@@ -243,7 +243,7 @@ impl PageFile {
         let at = wide(from) * PAGE_SIZE;
         out.copy_from_slice(&frame.bytes[at..at + out.len()]);
         if at + out.len() == frame.bytes.len() {
-            frame.dirty = false;
+            (frame.dirty, frame.in_flight) = (false, true);
             self.runs_dirty_size -= u64::try_from(frame.bytes.len()).expect("it fits 64 bits");
             if frame.retired {
                 self.forget_run(part.first);
@@ -257,6 +257,11 @@ impl PageFile {
         let plan = self.plan.as_ref().expect("a checkpoint runs");
         let parts = plan.parts.as_ref().expect("the writes were asked for");
         assert!(plan.filled == (parts.len(), 0), "every write comes before the meta record");
+        // What has gone out can be read back from now on.
+        self.frames.landed();
+        for frame in self.runs.values_mut() {
+            frame.in_flight = false;
+        }
         let meta = Meta {
             file: self.options.file,
             cluster: self.options.cluster,

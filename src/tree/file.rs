@@ -59,6 +59,8 @@ pub(crate) struct RunFrame {
     pub bytes: Vec<u8>,
     pub run: Run,
     pub dirty: bool,
+    /// Its image has gone out, but may not have reached the file yet.
+    pub in_flight: bool,
     pub retired: bool,
     pub used: Cell<bool>,
 }
@@ -283,7 +285,8 @@ impl PageFile {
         let size = u64::try_from(bytes.len()).expect("usize has at most 64 bits");
         self.runs_size += size;
         self.runs_dirty_size += if dirty { size } else { 0 };
-        let frame = RunFrame { bytes, run, dirty, retired: false, used: Cell::new(true) };
+        let frame =
+            RunFrame { bytes, run, dirty, in_flight: false, retired: false, used: Cell::new(true) };
         self.runs.insert(run.first, frame);
     }
 
@@ -391,7 +394,8 @@ impl PageFile {
             }
             let next = self.runs.range(self.run_hand..).next().or_else(|| self.runs.iter().next());
             let Some((first, frame)) = next else { break };
-            let (first, goes) = (*first, !frame.dirty && !frame.used.replace(false));
+            let (first, goes) =
+                (*first, !frame.dirty && !frame.in_flight && !frame.used.replace(false));
             self.run_hand = first.next();
             if goes {
                 self.forget_run(first);

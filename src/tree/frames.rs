@@ -7,6 +7,8 @@
 //! state   clean                 the file has it; a leaf may be dropped from memory
 //!         dirty                 only memory has it
 //!         dirty and retired     no tree refers to it; the running plan must still write it
+//!         in flight             its image has gone out, but may not have reached the file yet: reading
+//!                               it back would give what was there before
 //!         gone                  no tree refers to it, nor has the number been given out again
 //! ```
 //!
@@ -29,6 +31,7 @@ const SPARE_MAX: usize = 256;
 const DIRTY: u8 = 1;
 const RETIRED: u8 = 2;
 const GONE: u8 = 4;
+const IN_FLIGHT: u8 = 8;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -57,6 +60,8 @@ pub(crate) struct Frames {
     unused: Vec<u32>,
     spare: Vec<Box<Page>>,
     table: Vec<Entry>,
+    /// Pages whose images have gone out since the plan began.
+    in_flight: Vec<PageNo>,
     dirty: usize,
     clean_leaves: usize,
     hand: usize,
@@ -69,6 +74,7 @@ impl Frames {
             unused: Vec::new(),
             spare: Vec::new(),
             table: Vec::new(),
+            in_flight: Vec::new(),
             dirty: 0,
             clean_leaves: 0,
             hand: 0,
@@ -143,6 +149,13 @@ impl Frames {
 
     pub fn is_dirty(&self, number: PageNo) -> bool {
         self.table.get(wide(number.get())).is_some_and(|entry| entry.state & DIRTY != 0)
+    }
+
+    /// Whether the file cannot give the page back yet.
+    fn must_stay(&self, number: PageNo) -> bool {
+        self.table
+            .get(wide(number.get()))
+            .is_some_and(|entry| entry.state & (DIRTY | IN_FLIGHT) != 0)
     }
 
     /// Whether no tree refers to the page any more.
@@ -253,12 +266,20 @@ impl Frames {
         assert!(entry.state & DIRTY != 0, "page {number} is written twice");
         let retired = entry.state & RETIRED != 0;
         entry.crc = crc;
-        entry.state = if retired { GONE } else { 0 };
+        entry.state = if retired { GONE } else { IN_FLIGHT };
         self.dirty -= 1;
         if retired {
             self.vacate(number);
         } else {
             self.clean_leaves += usize::from(leaf);
+            self.in_flight.push(number);
+        }
+    }
+
+    /// Everything that has gone out has reached the file.
+    pub fn landed(&mut self) {
+        for number in core::mem::take(&mut self.in_flight) {
+            self.entry(number).state &= !IN_FLIGHT;
         }
     }
 
@@ -282,7 +303,7 @@ impl Frames {
             let frame = &self.frames[self.hand];
             let Some(page) = frame.page.as_deref() else { continue };
             let number = frame.number;
-            if !is_leaf(page) || self.is_dirty(number) || frame.used.replace(false) {
+            if !is_leaf(page) || self.must_stay(number) || frame.used.replace(false) {
                 continue;
             }
             self.clean_leaves -= 1;

@@ -53,7 +53,7 @@ pub use checkpoint::{APPLICATION_SIZE_MAX, Release, WriteRun};
 pub use edit::Place;
 pub use error::{Damage, DamageKind, OpenError};
 pub use file::{Options, PageFile};
-pub use meta::META_SIZE;
+pub use meta::{META_SIZE, SLOT_OFFSETS};
 pub use open::{Open, OpenStep};
 pub use read::Direction;
 pub use warm::WARM_MAX;

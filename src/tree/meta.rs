@@ -33,7 +33,7 @@ use crate::page::{put_u16, put_u32, put_u64, u16_at, u32_at, u64_at, u128_at};
 pub const META_SIZE: usize = 4096;
 
 /// Offsets in the file of the two slots, in bytes.
-pub(crate) const SLOT_OFFSETS: [u64; 2] = [0, 64 << 10];
+pub const SLOT_OFFSETS: [u64; 2] = [0, 64 << 10];
 
 const MAGIC: [u8; 16] = *b"quorate-page-fil";
 const FORMAT: u16 = 1;

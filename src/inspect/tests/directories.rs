@@ -84,6 +84,31 @@ fn recycled_segments_are_clean() {
     assert!(text.ends_with("clean notes=0\n"), "{text}");
 }
 
+/// Why: a start takes the older checkpoint when the newer one is damaged; a log that does not reach back
+/// to it makes that impossible, and nothing tells before it is needed.
+#[test]
+fn a_log_that_begins_behind_the_older_checkpoint_is_a_fault() {
+    let mut member = Member::create("behind");
+    for round in 0..2 {
+        for number in 0..60 {
+            member.put(format!("{number}").as_bytes(), &[round; 3000]);
+        }
+        member.checkpoint();
+    }
+    let newer = member.state.applied().0;
+    for number in 0..60 {
+        member.put(format!("{number}").as_bytes(), b"value");
+        member.recycle(newer.next());
+    }
+    member.watermark();
+    let (text, result) = check(&member.directory.0);
+    let error = result.expect_err(&text);
+    assert!(
+        error.to_string().contains("a start from the older checkpoint, meta slot 0"),
+        "{error}"
+    );
+}
+
 #[test]
 fn records_are_listed_from_an_index_up_to_a_number() {
     let mut member = Member::create("list");

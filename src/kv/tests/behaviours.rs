@@ -803,6 +803,24 @@ fn trimming_comes_to_its_end_with_a_crash_behind_every_step() {
     machine.checkpoint();
     let counts = machine.verify();
     assert_eq!(counts.cells[1], 1, "after {steps} steps");
+    // Puts ask for no work: all of it is done at once, and what is left is dropping leaves.
+    for puts in [1, 400] {
+        for _ in 0..puts {
+            machine.apply(&Command::Put(put(b"a", &[7; 3_000])));
+        }
+        let revision = i64::try_from(machine.state.revision().get()).unwrap();
+        machine.apply(&Command::Compact { revision, physical: true });
+        if puts == 1 {
+            machine.trim();
+        }
+    }
+    assert!(!machine.trim_step(Revision::MAX));
+    machine.checkpoint();
+    machine.reopen();
+    machine.budget_max = 1_000;
+    machine.trim();
+    machine.checkpoint();
+    assert_eq!(machine.verify().cells[1], 1);
 }
 
 /// Two members that take the same log with other budgets, caches, checkpoints and trimming.

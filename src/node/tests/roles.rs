@@ -1,0 +1,455 @@
+//! The three roles together on scripted events: what is acknowledged when, what is refused, what a late
+//! answer may not do. Disk memory is a `Vec`, the disk is a list of effects that the test completes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+
+use base::{
+    ConnectionId, Duration, FileId, Instant, LogIndex, Lsn, NodeId, ReactorId, RequestId, Term,
+};
+use bytes::BytesMut;
+use kv::State;
+use node::{
+    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, Reactor,
+    ReactorConfig, ReactorEffect, ReactorEvent, Role, Store, StoreConfig, StoreEffect, StoreEvent,
+};
+use raft::{HardState, Log, Membership, Raft};
+use tree::PageFile;
+use wire::{Call, Put, Range, Reply, RequestEncoder, Splitter, Status};
+
+const MEMBER: NodeId = NodeId::new(7);
+const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+
+/// One member whose disk does nothing by itself.
+struct Member {
+    reactor: Reactor,
+    consensus: Consensus<Vec<u8>>,
+    store: Store<Vec<u8>>,
+    to_reactor: VecDeque<ReactorEvent>,
+    to_consensus: VecDeque<ConsensusEvent>,
+    to_store: VecDeque<StoreEvent>,
+    /// Effects of consensus that the disk has to complete.
+    disk: VecDeque<ConsensusEffect<Vec<u8>>>,
+    sent: BytesMut,
+    closed: bool,
+    paused: bool,
+    splitter: Splitter,
+    encoder: RequestEncoder,
+    next: u64,
+    now: Instant,
+}
+
+impl Member {
+    fn new() -> Self {
+        let id = FileId::new(1);
+        let identity = wal::Identity { cluster: 9, member: MEMBER, incarnation: id };
+        let options = wal::Options {
+            segment_size: 8 << 20,
+            block_size: 1 << 20,
+            groups_in_flight_max: 2,
+            ring_slots: 16,
+        };
+        let writer = wal::Writer::create(identity, options, wal::Position::ORIGIN);
+        let log = Log::recovered(Vec::new(), LogIndex::ZERO, LogIndex::ZERO);
+        let membership = Membership::of_voters(vec![MEMBER]);
+        let raft = Raft::new(MEMBER, membership, HardState::default(), log);
+        let config = ConsensusConfig {
+            proposed_bytes_max: 1 << 20,
+            write_is_durable: false,
+            reserve_size: 1 << 20,
+            next_slot: 0,
+            seed: 1,
+        };
+        let consensus =
+            Consensus::new(config, raft, writer, Box::new(|size| vec![0xEE; size]), Vec::new());
+        let pages = PageFile::create(&tree::Options {
+            file: id,
+            cluster: 9,
+            member: MEMBER,
+            cache_size: 64 << 20,
+            growth_size: 16 << 20,
+        });
+        let config = StoreConfig {
+            reactors: 1,
+            cluster: 9,
+            member: MEMBER,
+            checkpoint: CheckpointConfig {
+                log_size: 1 << 30,
+                dirty_size: 1 << 30,
+                interval: Duration::from_millis(1 << 40),
+                room_min: 1 << 20,
+            },
+            dirty_size_max: 32 << 20,
+        };
+        let store = Store::new(
+            config,
+            State::create(pages),
+            LogIndex::ZERO,
+            Box::new(|size| vec![0xEE; size]),
+            Instant::ORIGIN,
+        );
+        let config = ReactorConfig {
+            id: ReactorId::new(0),
+            cluster: 9,
+            member: MEMBER,
+            value_size_max: 1 << 16,
+        };
+        Self {
+            reactor: Reactor::new(config),
+            consensus,
+            store,
+            to_reactor: VecDeque::new(),
+            to_consensus: VecDeque::new(),
+            to_store: VecDeque::new(),
+            disk: VecDeque::new(),
+            sent: BytesMut::new(),
+            closed: false,
+            paused: false,
+            splitter: Splitter::new(),
+            encoder: RequestEncoder::new(),
+            next: 1,
+            now: Instant::from_nanos(1),
+        }
+    }
+
+    /// A member that leads, with a connection that has been greeted.
+    fn serving() -> Self {
+        let mut member = Self::new();
+        member.to_consensus.push_back(ConsensusEvent::Start);
+        member.settle();
+        assert!(member.consensus.may_serve());
+        member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+        member.request(&Call::Hello(wire::Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster: 0,
+            client_name: "test",
+        }));
+        member.settle();
+        assert_eq!(member.replies(), [(1, Status::Ok, None)]);
+        member.splitter.agree(1, wire::limits::REPLY_BODY_SIZE_MAX);
+        member.encoder.agree(1, base::limits::body_size_max(1 << 16));
+        member
+    }
+
+    fn request(&mut self, call: &Call<'_>) -> u64 {
+        self.request_within(call, 0)
+    }
+
+    fn request_within(&mut self, call: &Call<'_>, deadline_ms: u32) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let mut frame = Vec::new();
+        self.encoder.encode(&mut frame, RequestId::new(id), deadline_ms, call).unwrap();
+        self.receive(&frame);
+        id
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let bytes = BytesMut::from(bytes);
+        self.to_reactor.push_back(ReactorEvent::Received { connection: CONNECTION, bytes });
+    }
+
+    /// One turn of every role; the disk does nothing.
+    fn turn(&mut self) {
+        let mut effects = Vec::new();
+        for event in self.to_reactor.drain(..) {
+            self.reactor.handle(self.now, event, &mut effects);
+        }
+        self.reactor.flush(self.now, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                ReactorEffect::Send { bytes, .. } => self.sent.extend_from_slice(&bytes),
+                ReactorEffect::Close { .. } => self.closed = true,
+                ReactorEffect::Pause { .. } => self.paused = true,
+                ReactorEffect::Resume { .. } => self.paused = false,
+                ReactorEffect::ToConsensus(event) => self.to_consensus.push_back(event),
+                ReactorEffect::ToStore(event) => self.to_store.push_back(event),
+            }
+        }
+        let mut effects = Vec::new();
+        for event in self.to_consensus.drain(..) {
+            self.consensus.handle(self.now, event, &mut effects);
+        }
+        self.consensus.flush(self.now, &mut effects);
+        for effect in effects {
+            match effect {
+                ConsensusEffect::ToReactor(_, event) => self.to_reactor.push_back(event),
+                ConsensusEffect::ToStore(event) => self.to_store.push_back(event),
+                disk => self.disk.push_back(disk),
+            }
+        }
+        let mut effects = Vec::new();
+        for event in self.to_store.drain(..) {
+            self.store.handle(self.now, event, &mut effects);
+        }
+        self.store.flush(self.now, &mut effects);
+        for effect in effects {
+            match effect {
+                StoreEffect::ToReactor(_, event) => self.to_reactor.push_back(event),
+                StoreEffect::ToConsensus(event) => self.to_consensus.push_back(event),
+                StoreEffect::Grow { size } => {
+                    self.to_store.push_back(StoreEvent::Grown { size, grown: true });
+                }
+                other => panic!("nothing else is due: {other:?}"),
+            }
+        }
+    }
+
+    /// Turns until nothing moves but the disk.
+    fn turns(&mut self) {
+        self.turn();
+        while !(self.to_reactor.is_empty()
+            && self.to_consensus.is_empty()
+            && self.to_store.is_empty())
+        {
+            self.turn();
+        }
+    }
+
+    /// Completes the oldest disk effect; false if there is none.
+    fn complete(&mut self) -> bool {
+        let event = match self.disk.pop_front() {
+            None => return false,
+            Some(ConsensusEffect::WriteGroup { lsn, .. }) => ConsensusEvent::Written { lsn },
+            Some(ConsensusEffect::Sync { lsn, .. }) => ConsensusEvent::Synced { lsn },
+            Some(ConsensusEffect::MakeSlot { slot }) => ConsensusEvent::SlotMade { slot },
+            Some(ConsensusEffect::PrepareSpare { slot, .. }) => ConsensusEvent::SpareReady { slot },
+            Some(ConsensusEffect::WriteWatermark(_)) => ConsensusEvent::WatermarkDurable,
+            Some(other) => panic!("not for the disk: {other:?}"),
+        };
+        self.to_consensus.push_back(event);
+        true
+    }
+
+    /// Lets everything happen that is under way.
+    fn settle(&mut self) {
+        self.turns();
+        while self.complete() {
+            self.turns();
+        }
+    }
+
+    /// What has been sent: request, status, and the revision or the value found.
+    fn replies(&mut self) -> Vec<(u64, Status, Option<Vec<u8>>)> {
+        let mut replies = Vec::new();
+        while let Some((header, body)) = self.splitter.next(&mut self.sent).unwrap() {
+            let seen = match Reply::verify(&header, &body).unwrap() {
+                Reply::Put(reply) => Some(reply.revision.to_string().into_bytes()),
+                Reply::Range(reply) => reply.kvs.clone().next().map(|kv| kv.value.to_vec()),
+                _ => None,
+            };
+            replies.push((header.request.get(), header.status, seen));
+        }
+        replies
+    }
+}
+
+fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Call<'a> {
+    Call::Put(Put { key, value, ..Put::default() })
+}
+
+fn get(key: &[u8], serializable: bool) -> Call<'_> {
+    Call::Range(Range { key, serializable, ..Range::default() })
+}
+
+#[test]
+fn a_write_is_answered_after_its_group_was_written_and_synced_and_not_before() {
+    let mut member = Member::serving();
+    let id = member.request(&put(b"a", b"1"));
+    member.turns();
+    assert!(matches!(member.disk.front(), Some(ConsensusEffect::WriteGroup { .. })));
+    assert_eq!(member.replies(), []);
+    member.complete();
+    member.turns();
+    assert!(matches!(member.disk.front(), Some(ConsensusEffect::Sync { .. })));
+    assert_eq!(member.replies(), []);
+    member.complete();
+    member.turns();
+    assert_eq!(member.replies(), [(id, Status::Ok, Some(b"2".to_vec()))]);
+}
+
+/// A proposal once came in between the event that made the vote durable and the end of that turn: it
+/// took the position of the new leader's empty entry, and the writer refused the gap that followed.
+#[test]
+fn a_proposal_in_the_turn_that_wins_the_election_follows_the_empty_entry() {
+    let mut member = Member::new();
+    member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+    member.request(&Call::Hello(wire::Hello {
+        version_min: 1,
+        version_max: 1,
+        cluster: 0,
+        client_name: "test",
+    }));
+    member.to_consensus.push_back(ConsensusEvent::Start);
+    member.turns();
+    // Up to the sync that makes the vote durable.
+    while !matches!(member.disk.front(), Some(ConsensusEffect::Sync { .. })) {
+        assert!(member.complete());
+        member.turns();
+    }
+    assert!(member.complete());
+    let first = member.request(&put(b"a", b"1"));
+    let second = member.request(&put(b"b", b"2"));
+    member.settle();
+    let replies = member.replies();
+    assert_eq!(
+        replies[1..],
+        [(first, Status::Ok, Some(b"2".to_vec())), (second, Status::Ok, Some(b"3".to_vec())),]
+    );
+}
+
+#[test]
+fn one_sync_covers_all_groups_written_before_it() {
+    let mut member = Member::serving();
+    let first = member.request(&put(b"a", b"1"));
+    member.turns();
+    let second = member.request(&put(b"b", b"2"));
+    member.turns();
+    let is_write =
+        |effect: &ConsensusEffect<_>| matches!(effect, ConsensusEffect::WriteGroup { .. });
+    assert_eq!(member.disk.iter().filter(|effect| is_write(effect)).count(), 2, "both in flight");
+    for _ in 0..2 {
+        let place = member.disk.iter().position(is_write).unwrap();
+        let write = member.disk.remove(place).unwrap();
+        member.disk.push_front(write);
+        member.complete();
+    }
+    member.turns();
+    let syncs: Vec<Lsn> = member
+        .disk
+        .iter()
+        .filter_map(|effect| match effect {
+            ConsensusEffect::Sync { lsn, .. } => Some(*lsn),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(syncs.len(), 1, "one sync for both");
+    member.settle();
+    assert_eq!(member.consensus.durable_lsn(), syncs[0]);
+    let ids: Vec<u64> = member.replies().iter().map(|reply| reply.0).collect();
+    assert_eq!(ids, [first, second]);
+}
+
+#[test]
+fn a_linearizable_read_sees_every_write_that_was_answered_before_it() {
+    let mut member = Member::serving();
+    member.request(&put(b"a", b"1"));
+    member.settle();
+    member.replies();
+    let id = member.request(&get(b"a", false));
+    member.turns();
+    assert_eq!(member.replies(), [(id, Status::Ok, Some(b"1".to_vec()))]);
+}
+
+#[test]
+fn a_read_before_the_first_commit_of_the_term_waits_and_a_serializable_one_does_not() {
+    let mut member = Member::new();
+    member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+    member.request(&Call::Hello(wire::Hello {
+        version_min: 1,
+        version_max: 1,
+        cluster: 0,
+        client_name: "test",
+    }));
+    let linearizable = member.request(&get(b"a", false));
+    let serializable = member.request(&get(b"a", true));
+    member.turns();
+    let replies = member.replies();
+    assert_eq!(replies[1..], [(serializable, Status::Ok, None)]);
+    member.to_consensus.push_back(ConsensusEvent::Start);
+    member.settle();
+    assert_eq!(member.replies(), [(linearizable, Status::Ok, None)]);
+}
+
+#[test]
+fn a_late_answer_never_reaches_the_next_connection_in_the_slot() {
+    let mut member = Member::serving();
+    member.request(&put(b"a", b"1"));
+    member.turns();
+    member.to_reactor.push_back(ReactorEvent::Closed { connection: CONNECTION });
+    let next = ConnectionId { slot: 0, generation: 2 };
+    member.to_reactor.push_back(ReactorEvent::Accepted { connection: next });
+    member.settle();
+    assert_eq!(member.replies(), []);
+}
+
+#[test]
+fn a_write_that_waits_beyond_its_deadline_is_dropped_and_one_beyond_the_bound_is_refused() {
+    let mut member = Member::serving();
+    let value = vec![1; 60_000];
+    // Two groups go out, the block that gathers the next one fills up, the rest waits.
+    let mut accepted = Vec::new();
+    for _ in 0..17 {
+        accepted.push(member.request_within(&put(b"a", &value), 5));
+        member.turns();
+    }
+    let refused = member.request(&put(b"b", &value));
+    member.turns();
+    assert_eq!(member.replies(), [(refused, Status::Overloaded, None)]);
+    member.now = member.now.after(Duration::from_millis(6));
+    member.settle();
+    let replies = member.replies();
+    assert_eq!(replies.len(), accepted.len(), "every request is answered once");
+    assert!(
+        replies
+            .iter()
+            .all(|(_, status, _)| { matches!(status, Status::Ok | Status::DeadlineExceeded) })
+    );
+    let again = member.request(&put(b"b", &value));
+    member.settle();
+    assert_eq!(member.replies()[0].0, again);
+}
+
+#[test]
+fn garbage_is_answered_with_a_reason_and_the_connection_ends() {
+    let mut member = Member::serving();
+    member.receive(b"GET / HTTP/1.1\r\n\r\n");
+    member.turns();
+    assert_eq!(member.replies()[0].1, Status::ProtocolError);
+    assert!(member.closed);
+}
+
+#[test]
+fn a_request_before_hello_ends_the_connection() {
+    let mut member = Member::new();
+    member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+    member.request(&get(b"a", true));
+    member.turns();
+    assert_eq!(member.replies()[0].1, Status::ProtocolError);
+    assert!(member.closed);
+}
+
+#[test]
+fn reading_stops_when_the_credits_are_used_up_and_goes_on_when_they_come_back() {
+    let mut member = Member::serving();
+    for _ in 0..base::limits::CONNECTION_REQUESTS_MAX + 10 {
+        member.request(&put(b"a", b"1"));
+    }
+    member.turns();
+    assert!(member.paused);
+    member.settle();
+    assert!(!member.paused);
+    assert_eq!(member.replies().len(), base::limits::CONNECTION_REQUESTS_MAX + 10);
+    assert_eq!(member.reactor.requests(), 0);
+}
+
+#[test]
+fn a_stopping_member_answers_what_it_took_and_refuses_the_rest() {
+    let mut member = Member::serving();
+    let taken = member.request(&put(b"a", b"1"));
+    member.turns();
+    member.to_reactor.push_back(ReactorEvent::Stop);
+    member.to_consensus.push_back(ConsensusEvent::Stop);
+    let refused = member.request(&put(b"b", b"1"));
+    member.settle();
+    let mut replies = member.replies();
+    replies.sort();
+    assert_eq!(
+        replies,
+        [(taken, Status::Ok, Some(b"2".to_vec())), (refused, Status::ShuttingDown, None),]
+    );
+    assert!(member.consensus.is_quiet());
+    assert_eq!(member.store.state().applied(), (LogIndex::new(2), Term::new(1)));
+}
