@@ -832,7 +832,8 @@ fn a_full_disk_stops_writes_only_and_nothing_is_lost() {
         let deleted = client.delete(&DeleteRange::one(&key_of(number))).unwrap().deleted;
         assert_eq!(deleted, 1, "{number}");
     }
-    let txn = Txn::new().then(Op::DeleteRange(DeleteRange::one(&key_of(50))));
+    let key = key_of(50);
+    let txn = Txn::new().then(Op::DeleteRange(DeleteRange::one(&key)));
     let txn = client.txn(&txn);
     let revision = client.range(&Range::one(b"x")).unwrap().revision;
     client.compact(&Compact { revision, physical: true }).unwrap();

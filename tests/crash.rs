@@ -113,6 +113,9 @@ fn stamp_of(key: &[u8], value: &[u8]) -> Option<Stamp> {
     (stamp.size >= STAMP_SIZE && value == value_of(key, stamp)).then_some(stamp)
 }
 
+/// A key, by its index, and what it shall hold: a value or nothing.
+type Change = (usize, Option<Stamp>);
+
 /// What a request asks for.
 #[derive(Debug)]
 enum Wish {
@@ -128,12 +131,12 @@ enum Wish {
     Compact(i64),
 }
 
-/// A request that is not known to be done, and what it makes of its keys: a value or nothing.
+/// A request that is not known to be done.
 #[derive(Debug)]
 struct Flight {
     request: RequestId,
     wish: Wish,
-    changes: Vec<(usize, Option<Stamp>)>,
+    changes: Vec<Change>,
     /// What a piece of the answer has shown; revisions come with the last one.
     shown: Option<Held>,
 }
@@ -205,7 +208,7 @@ impl Ledger {
     }
 
     /// What to ask for next.
-    fn draw(&mut self) -> Option<(Wish, Vec<(usize, Option<Stamp>)>)> {
+    fn draw(&mut self) -> Option<(Wish, Vec<Change>)> {
         let first = self.free_key()?;
         Some(match self.prng.below(20) {
             0 => (Wish::Get(first), Vec::new()),
@@ -728,5 +731,32 @@ fn sigterm_and_sigint_stop_a_busy_server_soon_with_exit_code_0_and_nothing_is_lo
             eprintln!("{signal:?}: stopped in {time:?}");
         }
         run.finish();
+    }
+}
+
+/// Why: the first page that a process has to read from the disk takes another way than the reads of a
+/// start. On a data directory that the process has made itself it comes late, under load.
+#[test]
+fn what_does_not_fit_the_page_cache_of_a_new_data_directory_is_read_back() {
+    for topology in ["shared", "dedicated"] {
+        let data_dir = DataDir::new("cache");
+        let flags = [SMALL, &["--topology", topology]].concat();
+        let server = Server::start(data_dir.path(), &flags);
+        let mut client = server.client();
+        let stamp = |index: usize| Stamp { serial: index as u64, size: 1 << 20 };
+        for index in 0..48 {
+            let key = key_of(0, index);
+            client.put(&Put::new(&key, &value_of(&key, stamp(index)))).unwrap();
+        }
+        for index in 0..48 {
+            let key = key_of(0, index);
+            let member = client.get(&key);
+            let member = member.unwrap_or_else(|error| {
+                panic!("{topology}: {error}; standard error:\n{}", server.stderr())
+            });
+            assert_eq!(stamp_of(&key, &member.unwrap().value), Some(stamp(index)), "{topology}");
+        }
+        server.stop(Signal::TERM);
+        process::check_clean(data_dir.path());
     }
 }

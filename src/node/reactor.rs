@@ -63,6 +63,11 @@ pub enum ReactorEvent {
         /// Whose.
         connection: ConnectionId,
     },
+    /// A blocked socket has taken some bytes: its reader is slow, not gone.
+    Progressed {
+        /// Whose.
+        connection: ConnectionId,
+    },
     /// The socket has taken all that was sent.
     Drained {
         /// Whose.
@@ -653,6 +658,13 @@ impl Role for Reactor {
             ReactorEvent::Blocked { connection } => {
                 if let Some(session) = self.session(connection) {
                     session.blocked_since.get_or_insert(now);
+                }
+            }
+            ReactorEvent::Progressed { connection } => {
+                if let Some(session) = self.session(connection)
+                    && session.blocked_since.is_some()
+                {
+                    session.blocked_since = Some(now);
                 }
             }
             ReactorEvent::Drained { connection } => self.drained(connection, effects),

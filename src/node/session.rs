@@ -42,7 +42,7 @@ pub struct Session {
     bytes: usize,
     /// Reading has been stopped because the credits are used up or the peer does not read.
     pub paused: bool,
-    /// Since when the socket has refused to take bytes.
+    /// Since when a blocked socket has taken no byte.
     pub blocked_since: Option<Instant>,
     /// Bytes sent since then.
     pub unsent: usize,

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/identity      text: format, cluster, member, file ids, segment size, checksum; written once
 //! DATA/lock          held with flock while a server runs
+//! DATA/probe         one block, written at each start to see what the file system can do
 //! DATA/pages         the page file
 //! DATA/wal/slot-NNN  WAL segments, recycled in place
 //! DATA/wal/ring      copies of group headers
@@ -104,6 +105,11 @@ impl DataDir {
     /// Path of the page file.
     pub fn pages(&self) -> PathBuf {
         self.path.join("pages")
+    }
+
+    /// A file of one written block, for asking what the file system can do.
+    pub fn probe(&self) -> PathBuf {
+        self.path.join("probe")
     }
 
     /// Directory of the WAL.

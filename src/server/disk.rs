@@ -64,6 +64,13 @@ fn io_error(error: GlommioError<()>) -> io::Error {
     io::Error::from(error)
 }
 
+/// Lets this executor find out whether the device takes polled reads, from a file whose first block has
+/// been written. glommio asks the first file it opens, and one that answers without the device (empty,
+/// a hole, preallocated) makes it poll a device that cannot be polled: later reads fail.
+pub async fn settle_polling(probe: PathBuf) -> io::Result<()> {
+    DiskFile::open(probe, false).await.map(drop)
+}
+
 /// One open file.
 pub struct DiskFile {
     file: DmaFile,

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
 use crate::data_dir::{DataDir, Identity, random_id};
-use crate::disk::{Block, DiskFile, WalDisk};
+use crate::disk::{Block, DiskFile, WalDisk, settle_polling};
 use crate::inbox::Inbox;
 use crate::link::{self, Links, Message, Outbox};
 use crate::socket::Sockets;
@@ -39,7 +39,7 @@ const TICK: StdDuration = StdDuration::from_millis(5);
 const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
 
 /// Bytes of memory that an executor with disk roles registers with the kernel for its blocks.
-const BLOCK_MEMORY: usize = 32 << 20;
+const BLOCK_MEMORY: usize = 12 << 20;
 
 /// What executors say to the main thread.
 pub enum Notice {
@@ -54,6 +54,7 @@ pub struct Plan {
     identity: Identity,
     incarnation: FileId,
     pages: std::path::PathBuf,
+    probe: std::path::PathBuf,
     wal: std::path::PathBuf,
     dsync: bool,
     seed: u64,
@@ -82,6 +83,7 @@ impl Plan {
             identity: data_dir.identity,
             incarnation,
             pages: data_dir.pages(),
+            probe: data_dir.probe(),
             wal: data_dir.wal(),
             dsync,
             seed,
@@ -205,6 +207,14 @@ async fn run(start: Start) -> Result<(), Error> {
     let links = links(&places, index, wiring, &inbox);
     let Parts { log, state, applied } = parts;
 
+    if place.consensus || place.store {
+        let probe = plan.probe.clone();
+        settle_polling(probe.clone()).await.map_err(|source| Error::DataDir {
+            path: probe,
+            what: "cannot be opened",
+            source,
+        })?;
+    }
     let consensus = match log {
         None => None,
         Some(log) => Some(consensus(&plan, log, applied).await?),

@@ -26,7 +26,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Refuses a file system without O_DIRECT, unless told to go on; returns whether to go without.
 pub fn direct_io(data_dir: &DataDir, unsafe_buffered: bool) -> Result<bool, Error> {
-    let path = data_dir.path().join("probe");
+    let path = data_dir.probe();
     let pretends =
         rustix::fs::statfs(data_dir.path()).is_ok_and(|statfs| statfs.f_type == TMPFS_MAGIC);
     let result = if pretends {
@@ -34,7 +34,6 @@ pub fn direct_io(data_dir: &DataDir, unsafe_buffered: bool) -> Result<bool, Erro
     } else {
         direct::probe_write(&path)
     };
-    drop(std::fs::remove_file(&path));
     match result {
         Ok(()) => Ok(false),
         Err(source) if source.kind() == io::ErrorKind::StorageFull => Ok(false),
@@ -73,7 +72,7 @@ pub fn sync_method(data_dir: &DataDir, method: SyncMethod, buffered: bool) -> Re
         SyncMethod::Dsync => Ok(true),
         SyncMethod::Auto if buffered => Ok(false),
         SyncMethod::Auto => {
-            let probed = direct::probe_sync(&data_dir.path().join("probe"), SYNC_ROUNDS);
+            let probed = direct::probe_sync(&data_dir.path().join("sync-probe"), SYNC_ROUNDS);
             let Ok((fdatasync, dsync)) = probed else { return Ok(false) };
             // Under load one sync covers what O_DSYNC would pay for group by group, so that must
             // be clearly quicker (tuning/README.md has figures).

@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::ConnectionId;
 use base::limits::CONNECTIONS_MAX;
@@ -26,6 +26,9 @@ use crate::inbox::Inbox;
 /// Bytes of a receive chunk: doubles while a peer fills it, up to the second figure.
 const CHUNK_SIZE_MIN: usize = 16 << 10;
 const CHUNK_SIZE_MAX: usize = 256 << 10;
+
+/// How often a slow connection that takes bytes is reported as alive.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Lets the read task of a connection sleep while the reactor does not want its bytes.
 #[derive(Default)]
@@ -96,7 +99,8 @@ impl Outgoing {
     }
 
     /// Sends what is unsent until nothing is left or the connection is over.
-    async fn drain(&self) {
+    async fn drain(&self, connection: ConnectionId, inbox: &Inbox) {
+        let mut told = Instant::now();
         loop {
             let mut unsent = self.unsent.take();
             let front = unsent.pop_front();
@@ -116,7 +120,13 @@ impl Outgoing {
                         // buffer takes its reader longer than this to empty.
                         glommio::timer::sleep(Duration::from_millis(1)).await;
                     }
-                    Ok(count) => sent += count,
+                    Ok(count) => {
+                        sent += count;
+                        if told.elapsed() > PROGRESS_INTERVAL {
+                            told = Instant::now();
+                            inbox.push_reactor(ReactorEvent::Progressed { connection });
+                        }
+                    }
                     Err(_) => {
                         self.unsent.take();
                         return;
@@ -231,7 +241,7 @@ impl Sockets {
         inbox.push_reactor(ReactorEvent::Blocked { connection });
         let (outgoing, inbox) = (Rc::clone(outgoing), Rc::clone(inbox));
         glommio::spawn_local(async move {
-            outgoing.drain().await;
+            outgoing.drain(connection, &inbox).await;
             inbox.push_reactor(ReactorEvent::Drained { connection });
         })
         .detach();

@@ -65,6 +65,10 @@ pub(crate) struct RunFrame {
     pub used: Cell<bool>,
 }
 
+/// The parts of the cache bound that clean runs and clean leaves keep: a quarter and an eighth.
+const RUNS_SHARE: u64 = 4;
+const LEAVES_SHARE: u64 = 8;
+
 /// What the meta slots hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slot {
@@ -377,27 +381,34 @@ impl PageFile {
 
     /// Drops clean leaves and runs that were not used lately until the cache is within its bound,
     /// or nothing can be dropped. Every [`crate::Place`] is void afterwards.
+    ///
+    /// Leaves and runs each keep a share of the bound: who waits for a run must find its leaf still
+    /// there when the run has come, and the other way round, or it would ask for them in turn for ever.
     pub fn evict(&mut self) {
         let bound = self.options.cache_size;
+        self.evict_runs(bound / RUNS_SHARE);
         let runs_size = self.runs_size;
-        let any = self.frames.evict(|pages| pages_size(pages) + runs_size <= bound);
+        let any = self.frames.evict(|pages, clean_leaves| {
+            pages_size(pages) + runs_size <= bound
+                || pages_size(clean_leaves) <= bound / LEAVES_SHARE
+        });
         self.evictions += u64::from(any);
-        if self.resident_size() > bound && self.runs_size > self.runs_dirty_size {
-            self.evict_runs();
-        }
     }
 
-    fn evict_runs(&mut self) {
+    /// Drops clean runs until the cache is within its bound or they have only `share` bytes.
+    fn evict_runs(&mut self, share: u64) {
         for _ in 0..2 * self.runs.len() {
-            if self.resident_size() <= self.options.cache_size {
+            if self.resident_size() <= self.options.cache_size
+                || self.runs_size - self.runs_dirty_size <= share
+            {
                 break;
             }
             let next = self.runs.range(self.run_hand..).next().or_else(|| self.runs.iter().next());
             let Some((first, frame)) = next else { break };
-            let (first, goes) =
-                (*first, !frame.dirty && !frame.in_flight && !frame.used.replace(false));
+            let stays = frame.dirty || frame.in_flight || frame.used.replace(false);
+            let first = *first;
             self.run_hand = first.next();
-            if goes {
+            if !stays {
                 self.forget_run(first);
             }
         }

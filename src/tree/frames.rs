@@ -294,10 +294,10 @@ impl Frames {
 
     /// Moves the clock's hand over clean leaves, up to two rounds, until `enough` says so.
     /// Returns whether any went.
-    pub fn evict(&mut self, mut enough: impl FnMut(usize) -> bool) -> bool {
+    pub fn evict(&mut self, mut enough: impl FnMut(usize, usize) -> bool) -> bool {
         let mut steps = 2 * self.frames.len();
         let mut any = false;
-        while steps > 0 && self.clean_leaves > 0 && !enough(self.count()) {
+        while steps > 0 && self.clean_leaves > 0 && !enough(self.count(), self.clean_leaves) {
             steps -= 1;
             self.hand = if self.hand + 1 < self.frames.len() { self.hand + 1 } else { 0 };
             let frame = &self.frames[self.hand];

@@ -117,7 +117,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(mut command: Command) -> Self {
+    fn spawn(mut command: Command) -> Box<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -144,7 +144,7 @@ impl Process {
             }
         });
         let stdout = String::new();
-        Self { child, lines, stdout, stderr, readers: vec![reader, collector] }
+        Box::new(Self { child, lines, stdout, stderr, readers: vec![reader, collector] })
     }
 
     /// The next line of standard output. `Ok(None)`: not within `patience`. `Err(())`: it has ended.
@@ -207,7 +207,7 @@ impl Drop for Process {
 }
 
 /// A server that may not be ready yet.
-pub struct Start(Process);
+pub struct Start(Box<Process>);
 
 impl Start {
     /// Starts a server on `data_dir` at a free port, with `flags` behind the others.
@@ -257,7 +257,7 @@ impl Start {
 
 /// A server that serves.
 pub struct Server {
-    process: Process,
+    process: Box<Process>,
     address: SocketAddr,
     line: String,
 }
