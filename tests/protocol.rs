@@ -14,9 +14,10 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Deref;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -24,8 +25,7 @@ use std::time::{Duration, Instant};
 
 use base::limits::{
     CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, HANDSHAKE_TIMEOUT_MS, KEY_SIZE_MAX,
-    SEND_BUFFER_MAX, SEND_STALL_TIMEOUT_MS, TXN_OPS_MAX, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT,
-    body_size_max,
+    SEND_STALL_TIMEOUT_MS, TXN_OPS_MAX, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT, body_size_max,
 };
 use base::{Prng, RequestId};
 use client::{
@@ -1181,47 +1181,78 @@ fn an_answer_that_outgrows_its_frame_says_that_the_write_was_done() {
     neighbour.finish();
 }
 
-/// Descriptors run out before connections do on many machines: that must not reach the disk.
-#[test]
-fn a_server_out_of_descriptors_keeps_serving_those_it_has() {
-    let (_dir, server) = start("descriptors", &[]);
-    let neighbour = Neighbour::beside(&server);
-    let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    let limit = u64::try_from(open + 40).unwrap();
-    let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap());
-    let bound = rustix::process::Rlimit { current: Some(limit), maximum: Some(limit) };
-    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, bound).unwrap();
-    let mut held = Vec::new();
-    for _ in 0..100 {
-        let mut raw = Raw::silent(server.address());
-        raw.send(&hello(0, 1, 1));
-        held.push(raw);
+/// A server with fewer descriptors than the system gives; killed when dropped.
+struct Bounded {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Bounded {
+    fn start(dir: &DataDir, descriptors: u32) -> Self {
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" server \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, process::BINARY, "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(dir.path()).args(SMALL).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split(' ').find_map(|field| field.strip_prefix("native="));
+        let address = address.unwrap_or_else(|| panic!("not ready: {line}")).parse().unwrap();
+        Self { child, address }
     }
-    neighbour.goes_on(50);
-    // Enough writes for new segments of the log, by a connection that is there already.
-    let mut accepted = held.remove(0);
-    assert_eq!(accepted.frame().unwrap().header.kind, Kind::HelloReply);
-    accepted.encoder.agree(1, body_size_max(VALUE_SIZE_MAX_DEFAULT));
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Descriptors run out before connections do on many machines: those beyond are turned away, and the
+/// files of the server get theirs.
+#[test]
+fn connections_beyond_the_limit_are_turned_away_and_the_others_served() {
+    let dir = DataDir::new("descriptors");
+    let server = Bounded::start(&dir, 320);
+    let mut first = process::connect(server.address).unwrap();
+    let hello = hello(0, 1, 1);
+    let mut held: Vec<Raw> = (0..200)
+        .map(|_| {
+            let mut raw = Raw::silent(server.address);
+            raw.send(&hello);
+            raw
+        })
+        .collect();
+    let mut taken = Vec::new();
+    let mut turned_away = 0;
+    for mut raw in held.drain(..) {
+        match raw.frame() {
+            Some(frame) => {
+                assert_eq!(frame.header.kind, Kind::HelloReply);
+                raw.encoder.agree(1, body_size_max(VALUE_SIZE_MAX_DEFAULT));
+                taken.push(raw);
+            }
+            None => turned_away += 1,
+        }
+    }
+    eprintln!("{} taken, {turned_away} turned away", taken.len());
+    assert!(!taken.is_empty() && turned_away > 0);
+    // Enough writes for new segments of the log.
     let value = vec![1; 1 << 20];
     for number in 0..40_u32 {
         let key = format!("segment/{number:03}");
-        let status = accepted.status_of(&Call::Put(Put::new(key.as_bytes(), &value)));
-        assert_eq!(status, Status::Ok);
+        first.put(&Put::new(key.as_bytes(), &value)).unwrap();
+        let raw = &mut taken[number as usize % 8];
+        let range = Range { count_only: true, ..Range::between(b"segment/", b"segment0") };
+        assert_eq!(raw.status_of(&Call::Range(range)), Status::Ok);
     }
-    drop(held);
-    drop(accepted);
     // With the crowd gone there is room again.
+    drop(taken);
     let end = Instant::now() + PATIENCE;
-    loop {
-        match process::connect(server.address()) {
-            Ok(mut client) => {
-                client.ping().unwrap();
-                break;
-            }
-            Err(error) => assert!(Instant::now() < end, "{error}; {}", server.stderr()),
-        }
+    while let Err(error) = process::connect(server.address).and_then(|mut client| client.ping()) {
+        assert!(Instant::now() < end, "{error}");
     }
-    neighbour.finish();
 }
 
 // ---------------------------------------------------------------------------------- mutations
@@ -1377,6 +1408,3 @@ fn would_touch_the_neighbour(kind: Kind, body: &[u8]) -> bool {
         _ => false,
     }
 }
-
-const _: () =
-    assert!(SEND_BUFFER_MAX < 64 << 20, "what tests call large does not fit a send buffer");

@@ -68,6 +68,8 @@ pub struct Checkpoint {
     due_at: Instant,
     growing: bool,
     grow_at: Option<Instant>,
+    /// The last request for space was refused.
+    disk_is_full: bool,
     space_is_low: bool,
     releasing: bool,
 }
@@ -87,6 +89,7 @@ impl Checkpoint {
             due_at,
             growing: false,
             grow_at: None,
+            disk_is_full: false,
             space_is_low: false,
             releasing: false,
         }
@@ -116,6 +119,7 @@ impl Checkpoint {
         effects: &mut Vec<StoreEffect<B>>,
     ) {
         self.grow(now, state, effects);
+        self.judge_space(state, effects);
         match self.phase {
             Phase::Idle if self.is_due(now, state) => {
                 self.target = state.applied().0;
@@ -146,7 +150,9 @@ impl Checkpoint {
         let pages = state.pages();
         let wanted = self.log_size >= self.config.log_size
             || pages.dirty_size() >= self.config.dirty_size
-            || (self.log_size > 0 && now >= self.due_at);
+            || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
+            // Space that was freed comes back only with checkpoints.
+            || (self.space_is_low && state.pages().waiting_size() > 0);
         // Half an entry is never published, and pages without disk space cannot be written.
         wanted && state.may_checkpoint() && pages.file_size() <= pages.backed()
     }
@@ -238,11 +244,27 @@ impl Checkpoint {
         } else {
             self.grow_at = Some(now.after(GROW_RETRY));
         }
-        let low = !grown && state.pages().room() < self.config.room_min;
+        self.disk_is_full = !grown;
+        self.judge_space(state, effects);
+    }
+
+    /// Tells consensus when the room that is left begins or ceases to be short. What was proposed
+    /// before it hears that still fits.
+    fn judge_space<B>(&mut self, state: &State, effects: &mut Vec<StoreEffect<B>>) {
+        let low = self.disk_is_full && state.pages().room() < self.config.room_min;
         if low != self.space_is_low {
             self.space_is_low = low;
             effects.push(StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low }));
         }
+    }
+
+    /// Whether entries wait for a checkpoint because the room left is needed for that: pages copied
+    /// since the last one come back with the next two.
+    pub fn holds_back(&self, state: &State) -> bool {
+        self.space_is_low
+            && state.pages().room() < self.config.room_min / 2
+            && (self.is_running() || self.log_size > 0)
+            && state.between_entries()
     }
 
     /// Hands free space back, one extent at a time, between checkpoints.

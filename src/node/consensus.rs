@@ -200,6 +200,8 @@ pub struct Consensus<B> {
     watermark_at: Option<Instant>,
     watermark_writing: bool,
     stopping: bool,
+    /// What the store was last told of the log's size and space.
+    log_told: (u64, bool),
     outputs: Vec<Output>,
     replies: Vec<(ReactorId, Vec<Reply>)>,
     read_waiters: Vec<ReactorId>,
@@ -237,6 +239,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             watermark_at: None,
             watermark_writing: false,
             stopping: false,
+            log_told: (0, false),
             outputs: Vec::new(),
             replies: Vec::new(),
             read_waiters: Vec::new(),
@@ -557,6 +560,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         }
         self.answer_reads(effects);
         self.prepare_spares(now, effects);
+        let log = (self.writer.size(), self.space_is_low());
+        if log != self.log_told {
+            self.log_told = log;
+            let (size, no_space) = log;
+            effects.push(ConsensusEffect::ToStore(StoreEvent::Log { size, no_space }));
+        }
         if self.watermark_at.is_some_and(|at| now >= at)
             && (!self.stopping || self.in_flight.is_empty())
         {

@@ -67,6 +67,13 @@ pub struct StoreConfig {
 pub enum StoreEvent {
     /// Committed entries, following the ones before.
     Apply(Vec<Committed>),
+    /// What the log takes on disk, and whether it is short of space there; for status.
+    Log {
+        /// Bytes of its segments.
+        size: u64,
+        /// Whether writes are refused for want of space.
+        no_space: bool,
+    },
     /// This member leads.
     Leading {
         /// In this term.
@@ -201,6 +208,8 @@ pub struct Store<B> {
     /// Compactions whose client waits until the space is free.
     physical: Vec<(Ticket, Revision)>,
     checkpoint: Checkpoint,
+    /// Bytes of the log's segments, and whether writes are refused for want of space.
+    log: (u64, bool),
     term: Term,
     applied_bytes: usize,
     replies: Vec<Vec<Reply>>,
@@ -236,6 +245,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             doubted: None,
             physical: Vec::new(),
             checkpoint,
+            log: (0, false),
             term: Term::ZERO,
             applied_bytes: 0,
             replies: (0..reactors).map(|_| Vec::new()).collect(),
@@ -317,11 +327,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         looked_at.max(1)
     }
 
-    /// Whether entries wait for the running checkpoint because too much memory is dirty.
+    /// Whether entries wait for a checkpoint, because too much memory is dirty or too little space is
+    /// left.
     fn is_paced(&self) -> bool {
-        self.state.pages().dirty_size() > self.config.dirty_size_max
+        let too_dirty = self.state.pages().dirty_size() > self.config.dirty_size_max
             && self.checkpoint.is_running()
-            && self.state.between_entries()
+            && self.state.between_entries();
+        too_dirty || self.checkpoint.holds_back(&self.state)
     }
 
     /// Applies one entry; false if it has to be taken up again.
@@ -684,10 +696,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             compacted_revision: translate::count_of(self.compacted()),
             file_size: pages.file_size(),
             file_size_in_use: pages.allocated_size(),
-            log_size: 0,
+            log_size: self.log.0,
             quota_size: 0,
             is_learner: false,
-            no_space: self.checkpoint.space_is_low(),
+            no_space: self.log.1 || self.checkpoint.space_is_low(),
             corrupt: false,
         };
         let mut out = Vec::new();
@@ -712,6 +724,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
     fn handle(&mut self, now: Instant, event: StoreEvent, effects: &mut Vec<StoreEffect<B>>) {
         match event {
             StoreEvent::Apply(entries) => self.entries.extend(entries),
+            StoreEvent::Log { size, no_space } => self.log = (size, no_space),
             StoreEvent::Leading { term } => self.term = term,
             StoreEvent::Read(request) => self.read(request),
             StoreEvent::Continue { ticket } => {

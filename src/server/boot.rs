@@ -33,7 +33,7 @@ pub fn page_options(data_dir: &DataDir, config: &Config) -> tree::Options {
 /// Bytes by which the page file grows: enough that the store asks seldom, little enough for small
 /// disks.
 pub fn growth_size(config: &Config) -> u64 {
-    config.wal_segment_size.clamp(16 << 20, 64 << 20)
+    config.wal_segment_size.clamp(16 << 20, 128 << 20)
 }
 
 /// Path of a file of the data directory.

@@ -139,13 +139,21 @@ impl DiskFile {
 
     /// Gives the file disk space up to `size` bytes; false when the disk is full.
     pub async fn grow(&self, size: u64) -> bool {
+        let before = match self.file.file_size().await {
+            Ok(before) => before,
+            Err(error) => halt("looking at", &self.path, &error),
+        };
         match self.file.pre_allocate(size, false).await.map_err(io_error) {
             Ok(()) => {
                 // Later syncs must not have to write the new size.
                 self.sync().await;
                 true
             }
-            Err(error) if is_no_space(&error) => false,
+            Err(error) if is_no_space(&error) => {
+                // What it got before there was no more goes back: others need it now.
+                self.truncate(before).await;
+                false
+            }
             Err(error) => halt("growing", &self.path, &error),
         }
     }

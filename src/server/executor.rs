@@ -322,6 +322,12 @@ fn links(places: &[Place], index: usize, wiring: Wiring, inbox: &Rc<Inbox>) -> L
     }
 }
 
+/// Bytes of writes on their way: less on a server that is told to live on a small disk.
+fn proposed_bytes_max(config: &Config) -> usize {
+    let half = usize::try_from(growth_size(config) / 2).unwrap_or(usize::MAX);
+    PROPOSED_BYTES_MAX.min(half.max(base::limits::body_size_max(config.value_size_max)))
+}
+
 async fn consensus(
     plan: &Plan,
     (recovered, terms, pending): (Recovered, Vec<TermRun>, Vec<node::Committed>),
@@ -352,7 +358,7 @@ async fn consensus(
     let raft = Raft::new(member, Membership::of_voters(vec![member]), hard_state, log);
     let writer = Writer::resume(identity, options, &recovered);
     let config = ConsensusConfig {
-        proposed_bytes_max: PROPOSED_BYTES_MAX,
+        proposed_bytes_max: proposed_bytes_max(&plan.config),
         write_is_durable: plan.dsync,
         reserve_size: plan.identity.segment_size,
         next_slot: plan.next_slot,
@@ -394,7 +400,9 @@ async fn store(
             log_size: 256 << 20,
             dirty_size: cache_size / 4,
             interval: Duration::from_millis(5_000),
-            room_min: growth_size(&plan.config) / 4,
+            // Everything that may be on its way when the disk turns out to be full, and what copying
+            // pages adds to it.
+            room_min: growth_size(&plan.config) * 3 / 4,
         },
         dirty_size_max: cache_size / 2,
     };

@@ -5,11 +5,18 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
 
 use glommio::net::TcpListener;
 
 use crate::Error;
 use crate::inbox::Inbox;
+
+/// How often, and how far apart, a port that is in use is tried again: the kernel may hold the port of a
+/// process that was killed for some milliseconds after its end.
+const TRIES: u32 = 20;
+const TRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Binds and listens. Refused when another process listens there.
 pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
@@ -18,6 +25,13 @@ pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
+    for _ in 1..TRIES {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(TRY_INTERVAL),
+            Ok(listener) => return Ok(listener),
+            Err(source) => return Err(Error::Listen { address, source }),
+        }
+    }
     listen().map_err(|source| Error::Listen { address, source })
 }
 
@@ -39,7 +53,7 @@ pub async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
             Err(error) => {
                 // Out of descriptors, or the peer has gone again: wait, so as not to spin.
                 eprintln!("quorate: a connection could not be accepted: {error}");
-                glommio::timer::sleep(std::time::Duration::from_millis(100)).await;
+                glommio::timer::sleep(Duration::from_millis(100)).await;
             }
         }
     }
