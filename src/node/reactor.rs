@@ -36,6 +36,8 @@ pub struct ReactorConfig {
     pub member: NodeId,
     /// Greatest value that a put may carry, in bytes.
     pub value_size_max: usize,
+    /// Bytes of requests that one connection may have unanswered: no more than consensus takes in.
+    pub bytes_max: usize,
 }
 
 /// What happens to a reactor.
@@ -190,7 +192,8 @@ impl Reactor {
             self.sessions.resize_with(slot + 1, || None);
         }
         let splitter = Splitter::new();
-        self.sessions[slot] = Some(Session::new(connection.generation, now, splitter));
+        self.sessions[slot] =
+            Some(Session::new(connection.generation, now, splitter, self.config.bytes_max));
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_INTERVAL));
         }
@@ -347,6 +350,7 @@ impl Reactor {
                     self.config.cluster,
                     self.config.member,
                     self.config.value_size_max,
+                    self.config.bytes_max,
                 );
                 let (session, writer) = self.session_and_writer(connection);
                 session.phase = Phase::Open;

@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use base::limits::{CONNECTION_BYTES_MAX, CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX};
+use base::limits::{CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX};
 use base::{Instant, Ticket};
 use bytes::BytesMut;
 use wire::Splitter;
@@ -40,6 +40,9 @@ pub struct Session {
     requests: usize,
     /// Their bytes.
     bytes: usize,
+    /// Bytes that may be unanswered: reading stops at half of that, so that what has come in by then
+    /// fits as well.
+    bytes_max: usize,
     /// Reading has been stopped because the credits are used up or the peer does not read.
     pub paused: bool,
     /// Since when a blocked socket has taken no byte.
@@ -55,8 +58,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A connection that has just been accepted; its first frame is at most `frame_size_max` bytes.
-    pub fn new(generation: u32, accepted_at: Instant, splitter: Splitter) -> Self {
+    /// A connection that has just been accepted, with credits for `bytes_max` bytes.
+    pub fn new(
+        generation: u32,
+        accepted_at: Instant,
+        splitter: Splitter,
+        bytes_max: usize,
+    ) -> Self {
         Self {
             generation,
             phase: Phase::Handshake,
@@ -67,6 +75,7 @@ impl Session {
             dirty: false,
             requests: 0,
             bytes: 0,
+            bytes_max,
             paused: false,
             blocked_since: None,
             unsent: 0,
@@ -92,7 +101,7 @@ impl Session {
     /// Whether another request of any size may be taken in.
     pub fn has_credit(&self) -> bool {
         self.requests < CONNECTION_REQUESTS_MAX
-            && (self.requests == 0 || self.bytes < CONNECTION_BYTES_MAX / 2)
+            && (self.requests == 0 || self.bytes < self.bytes_max / 2)
     }
 
     /// Whether another read may be given to the store.

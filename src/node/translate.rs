@@ -6,9 +6,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use base::limits::{
-    CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max,
-};
+use base::limits::{CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max};
 use base::{LeaseId, NodeId, RequestId, Revision};
 use kv::{
     Command, Compare, DeleteRange, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
@@ -270,6 +268,7 @@ pub fn hello_reply(
     cluster: u64,
     member: NodeId,
     value_size_max: usize,
+    bytes_max: usize,
 ) -> HelloReply<'static> {
     let bytes = |size: usize| u32::try_from(size).expect("limits are below 4 GiB");
     HelloReply {
@@ -277,7 +276,7 @@ pub fn hello_reply(
         cluster,
         member,
         requests_max: bytes(CONNECTION_REQUESTS_MAX),
-        bytes_max: bytes(CONNECTION_BYTES_MAX),
+        bytes_max: bytes(bytes_max),
         key_size_max: bytes(KEY_SIZE_MAX),
         value_size_max: bytes(value_size_max),
         request_body_size_max: bytes(body_size_max(value_size_max)),

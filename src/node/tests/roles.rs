@@ -94,6 +94,7 @@ impl Member {
             cluster: 9,
             member: MEMBER,
             value_size_max: 1 << 16,
+            bytes_max: 32 << 20,
         };
         Self {
             reactor: Reactor::new(config),
