@@ -77,7 +77,7 @@ pub fn sync_method(data_dir: &DataDir, method: SyncMethod, buffered: bool) -> Re
             // As system calls the two cost about the same. On the rings a sync after the write is one
             // more wake-up, of a kernel worker besides: a lone client waits some 100 us longer for
             // it (tuning/README.md has figures), and under load the two are equal.
-            Ok(dsync * 10 < fdatasync * 11)
+            Ok(dsync * 2 < fdatasync * 3)
         }
     }
 }
