@@ -222,11 +222,13 @@ impl Checkpoint {
         if self.growing || self.grow_at.is_some_and(|at| now < at) {
             return;
         }
-        if let Some(size) = state.pages().wants_growth() {
-            self.growing = true;
-            self.grow_at = None;
-            effects.push(StoreEffect::Grow { size });
-        }
+        // On a full disk it is asked for again until there is some: only that ends the shortage.
+        let pages = state.pages();
+        let more = || pages.backed() + self.config.room_min;
+        let wanted = pages.wants_growth().or_else(|| self.disk_is_full.then(more));
+        self.growing = wanted.is_some();
+        self.grow_at = None;
+        effects.extend(wanted.map(|size| StoreEffect::Grow { size }));
     }
 
     /// Disk space was asked for.

@@ -523,7 +523,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             None => self.run_range(&mut task, &mut slice),
             Some(Step::Done(Ok(reply))) => {
                 let mut out = Vec::new();
-                translate::write_reply(&mut self.writer, &mut out, task.ticket.request, &reply);
+                let (request, is_write) = (task.ticket.request, !task.ticket.reads);
+                translate::write_reply(&mut self.writer, &mut out, request, &reply, is_write);
                 Next::Finished(ReplyBody::Frames(out))
             }
             Some(Step::Done(Err(refusal))) => {

@@ -316,12 +316,14 @@ pub fn summary(end: &kv::RangeEnd) -> RangeSummary {
     RangeSummary { revision: i64_of(end.revision), count: count_of(end.count), more: end.more }
 }
 
-/// Writes the reply to a write that had something to read, or says that it has outgrown its frame.
+/// Writes the reply to a write that had something to read, or to a transaction that only read; or says
+/// that it has outgrown its frame.
 pub fn write_reply(
     writer: &mut ReplyWriter,
     out: &mut Vec<u8>,
     request: RequestId,
     reply: &kv::Reply,
+    is_write: bool,
 ) {
     let written = match reply {
         kv::Reply::Put { revision, prev } => {
@@ -336,10 +338,8 @@ pub fn write_reply(
         kv::Reply::Txn(reply) => write_txn(writer, out, request, reply),
     };
     if let Err(error) = written {
-        let message = format!(
-            "the request was carried out, but its reply is too large: {error}; read what you need \
-             with ranges"
-        );
+        let done = if is_write { "the write was carried out, but its" } else { "the" };
+        let message = format!("{done} reply is too large: {error}; read what you need with ranges");
         let refused = wire::Refused {
             status: Status::TooLarge,
             message: &message,
@@ -347,7 +347,7 @@ pub fn write_reply(
             retry_after_ms: 0,
             compacted_revision: 0,
             current_revision: 0,
-            effect: Effect::Applied,
+            effect: if is_write { Effect::Applied } else { Effect::None },
         };
         writer.refused(out, request, &refused);
     }

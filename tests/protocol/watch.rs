@@ -130,7 +130,7 @@ impl Drop for Watched {
 /// A server on a folder of its own, a small one if no flags are given.
 pub fn start(name: &str, flags: &[&str]) -> (DataDir, Watched) {
     let dir = DataDir::new(name);
-    let server = Server::start(dir.path(), if flags.is_empty() { &["--page-cache", "32MiB", "--wal-segment-size", "8MiB", "--topology", "dedicated"] } else { flags });
+    let server = Server::start(dir.path(), if flags.is_empty() { SMALL } else { flags });
     (dir, Watched(Some(server)))
 }
 
