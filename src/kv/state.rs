@@ -160,11 +160,7 @@ impl State {
     ///
     /// While an entry is half applied: see [`Self::between_entries`].
     pub fn checkpoint_begin(&mut self) {
-        assert!(
-            self.may_checkpoint(),
-            "entry {} is half applied, or trimming",
-            self.applied.next()
-        );
+        assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
         let mut meta = Vec::with_capacity(1 + 4 * 8 + 2 * 16 + 12);
         meta.push(FORMAT);
         meta.extend_from_slice(&self.applied.get().to_le_bytes());
@@ -320,13 +316,7 @@ impl State {
         (self.applied, self.term)
     }
 
-    /// Whether a checkpoint may begin: no entry is half applied, and no event is left whose work of
-    /// trimming is done.
-    pub fn may_checkpoint(&self) -> bool {
-        self.between_entries() && !self.undropped
-    }
-
-    /// Whether no entry is half applied.
+    /// Whether no entry is half applied, so that a checkpoint may begin.
     pub fn between_entries(&self) -> bool {
         matches!(self.progress, Progress::None)
     }

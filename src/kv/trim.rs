@@ -62,7 +62,16 @@ impl State {
         };
         let goal = Point::before(compacted.min(keep));
         loop {
-            self.drop_done()?;
+            while self.undropped {
+                let key = self.trimmed.key();
+                let done = self.pages.drop_front(EVENTS, &key, LEAVES_PER_STEP)?;
+                self.undropped = !done;
+                // The last call is free: the smallest budget must get on with the work also when a
+                // restart comes behind every step.
+                if !done {
+                    charge(budget)?;
+                }
+            }
             if self.trimmed >= goal {
                 self.dropped = self.dropped.max(self.trimmed.revision);
                 return Ok(());
@@ -70,24 +79,8 @@ impl State {
             let before = self.trimmed;
             let result = self.trim_to(goal, budget);
             self.undropped = self.trimmed != before;
-            if result.is_err() {
-                // Whose work is done goes before anybody else has a turn: a checkpoint must not find
-                // an event whose run has been given back.
-                self.drop_done()?;
-            }
             result?;
         }
-    }
-
-    /// Drops the events whose work is done. Not charged: it is bounded by the events that were looked
-    /// at for it, and the smallest budget must get on with the work also when a restart comes behind
-    /// every step.
-    fn drop_done(&mut self) -> Result<(), Stop> {
-        while self.undropped {
-            let key = self.trimmed.key();
-            self.undropped = !self.pages.drop_front(EVENTS, &key, LEAVES_PER_STEP)?;
-        }
-        Ok(())
     }
 
     /// Does the work of the events up to `goal`.
@@ -158,6 +151,9 @@ impl State {
         }
         // From here on nothing can miss: the event is never worked on twice.
         if let Some(run) = work.run {
+            // The event goes with its run: a checkpoint may come before the leaves are dropped, and must
+            // not find an event that names pages given back. Its leaf was just walked.
+            self.pages.remove(EVENTS, &work.at.key())?;
             self.pages.free_run(run);
         }
         self.trimmed = work.at.next();

@@ -154,7 +154,7 @@ impl Checkpoint {
             // Space that was freed comes back only with checkpoints.
             || (self.space_is_low && state.pages().waiting_size() > 0);
         // Half an entry is never published, and pages without disk space cannot be written.
-        wanted && state.may_checkpoint() && pages.file_size() <= pages.backed()
+        wanted && state.between_entries() && pages.file_size() <= pages.backed()
     }
 
     fn write<B: AsMut<[u8]>>(

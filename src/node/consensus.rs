@@ -61,6 +61,8 @@ pub enum ConsensusEvent {
         ticket: Ticket,
         /// What the frame is.
         kind: EntryKind,
+        /// Whether it only gives space back.
+        frees_space: bool,
         /// The verified body.
         frame: Frame,
         /// When nobody waits any more; it is dropped if it has not been appended by then.
@@ -281,7 +283,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
-    fn propose(&mut self, proposal: Proposal) {
+    fn propose(&mut self, proposal: Proposal, frees_space: bool) {
         assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
         let size = proposal.frame.len();
         if self.stopping {
@@ -290,7 +292,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 .into();
             return self.refuse(proposal.ticket, Status::ShuttingDown, message);
         }
-        if self.space_is_low() && !proposal.kind.frees_space() {
+        if self.space_is_low() && !frees_space {
             let message =
                 "the disk is full; nothing was written; delete keys and compact, or make \
                            room on the file system of the data directory, then try again"
@@ -510,8 +512,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 self.raft.campaign(&mut self.outputs);
                 self.take_outputs(effects);
             }
-            ConsensusEvent::Propose { ticket, kind, frame, deadline } => {
-                self.propose(Proposal { ticket, kind, frame, deadline });
+            ConsensusEvent::Propose { ticket, kind, frees_space, frame, deadline } => {
+                self.propose(Proposal { ticket, kind, frame, deadline }, frees_space);
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,

@@ -14,7 +14,7 @@ use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, 
 use bytes::BytesMut;
 use wire::{DecodeError, Kind, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
-use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::message::{ReadRequest, Refused, Reply, ReplyBody};
 use crate::session::{Phase, Session};
 use crate::{ConsensusEvent, Role, StoreEvent, translate};
 
@@ -398,8 +398,10 @@ impl Reactor {
             session.take_credit(body.len());
         }
         match plan {
-            translate::Plan::Propose(kind) => {
-                self.propose(ticket, kind, body, deadline, effects);
+            translate::Plan::Propose { kind, frees_space } => {
+                let event =
+                    ConsensusEvent::Propose { ticket, kind, frees_space, frame: body, deadline };
+                effects.push(ReactorEffect::ToConsensus(event));
             }
             translate::Plan::Read { is_txn, linearizable } => {
                 let ticket = Ticket { reads: true, ..ticket };
@@ -443,18 +445,6 @@ impl Reactor {
         {
             self.start_or_queue(connection, read, linearizable, effects);
         }
-    }
-
-    fn propose(
-        &mut self,
-        ticket: Ticket,
-        kind: EntryKind,
-        frame: Frame,
-        deadline: Option<Instant>,
-        effects: &mut Vec<ReactorEffect>,
-    ) {
-        let event = ConsensusEvent::Propose { ticket, kind, frame, deadline };
-        effects.push(ReactorEffect::ToConsensus(event));
     }
 
     fn ticket(&self, connection: ConnectionId, header: &wire::Header, size: usize) -> Ticket {

@@ -23,7 +23,12 @@ use crate::message::{EntryKind, Refused};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plan {
     /// It goes through the log.
-    Propose(EntryKind),
+    Propose {
+        /// What its entry is.
+        kind: EntryKind,
+        /// Whether it only gives space back, so that it may go on when space is short.
+        frees_space: bool,
+    },
     /// It is read.
     Read {
         /// A transaction that only reads.
@@ -38,8 +43,9 @@ pub enum Plan {
 /// Decides what a verified request needs, after everything that can be refused without the state.
 pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refused> {
     let limits = kv::Limits { value_size_max, txn_ops_max: TXN_OPS_MAX };
-    let propose = |command: Command<'_>, kind| {
-        command.validate(&limits).map(|()| Plan::Propose(kind)).map_err(refused)
+    let propose = |command: Command<'_>, kind: EntryKind| {
+        let plan = Plan::Propose { kind, frees_space: kind.frees_space() };
+        command.validate(&limits).map(|()| plan).map_err(refused)
     };
     match request {
         Request::Put(view) => propose(Command::Put(put(view)), EntryKind::Put),
@@ -57,12 +63,13 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         Request::Txn(view) => {
             let txn = txn(view);
             let (reads, local) = (txn.is_read_only(), txn.is_serializable());
+            let frees_space = !has_put(&txn);
             let command = Command::Txn(txn);
             command.validate(&limits).map_err(refused)?;
             if reads {
                 Ok(Plan::Read { is_txn: true, linearizable: !local })
             } else {
-                Ok(Plan::Propose(EntryKind::Txn))
+                Ok(Plan::Propose { kind: EntryKind::Txn, frees_space })
             }
         }
         Request::Status => Ok(Plan::Status),
@@ -155,6 +162,15 @@ fn txn<'a>(view: &TxnView<'a>) -> Txn<'a> {
         success: view.success().map(|operation| op(&operation)).collect(),
         failure: view.failure().map(|operation| op(&operation)).collect(),
     }
+}
+
+/// Whether any branch of a transaction writes a key. As deep as transactions nest.
+fn has_put(txn: &Txn<'_>) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Put(_) => true,
+        Op::Txn(txn) => has_put(txn),
+        Op::DeleteRange(_) | Op::Range(_) | Op::Unset => false,
+    })
 }
 
 fn op<'a>(view: &OpView<'a>) -> Op<'a> {
