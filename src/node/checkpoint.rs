@@ -29,6 +29,9 @@ const ENCODE_SIZE: usize = 1 << 20;
 /// Space that could not be had is asked for again after this.
 const GROW_RETRY: Duration = Duration::from_millis(500);
 
+/// Bytes freed, but still within reach of a meta slot, for which checkpoints are made on an idle server.
+const WAITING_MIN: u64 = 4 << 20;
+
 /// A checkpoint that is due and cannot begin is tried again after this.
 const DUE_RETRY: Duration = Duration::from_millis(50);
 
@@ -72,6 +75,8 @@ pub struct Checkpoint {
     disk_is_full: bool,
     space_is_low: bool,
     releasing: bool,
+    /// Much was freed that only further checkpoints give back.
+    is_waiting: bool,
 }
 
 impl Checkpoint {
@@ -92,6 +97,7 @@ impl Checkpoint {
             disk_is_full: false,
             space_is_low: false,
             releasing: false,
+            is_waiting: false,
         }
     }
 
@@ -120,6 +126,7 @@ impl Checkpoint {
     ) {
         self.grow(now, state, effects);
         self.judge_space(state, effects);
+        self.is_waiting = state.pages().waiting_size() >= WAITING_MIN;
         match self.phase {
             Phase::Idle if self.is_due(now, state) => {
                 self.target = state.applied().0;
@@ -151,6 +158,7 @@ impl Checkpoint {
         let wanted = self.log_size >= self.config.log_size
             || pages.dirty_size() >= self.config.dirty_size
             || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
+            || (self.is_waiting && now >= self.due_at)
             // Space that was freed comes back only with checkpoints.
             || (self.space_is_low && state.pages().waiting_size() > 0);
         // Half an entry is never published, and pages without disk space cannot be written.
@@ -222,10 +230,16 @@ impl Checkpoint {
         if self.growing || self.grow_at.is_some_and(|at| now < at) {
             return;
         }
-        // On a full disk it is asked for again until there is some: only that ends the shortage.
         let pages = state.pages();
-        let more = || pages.backed() + self.config.room_min;
-        let wanted = pages.wants_growth().or_else(|| self.disk_is_full.then(more));
+        let wanted = if !self.disk_is_full {
+            pages.wants_growth()
+        } else if pages.file_size() > pages.backed() {
+            // No more than what keeps the next checkpoint from being written: that frees pages.
+            Some(pages.file_size())
+        } else {
+            // Asked for again until there is some: only that ends the shortage.
+            Some(pages.backed() + self.config.room_min)
+        };
         self.growing = wanted.is_some();
         self.grow_at = None;
         effects.extend(wanted.map(|size| StoreEffect::Grow { size }));
@@ -246,7 +260,8 @@ impl Checkpoint {
         } else {
             self.grow_at = Some(now.after(GROW_RETRY));
         }
-        self.disk_is_full = !grown;
+        let is_short = state.pages().room() < self.config.room_min;
+        self.disk_is_full = !grown || (self.disk_is_full && is_short);
         self.judge_space(state, effects);
     }
 
@@ -290,7 +305,8 @@ impl Checkpoint {
 
     /// When a step is wanted without an event.
     pub fn deadline(&self) -> Option<Instant> {
-        let due_at = (self.phase == Phase::Idle && self.log_size > 0).then_some(self.due_at);
+        let is_wanted = self.log_size > 0 || self.is_waiting;
+        let due_at = (self.phase == Phase::Idle && is_wanted).then_some(self.due_at);
         [due_at, self.grow_at].into_iter().flatten().min()
     }
 }
