@@ -27,6 +27,7 @@ mod txn;
 mod txn_text;
 mod write_file;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -121,7 +122,8 @@ pub fn main() -> ExitCode {
 fn refuse(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            print!("{}", error.render());
+            // A reader that has seen enough is no error.
+            drop(write!(std::io::stdout(), "{}", error.render()));
             ExitStatus::Success.into()
         }
         _ => {

@@ -277,10 +277,13 @@ impl Checkpoint {
 
     /// Whether entries wait for a checkpoint because the room left is needed for that: pages copied
     /// since the last one come back with the next two.
+    /// Never for one that cannot begin: deletes and compaction go on in memory and in the log.
     pub fn holds_back(&self, state: &State) -> bool {
+        let pages = state.pages();
+        let may_begin = self.log_size > 0 && pages.file_size() <= pages.backed();
         self.space_is_low
-            && state.pages().room() < self.config.room_min / 2
-            && (self.is_running() || self.log_size > 0)
+            && pages.room() < self.config.room_min / 2
+            && (self.is_running() || may_begin)
             && state.between_entries()
     }
 

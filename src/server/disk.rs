@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -279,7 +279,8 @@ fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {
 }
 
 fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
-    let file = fs::OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    let mut options = fs::OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(path)?;
     let zeros = vec![0; ZERO_SIZE];
     let mut offset = 0;
     while offset < size {

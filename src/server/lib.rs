@@ -51,12 +51,12 @@ use executor::{Notice, Parts, Plan, Start, Wiring};
 /// Why it did not start, or why it stopped.
 pub fn run(config: &Config) -> Result<(), Error> {
     config.check()?;
+    probe::io_uring()?;
     let listener = listener::bind(config.listen)?;
     let address =
         listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let data_dir = DataDir::open(&config.data_dir, config.wal_segment_size)?;
     let buffered = probe::direct_io(&data_dir, config.unsafe_buffered)?;
-    probe::io_uring()?;
     let dsync = probe::sync_method(&data_dir, config.sync, buffered)?;
     // Before any thread is there: signals that come from now on are kept for the loop below.
     let mut signals = Signals::new([SIGTERM, SIGINT])
