@@ -160,7 +160,7 @@ impl Checkpoint {
             || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
             || (self.is_waiting && now >= self.due_at)
             // Space that was freed comes back only with checkpoints.
-            || (self.space_is_low && state.pages().waiting_size() > 0);
+            || (self.space_is_low && self.is_waiting);
         // Half an entry is never published, and pages without disk space cannot be written.
         wanted && state.between_entries() && pages.file_size() <= pages.backed()
     }
@@ -289,7 +289,8 @@ impl Checkpoint {
 
     /// Hands free space back, one extent at a time, between checkpoints.
     fn release<B>(&mut self, state: &mut State, effects: &mut Vec<StoreEffect<B>>) {
-        if self.releasing || self.growing {
+        // What is free is needed here while there is no more to be had.
+        if self.releasing || self.growing || self.disk_is_full {
             return;
         }
         if let Some(release) = state.pages_mut().release_next() {
