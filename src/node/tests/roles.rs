@@ -120,18 +120,23 @@ impl Member {
         member.to_consensus.push_back(ConsensusEvent::Start);
         member.settle();
         assert!(member.consensus.may_serve());
-        member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
-        member.request(&Call::Hello(wire::Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster: 0,
-            client_name: "test",
-        }));
+        member.connect();
         member.settle();
         assert_eq!(member.replies(), [(1, Status::Ok, None)]);
         member.splitter.agree(1, wire::limits::REPLY_BODY_SIZE_MAX);
         member.encoder.agree(1, base::limits::body_size_max(1 << 16));
         member
+    }
+
+    /// A connection that says Hello.
+    fn connect(&mut self) {
+        self.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+        self.request(&Call::Hello(wire::Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster: 0,
+            client_name: "test",
+        }));
     }
 
     fn request(&mut self, call: &Call<'_>) -> u64 {
@@ -276,13 +281,7 @@ fn a_write_is_answered_after_its_group_was_written_and_synced_and_not_before() {
 #[test]
 fn a_proposal_in_the_turn_that_wins_the_election_follows_the_empty_entry() {
     let mut member = Member::new();
-    member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
-    member.request(&Call::Hello(wire::Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: 0,
-        client_name: "test",
-    }));
+    member.connect();
     member.to_consensus.push_back(ConsensusEvent::Start);
     member.turns();
     // Up to the sync that makes the vote durable.
@@ -347,13 +346,7 @@ fn a_linearizable_read_sees_every_write_that_was_answered_before_it() {
 #[test]
 fn a_read_before_the_first_commit_of_the_term_waits_and_a_serializable_one_does_not() {
     let mut member = Member::new();
-    member.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
-    member.request(&Call::Hello(wire::Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: 0,
-        client_name: "test",
-    }));
+    member.connect();
     let linearizable = member.request(&get(b"a", false));
     let serializable = member.request(&get(b"a", true));
     member.turns();
