@@ -221,6 +221,7 @@ impl Reactor {
             match session.splitter.next(&mut session.received) {
                 Ok(Some((header, body))) => self.take_frame(now, connection, header, body, effects),
                 Ok(None) => {
+                    session.release_chunk();
                     if session.paused {
                         session.paused = false;
                         effects.push(ReactorEffect::Resume { connection });

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use base::limits::{CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX};
 use base::{Instant, Ticket};
 use bytes::BytesMut;
-use wire::Splitter;
+use wire::{COPY_OUT_SIZE_MAX, Splitter};
 
 use crate::message::ReadRequest;
 
@@ -120,6 +120,16 @@ impl Session {
             self.received = bytes;
         } else {
             self.received.unsplit(bytes);
+        }
+    }
+
+    /// Lets go of the receive chunk when no whole frame is left: many connections share a chunk, and
+    /// one that is slow must not keep it alive.
+    pub fn release_chunk(&mut self) {
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        } else if self.received.len() <= COPY_OUT_SIZE_MAX {
+            self.received = BytesMut::from(&self.received[..]);
         }
     }
 }

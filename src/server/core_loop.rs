@@ -9,7 +9,9 @@
 //! Performing never waits: a write or read becomes a task, a message for a role of this executor goes
 //! into its list, one for another executor into the list of that link's only sending task.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use base::Instant;
 use glommio::net::TcpStream;
@@ -98,7 +100,7 @@ impl CoreLoop {
     /// Runs until `is_over` says so, which is asked between turns.
     pub async fn run(mut self, mut is_over: impl FnMut(&Seats) -> bool) {
         loop {
-            self.inbox.wait().await;
+            self.wait().await;
             self.turn();
             if is_over(&self.seats) {
                 return;
@@ -113,6 +115,18 @@ impl CoreLoop {
                 Some(_) | None => {}
             }
         }
+    }
+
+    /// Waits for an event, for a socket that is ready, or for the tick.
+    async fn wait(&mut self) {
+        poll_fn(|context| {
+            let sockets = self.seats.reactor.as_mut().map(|seat| seat.sockets.poll(context));
+            match (self.inbox.poll(context), sockets) {
+                (Poll::Ready(()), _) | (_, Some(Poll::Ready(()))) => Poll::Ready(()),
+                (Poll::Pending, Some(Poll::Pending) | None) => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// When the first of the roles wants a turn without an event.
@@ -130,6 +144,10 @@ impl CoreLoop {
 
     fn turn(&mut self) {
         self.accept();
+        if let Some(seat) = &mut self.seats.reactor {
+            seat.sockets.work(&mut self.reactor_events);
+            self.inbox.append_reactor(&mut self.reactor_events);
+        }
         for _ in 0..ROUNDS_MAX {
             let now = self.clock.now();
             self.reactor_turn(now);
@@ -146,10 +164,11 @@ impl CoreLoop {
         let Some(seat) = &mut self.seats.reactor else { return };
         self.inbox.take_accepted(&mut self.accepted);
         for stream in self.accepted.drain(..) {
-            if let Err(error) = seat.sockets.add(stream, &self.inbox) {
+            if let Err(error) = seat.sockets.add(&stream, &mut self.reactor_events) {
                 eprintln!("quorate: a connection was refused: {error}");
             }
         }
+        self.inbox.append_reactor(&mut self.reactor_events);
     }
 
     fn reactor_turn(&mut self, now: Instant) {
@@ -166,7 +185,9 @@ impl CoreLoop {
         for effect in effects.drain(..) {
             match effect {
                 ReactorEffect::Send { connection, bytes } => {
-                    seat.sockets.send(connection, bytes, &self.inbox);
+                    if seat.sockets.send(connection, bytes) {
+                        self.inbox.push_reactor(ReactorEvent::Blocked { connection });
+                    }
                 }
                 ReactorEffect::Pause { connection } => seat.sockets.set_paused(connection, true),
                 ReactorEffect::Resume { connection } => seat.sockets.set_paused(connection, false),

@@ -223,6 +223,8 @@ async fn run(start: Start) -> Result<(), Error> {
         None => None,
         Some(state) => Some(store(&plan, state, clock.now()).await?),
     };
+    let sockets = Sockets::new(plan.connections_max)
+        .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
         role: Reactor::new(ReactorConfig {
             id,
@@ -231,7 +233,7 @@ async fn run(start: Start) -> Result<(), Error> {
             value_size_max: plan.config.value_size_max,
             bytes_max: CONNECTION_BYTES_MAX.min(proposed_bytes_max(&plan.config)),
         }),
-        sockets: Sockets::new(plan.connections_max),
+        sockets,
     });
     if consensus.is_some() {
         inbox.push_consensus(ConsensusEvent::Start);

@@ -4,8 +4,7 @@
 //! their cell and back, so nothing is ever borrowed across a call.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use glommio::net::TcpStream;
 use node::{ConsensusEvent, ReactorEvent, StoreEvent};
@@ -17,6 +16,12 @@ impl<T> List<T> {
     fn push(&self, item: T) {
         let mut items = self.0.take();
         items.push(item);
+        self.0.set(items);
+    }
+
+    fn append(&self, more: &mut Vec<T>) {
+        let mut items = self.0.take();
+        items.append(more);
         self.0.set(items);
     }
 
@@ -87,6 +92,11 @@ impl Inbox {
         }
     }
 
+    /// Queues what the core loop itself brings for the reactor, in order, without a signal.
+    pub fn append_reactor(&self, events: &mut Vec<ReactorEvent>) {
+        self.reactor.append(events);
+    }
+
     /// Takes what is queued for the reactor into `events`, which must be empty.
     pub fn take_reactor(&self, events: &mut Vec<ReactorEvent>) {
         self.reactor.take(events);
@@ -112,16 +122,13 @@ impl Inbox {
         self.reactor.is_empty() && self.consensus.is_empty() && self.store.is_empty()
     }
 
-    /// Waits for the next signal.
-    pub async fn wait(&self) {
-        poll_fn(|context| {
-            if self.signalled.replace(false) {
-                Poll::Ready(())
-            } else {
-                self.waker.set(Some(context.waker().clone()));
-                Poll::Pending
-            }
-        })
-        .await;
+    /// Whether there was a signal since the last call; wakes the task of `context` at the next one.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.signalled.replace(false) {
+            Poll::Ready(())
+        } else {
+            self.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        }
     }
 }

@@ -1,73 +1,60 @@
 //! The sockets of one reactor: accept, read, write, close.
 //!
-//! Each connection has a read task on glommio; writes go straight from the core loop to the socket,
-//! one system call per connection and turn, and only what the socket refuses is left to a task. The
-//! two halves are two descriptors of one socket.
+//! Reads and writes go straight between the core loop and the sockets, one system call per
+//! connection and turn. Which sockets are ready is learnt from [`Readiness`]; what a socket refuses
+//! to take waits here until it has room.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::{self, Write};
+use std::mem;
 use std::net::{Shutdown, TcpStream as StdStream};
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::ConnectionId;
 use base::limits::CONNECTIONS_MAX;
-use bytes::BytesMut;
-use futures_lite::AsyncReadExt;
+use bytes::{BufMut, BytesMut};
 use glommio::net::TcpStream;
 use node::{CloseReason, ReactorEvent};
+use rustix::net::RecvFlags;
 
-use crate::inbox::Inbox;
+use crate::readiness::{Interest, Readiness, Ready};
 
-/// Bytes of a receive chunk: doubles while a peer fills it, up to the second figure.
-const CHUNK_SIZE_MIN: usize = 16 << 10;
-const CHUNK_SIZE_MAX: usize = 256 << 10;
+/// Bytes of a receive chunk. All connections of a reactor fill one chunk after the other, so that
+/// small requests of many lie side by side.
+const CHUNK_SIZE: usize = 256 << 10;
+
+/// A read is offered at least this much room; with less left the next chunk begins.
+const READ_SIZE_MIN: usize = 16 << 10;
+
+/// Chunks kept for use again once the frames cut from them are gone.
+const CHUNKS_KEPT_MAX: usize = 8;
 
 /// How often a slow connection that takes bytes is reported as alive.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Lets the read task of a connection sleep while the reactor does not want its bytes.
-#[derive(Default)]
-struct Gate {
-    closed: Cell<bool>,
-    waker: Cell<Option<Waker>>,
-}
-
-impl Gate {
-    fn set(&self, closed: bool) {
-        self.closed.set(closed);
-        if !closed && let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    async fn pass(&self) {
-        poll_fn(|context| {
-            if self.closed.get() {
-                self.waker.set(Some(context.waker().clone()));
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
-    }
-}
-
-/// The sending half of a connection. A write task works on `unsent` while `writing` is set.
-struct Outgoing {
+struct Socket {
     stream: StdStream,
     /// What the socket refused to take, in order.
-    unsent: Cell<VecDeque<Vec<u8>>>,
-    writing: Cell<bool>,
-    closing: Cell<bool>,
+    unsent: VecDeque<Vec<u8>>,
+    /// Bytes of the first of them that it has taken since.
+    sent: usize,
+    /// When its progress was last reported.
+    told: Option<Instant>,
+    /// The reactor does not want its bytes.
+    paused: bool,
+    /// To be shut down when all is sent.
+    closing: bool,
+    /// Its end was reported: nothing more comes from it.
+    over: bool,
 }
 
-impl Outgoing {
+impl Socket {
+    fn interest(&self) -> Interest {
+        Interest { read: !self.paused && !self.over, write: !self.unsent.is_empty() }
+    }
+
     /// Writes what the socket takes; returns how much that was, or that the connection is over.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
@@ -77,7 +64,7 @@ impl Outgoing {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    // The read task sees the same and reports the end.
+                    // The next look at the socket sees the same and reports the end.
                     self.shut_down();
                     return Err(error);
                 }
@@ -91,55 +78,25 @@ impl Outgoing {
         drop(self.stream.shutdown(Shutdown::Both));
     }
 
-    /// Puts bytes behind what is unsent.
-    fn queue(&self, bytes: Vec<u8>) {
-        let mut unsent = self.unsent.take();
-        unsent.push_back(bytes);
-        self.unsent.set(unsent);
-    }
-
-    /// Sends what is unsent until nothing is left or the connection is over.
-    async fn drain(&self, connection: ConnectionId, inbox: &Inbox) {
-        let mut told = Instant::now();
-        loop {
-            let mut unsent = self.unsent.take();
-            let front = unsent.pop_front();
-            self.unsent.set(unsent);
-            let Some(bytes) = front else {
-                self.writing.set(false);
-                if self.closing.get() {
-                    self.shut_down();
-                }
-                return;
+    /// Sends what is unsent until nothing is left, the socket is full or the connection is over.
+    /// Returns whether it took anything.
+    fn drain(&mut self) -> bool {
+        let mut took = false;
+        while let Some(bytes) = self.unsent.front() {
+            let Ok(count) = self.write(&bytes[self.sent..]) else {
+                self.unsent.clear();
+                return false;
             };
-            let mut sent = 0;
-            while sent < bytes.len() {
-                match self.write(&bytes[sent..]) {
-                    Ok(0) => {
-                        // glommio offers no wait for writability of this descriptor; a full socket
-                        // buffer takes its reader longer than this to empty.
-                        glommio::timer::sleep(Duration::from_millis(1)).await;
-                    }
-                    Ok(count) => {
-                        sent += count;
-                        if told.elapsed() > PROGRESS_INTERVAL {
-                            told = Instant::now();
-                            inbox.push_reactor(ReactorEvent::Progressed { connection });
-                        }
-                    }
-                    Err(_) => {
-                        self.unsent.take();
-                        return;
-                    }
-                }
+            took |= count > 0;
+            self.sent += count;
+            if self.sent < bytes.len() {
+                return took;
             }
+            self.unsent.pop_front();
+            self.sent = 0;
         }
+        took
     }
-}
-
-struct Socket {
-    outgoing: Rc<Outgoing>,
-    gate: Rc<Gate>,
 }
 
 #[derive(Default)]
@@ -153,44 +110,66 @@ pub struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
     connections_max: usize,
+    readiness: Readiness,
+    ready: Vec<Ready>,
+    /// Empty, with room behind it: where the next read goes.
+    chunk: BytesMut,
+    /// Chunks without room, oldest first, the frames cut from them perhaps still in use.
+    chunks: VecDeque<BytesMut>,
 }
 
 impl Sockets {
     /// None yet, and at most so many.
-    pub fn new(connections_max: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), connections_max }
+    pub fn new(connections_max: usize) -> io::Result<Self> {
+        Ok(Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            connections_max,
+            readiness: Readiness::new()?,
+            ready: Vec::new(),
+            chunk: BytesMut::new(),
+            chunks: VecDeque::new(),
+        })
     }
 
-    /// Takes an accepted socket in: its read task runs from here on.
-    pub fn add(&mut self, stream: TcpStream, inbox: &Rc<Inbox>) -> io::Result<()> {
+    /// Whether a socket may be ready; wakes the task of `context` when one is.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.readiness.poll(context)
+    }
+
+    /// Takes an accepted socket in.
+    pub fn add(&mut self, stream: &TcpStream, events: &mut Vec<ReactorEvent>) -> io::Result<()> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
-        let writer = duplicate(&stream)?;
-        writer.set_nonblocking(true)?;
-        let gate = Rc::new(Gate::default());
-        let outgoing = Rc::new(Outgoing {
-            stream: writer,
-            unsent: Cell::default(),
-            writing: Cell::default(),
-            closing: Cell::default(),
-        });
-        let Some(connection) = self.insert(Socket { outgoing, gate: Rc::clone(&gate) }) else {
+        let stream = duplicate(stream)?;
+        stream.set_nonblocking(true)?;
+        let Some(connection) = self.vacancy() else {
             return Err(io::Error::other(format!(
                 "{} connections are open, and that is the limit (at most {CONNECTIONS_MAX}, and half \
                  of what 'ulimit -n' leaves)",
                 self.connections_max
             )));
         };
-        inbox.push_reactor(ReactorEvent::Accepted { connection });
-        let inbox = Rc::clone(inbox);
-        glommio::spawn_local(async move {
-            read(stream, connection, &gate, &inbox).await;
-            inbox.push_reactor(ReactorEvent::Closed { connection });
-        })
-        .detach();
+        let socket = Socket {
+            stream,
+            unsent: VecDeque::new(),
+            sent: 0,
+            told: None,
+            paused: false,
+            closing: false,
+            over: false,
+        };
+        if let Err(error) = self.readiness.add(socket.stream.as_fd(), connection, socket.interest())
+        {
+            self.free.push(connection.slot);
+            return Err(error);
+        }
+        self.slots[index(connection)].socket = Some(socket);
+        events.push(ReactorEvent::Accepted { connection });
         Ok(())
     }
 
-    fn insert(&mut self, socket: Socket) -> Option<ConnectionId> {
+    /// A name for one more connection, or none at the limit.
+    fn vacancy(&mut self) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < self.connections_max => {
@@ -201,102 +180,180 @@ impl Sockets {
         };
         let entry = &mut self.slots[usize::try_from(slot).expect("a slot fits usize")];
         entry.generation = entry.generation.wrapping_add(1);
-        entry.socket = Some(socket);
         Some(ConnectionId { slot, generation: entry.generation })
     }
 
-    fn socket(&self, connection: ConnectionId) -> Option<&Socket> {
-        let slot = self.slots.get(usize::try_from(connection.slot).ok()?)?;
-        if slot.generation == connection.generation { slot.socket.as_ref() } else { None }
+    fn socket(&mut self, connection: ConnectionId) -> Option<&mut Socket> {
+        let slot = self.slots.get_mut(index(connection))?;
+        if slot.generation == connection.generation { slot.socket.as_mut() } else { None }
     }
 
-    /// Forgets a connection whose read task has ended.
+    /// Reads from and writes to every socket that is ready.
+    pub fn work(&mut self, events: &mut Vec<ReactorEvent>) {
+        let mut ready = mem::take(&mut self.ready);
+        self.readiness.take(&mut ready);
+        for ready in ready.drain(..) {
+            if ready.write {
+                self.drain(ready.connection, events);
+            }
+            if ready.read || ready.over {
+                self.read(ready, events);
+            }
+        }
+        self.ready = ready;
+    }
+
+    fn read(&mut self, ready: Ready, events: &mut Vec<ReactorEvent>) {
+        let connection = ready.connection;
+        let Some(socket) = self.socket(connection) else { return };
+        if socket.over || (socket.paused && !ready.over) {
+            return;
+        }
+        // What a connection that is over sent before is of no use: nobody could be answered.
+        let over = socket.paused || {
+            self.make_room();
+            let socket = self.slots[index(connection)].socket.as_ref().expect("just seen");
+            match receive(&socket.stream, &mut self.chunk) {
+                Ok(0) => true,
+                Ok(_) => {
+                    let bytes = self.chunk.split();
+                    events.push(ReactorEvent::Received { connection, bytes });
+                    false
+                }
+                Err(error) => {
+                    !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+                }
+            }
+        };
+        if over {
+            let socket = self.slots[index(connection)].socket.as_mut().expect("just seen");
+            socket.over = true;
+            events.push(ReactorEvent::Closed { connection });
+        }
+    }
+
+    /// Makes room for a read in the chunk.
+    fn make_room(&mut self) {
+        if self.chunk.capacity() >= READ_SIZE_MIN {
+            return;
+        }
+        self.chunks.push_back(mem::take(&mut self.chunk));
+        let free = self.chunks.front_mut().is_some_and(|chunk| chunk.try_reclaim(CHUNK_SIZE));
+        let oldest = if free || self.chunks.len() > CHUNKS_KEPT_MAX {
+            self.chunks.pop_front()
+        } else {
+            None
+        };
+        self.chunk = match oldest {
+            Some(chunk) if free => chunk,
+            // Frames cut from it keep its memory until they are gone.
+            Some(_) | None => BytesMut::with_capacity(CHUNK_SIZE),
+        };
+    }
+
+    fn drain(&mut self, connection: ConnectionId, events: &mut Vec<ReactorEvent>) {
+        let Some(socket) = self.socket(connection) else { return };
+        if socket.unsent.is_empty() {
+            return;
+        }
+        let took = socket.drain();
+        if socket.unsent.is_empty() {
+            socket.told = None;
+            if socket.closing {
+                socket.shut_down();
+            }
+            self.changed(connection);
+            events.push(ReactorEvent::Drained { connection });
+        } else if took && socket.told.is_none_or(|told| told.elapsed() > PROGRESS_INTERVAL) {
+            socket.told = Some(Instant::now());
+            events.push(ReactorEvent::Progressed { connection });
+        }
+    }
+
+    /// Tells the set what is waited for on a socket now.
+    fn changed(&mut self, connection: ConnectionId) {
+        if let Some(socket) = self.slots[index(connection)].socket.as_ref() {
+            self.readiness.change(socket.stream.as_fd(), connection, socket.interest());
+        }
+    }
+
+    /// Forgets a connection whose end was reported.
     pub fn remove(&mut self, connection: ConnectionId) {
         if let Some(socket) = self.socket(connection) {
-            // What nobody reads any more is not sent: a write task that waits ends here.
-            socket.outgoing.shut_down();
-            let slot = usize::try_from(connection.slot).expect("a slot fits usize");
-            self.slots[slot].socket = None;
+            socket.shut_down();
+            self.slots[index(connection)].socket = None;
             self.free.push(connection.slot);
         }
     }
 
-    /// Sends bytes: at once as far as the socket takes them, the rest by a task.
-    pub fn send(&self, connection: ConnectionId, mut bytes: Vec<u8>, inbox: &Rc<Inbox>) {
-        let Some(Socket { outgoing, .. }) = self.socket(connection) else { return };
-        if outgoing.closing.get() {
-            return;
+    /// Sends bytes: at once as far as the socket takes them, the rest when it has room. Returns whether
+    /// it is blocked by this.
+    pub fn send(&mut self, connection: ConnectionId, mut bytes: Vec<u8>) -> bool {
+        let Some(socket) = self.socket(connection) else { return false };
+        if socket.closing || socket.over {
+            return false;
         }
-        if outgoing.writing.get() {
-            outgoing.queue(bytes);
-            return;
+        if !socket.unsent.is_empty() {
+            socket.unsent.push_back(bytes);
+            return false;
         }
-        let Ok(sent) = outgoing.write(&bytes) else { return };
+        let Ok(sent) = socket.write(&bytes) else { return false };
         if sent == bytes.len() {
-            return;
+            return false;
         }
         bytes.drain(..sent);
-        outgoing.queue(bytes);
-        outgoing.writing.set(true);
-        inbox.push_reactor(ReactorEvent::Blocked { connection });
-        let (outgoing, inbox) = (Rc::clone(outgoing), Rc::clone(inbox));
-        glommio::spawn_local(async move {
-            outgoing.drain(connection, &inbox).await;
-            inbox.push_reactor(ReactorEvent::Drained { connection });
-        })
-        .detach();
+        socket.unsent.push_back(bytes);
+        self.changed(connection);
+        true
     }
 
     /// Stops or resumes reading.
-    pub fn set_paused(&self, connection: ConnectionId, paused: bool) {
+    pub fn set_paused(&mut self, connection: ConnectionId, paused: bool) {
         if let Some(socket) = self.socket(connection) {
-            socket.gate.set(paused);
+            socket.paused = paused;
+            self.changed(connection);
         }
     }
 
     /// Closes a connection: at once, or when what was sent has gone out.
-    pub fn close(&self, connection: ConnectionId, reason: CloseReason) {
+    pub fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
         let Some(socket) = self.socket(connection) else { return };
-        socket.gate.set(false);
-        socket.outgoing.closing.set(true);
+        socket.paused = false;
+        socket.closing = true;
         match reason {
-            CloseReason::SlowReader => socket.outgoing.shut_down(),
+            CloseReason::SlowReader => {
+                socket.unsent.clear();
+                socket.shut_down();
+            }
             CloseReason::Protocol | CloseReason::HandshakeTimeout | CloseReason::Stopping => {
-                if !socket.outgoing.writing.get() {
-                    socket.outgoing.shut_down();
+                if socket.unsent.is_empty() {
+                    socket.shut_down();
                 }
             }
         }
+        self.changed(connection);
     }
 }
 
-/// A second descriptor of the same socket.
+fn index(connection: ConnectionId) -> usize {
+    usize::try_from(connection.slot).expect("a slot fits usize")
+}
+
+/// Reads once into the room of `chunk`.
+#[allow(unsafe_code)]
+fn receive(stream: &StdStream, chunk: &mut BytesMut) -> io::Result<usize> {
+    let room = chunk.spare_capacity_mut();
+    let ((received, _), _) = rustix::net::recv(stream, room, RecvFlags::empty())?;
+    let count = received.len();
+    // SAFETY: the system call has written that many bytes at the front of the room.
+    unsafe { chunk.advance_mut(count) };
+    Ok(count)
+}
+
+/// A second descriptor of the same socket, for a stream that glommio does not know.
 #[allow(unsafe_code)]
 fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
     // SAFETY: `stream` owns the descriptor and outlives this borrow, which ends with the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     Ok(StdStream::from(borrowed.try_clone_to_owned()?))
-}
-
-/// Moves bytes from the socket to the reactor until the peer is gone.
-async fn read(mut stream: TcpStream, connection: ConnectionId, gate: &Gate, inbox: &Inbox) {
-    let mut chunk_size = CHUNK_SIZE_MIN;
-    let mut chunk = BytesMut::new();
-    loop {
-        gate.pass().await;
-        if chunk.len() < chunk_size / 8 {
-            // Frames cut from the old chunk keep it alive; it is never written again.
-            chunk = BytesMut::zeroed(chunk_size);
-        }
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => {
-                if count == chunk.len() && chunk_size < CHUNK_SIZE_MAX {
-                    chunk_size *= 2;
-                }
-                let bytes = chunk.split_to(count);
-                inbox.push_reactor(ReactorEvent::Received { connection, bytes });
-            }
-        }
-    }
 }
