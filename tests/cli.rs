@@ -215,6 +215,7 @@ fn txn_reads_three_parts_and_prints_its_branch() {
         (b"mod(\"k\") ~ \"0\"\n", 3),
         (b"\nfly k\n", 3),
         (b"\nput \"k\n", 3),
+        (b"\nput k v\n\nput k w\n\nput k x\n", 3),
         (b"\nput k v\nput k w\n", 1),
         (b"\nput x --ignore-value\n", 1),
     ] {
@@ -265,6 +266,10 @@ fn exit_codes_tell_refusals_from_no_connection_and_from_bad_arguments() {
         assert_eq!(shell.fails(line).0, 128, "{line}");
     }
     assert_eq!(Done::of(ends(binary(&["put", "", "v"]), b"")).code, 128);
+    for endpoint in ["", "nonsense", ":2400", "host:", "host:0", "host:99999"] {
+        let nowhere = Shell { endpoint: endpoint.into() };
+        assert_eq!(nowhere.fails("get k").0, 128, "{endpoint:?}");
+    }
     for line in ["--help", "--version", "version", "server --help", "bench put --help"] {
         assert!(!shell.out(line).is_empty(), "{line}");
     }

@@ -107,7 +107,8 @@ pub struct DiskArguments {
 /// Where figures go, beside standard output.
 #[derive(Clone, Debug, Args)]
 struct Files {
-    /// Write the figures to this file as one JSON object
+    /// Write the figures to this file as one JSON object; - is standard output, with nothing
+    /// else there
     #[arg(long)]
     json: Option<PathBuf>,
     /// Plot latency by percentile to this file, as SVG
@@ -227,11 +228,14 @@ impl Screen {
 
 /// Prints the figures and writes the files that were asked for.
 fn publish(global: &Global, report: &Report, files: &Files) -> Result<(), Failure> {
+    let to_stdout = files.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
     match global.write_out {
-        Format::Simple => println!("{report}"),
-        Format::Json => println!("{}", report.to_json()),
+        Format::Simple if !to_stdout => println!("{report}"),
+        Format::Simple | Format::Json => println!("{}", report.to_json()),
     }
-    if let Some(path) = &files.json {
+    if let Some(path) = &files.json
+        && !to_stdout
+    {
         std::fs::write(path, report.to_json() + "\n")
             .map_err(|error| Failure::Io(path.display().to_string(), error))?;
     }

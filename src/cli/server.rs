@@ -48,10 +48,11 @@ pub struct ServerArguments {
     /// How roles are put on cores
     #[arg(long, default_value = "auto")]
     pub topology: Topology,
-    /// Memory for pages of the page file
+    /// Memory for pages of the page file, the blocks between them and the disk included
     #[arg(long, value_parser = size::parse, default_value = "1GiB")]
     pub page_cache: u64,
-    /// Size of a file of the write-ahead log; holds for a new data directory
+    /// Size of a file of the write-ahead log, at least 8 MiB and twice the greatest request; holds for a
+    /// new data directory
     #[arg(long, value_parser = size::parse, default_value = "64MiB")]
     pub wal_segment_size: u64,
     /// Greatest value, to 16 MiB

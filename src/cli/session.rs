@@ -26,7 +26,8 @@ pub struct Global {
         global = true,
         env = "QUORATE_ENDPOINT",
         default_value = "127.0.0.1:2400",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = endpoint
     )]
     pub endpoint: Vec<String>,
     /// How results are written
@@ -38,6 +39,19 @@ pub struct Global {
     /// Time in which a connection must be made
     #[arg(long, global = true, default_value = "2s", value_parser = time_span::parse)]
     pub dial_timeout: Duration,
+}
+
+/// `host:port`, as it is; whether the host exists turns out when it is dialled.
+fn endpoint(text: &str) -> Result<String, String> {
+    let refused = "write it as host:port, for example 127.0.0.1:2400";
+    match text.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(refused.to_owned()),
+    }
 }
 
 impl Global {

@@ -56,6 +56,9 @@ pub fn run(global: &Global, arguments: &TxnArguments) -> Result<(), Failure> {
     let compares = parse(&part(PARTS[0])?, txn_text::compare)?;
     let success = parse(&part(PARTS[1])?, txn_text::operation)?;
     let failure = parse(&part(PARTS[2])?, txn_text::operation)?;
+    if !arguments.interactive {
+        nothing_follows(&mut input)?;
+    }
     let (success_ranges, failure_ranges) = (ranges(&success)?, ranges(&failure)?);
     let request = Txn {
         compares: compares.iter().map(compare).collect(),
@@ -79,6 +82,24 @@ fn read_part(input: &mut impl BufRead) -> Result<Vec<Vec<u8>>, Failure> {
             return Ok(lines);
         }
         lines.push(line);
+    }
+}
+
+/// A fourth part is a mistake that must not be dropped in silence.
+fn nothing_follows(input: &mut impl BufRead) -> Result<(), Failure> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let count = input
+            .read_until(b'\n', &mut line)
+            .map_err(|error| Failure::Io("standard input".into(), error))?;
+        if count == 0 {
+            return Ok(());
+        }
+        if !line.trim_ascii().is_empty() {
+            let text = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+            return Err(txn_text::TxnTextError::Behind(text).into());
+        }
     }
 }
 

@@ -94,6 +94,8 @@ pub enum TxnTextError {
     Operation(String),
     /// The flags or arguments of an operation.
     Arguments(String, String),
+    /// A line behind the third part.
+    Behind(String),
 }
 
 impl fmt::Display for TxnTextError {
@@ -108,6 +110,11 @@ impl fmt::Display for TxnTextError {
             Self::Operation(line) => {
                 write!(f, "not an operation: {line}; write put, get or del and its arguments")
             }
+            Self::Behind(line) => write!(
+                f,
+                "text behind the third part: {line}; a transaction has three parts, and an empty \
+                 line ends each"
+            ),
             Self::Arguments(line, reason) => write!(f, "invalid operation: {line}: {reason}"),
         }
     }

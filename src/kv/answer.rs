@@ -182,7 +182,7 @@ impl Answer {
     }
 
     fn go_on(&mut self, state: &State, budget: &mut u32) -> Result<Result<Reply, Refusal>, Stop> {
-        if self.keeps < state.trimmed.revision {
+        if self.keeps < state.whole_from() {
             return Ok(Err(Refusal::Compacted));
         }
         while let Some(item) = self.items.last() {

@@ -12,14 +12,17 @@ use crate::outcome::Stop;
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
 use crate::version::{
-    Event, Kind, Live, Version, delete_hash, fits_inline, needs_work, newest, version_hash,
+    Event, Kind, Live, Version, delete_hash, fits_inline, is_to_shed, needs_work, newest,
+    version_hash,
 };
 
 /// The version that a change replaces; its bytes stand in the scratch event.
 struct Old {
     version: Version,
     run: Option<Run>,
-    /// Bytes of its inline value, at the end of the scratch event.
+    /// Its bytes, at the end of the scratch event.
+    size: usize,
+    /// Bytes of its inline value, at their end.
     inline_size: usize,
 }
 
@@ -40,7 +43,8 @@ impl State {
             let (version, inline) =
                 newest(&cell).ok_or_else(|| Damage::VersionMalformed(put.key.into()))?;
             event.extend_from_slice(cell.payload);
-            old = Some(Old { version, run: cell.run, inline_size: inline.len() });
+            let (size, inline_size) = (cell.payload.len(), inline.len());
+            old = Some(Old { version, run: cell.run, size, inline_size });
         }
         let replaced = old.as_ref().and_then(|old| old.version.live);
         if (put.ignore_value || put.ignore_lease) && replaced.is_none() {
@@ -68,7 +72,11 @@ impl State {
         };
         live.hash = version_hash(put.key, at, &live, value);
         let version = Version::following(old.as_ref().map(|old| &old.version), at, Some(live));
-        let cell = NewCell { counted: needs_work(Kind::Put, run), number: 0, payload: event, run };
+        let sheds = old
+            .as_ref()
+            .is_some_and(|old| is_to_shed(at, put.key, &old.version, old.size, old.run));
+        let (counted, number) = (needs_work(Kind::Put, run), u64::from(sheds));
+        let cell = NewCell { counted, number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
         let inline = fits_inline(put.key.len(), value.len());
@@ -107,8 +115,8 @@ impl State {
         Event::encode(Kind::Delete, key, event);
         event.extend_from_slice(cell.payload);
         let run = cell.run;
-        let cell =
-            NewCell { counted: needs_work(Kind::Delete, run), number: 0, payload: event, run };
+        let number = u64::from(is_to_shed(at, key, &old, cell.payload.len(), run));
+        let cell = NewCell { counted: needs_work(Kind::Delete, run), number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
         let payload = &mut self.scratch.version;

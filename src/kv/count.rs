@@ -102,10 +102,17 @@ impl Count {
                                 fault = Some(stop);
                                 return ControlFlow::Break(());
                             }
+                            let was_live = match event.replaced_live(at) {
+                                Ok(live) => live,
+                                Err(damage) => {
+                                    fault = Some(Stop::Damaged(damage));
+                                    return ControlFlow::Break(());
+                                }
+                            };
                             *left -= 1;
                             *next = at.next();
                             if self.span.contains(event.key) {
-                                match (event.kind, event.replaced_live()) {
+                                match (event.kind, was_live) {
                                     (Kind::Put, true) | (Kind::Delete, false) => {}
                                     (Kind::Put, false) => *created += 1,
                                     (Kind::Delete, true) => *deleted += 1,

@@ -15,12 +15,14 @@
 //! 2 put a    3 put b    4 delete a    5 put a    6 delete b        compact(4)      trim
 //!
 //! current    a -> a@5   b -> x@6                                   the same        the same
-//! events     2: a, none   3: b, none   4: a, a@2                   the same        4: a, a@2
+//! events     2: a, none   3: b, none   4: a, a@2                   the same        4: a, shed
 //!            5: a, x@4    6: b, b@3                                                5: a, x@4  6: b, b@3
 //!
 //! read a at 3: current says a@5, event 5 replaced x@4, event 4 replaced a@2: a@2. Refused after
 //!              compact(4), also before anything is trimmed.
 //! read b at 5: current says x@6, event 6 replaced b@3: b@3.
+//! read a at 4: current says a@5, event 5 replaced x@4: deleted. Nothing that can still be read follows
+//!              event 4, so what it replaced goes, if it is large; the delete stays for a watch from 4.
 //! 7 put c, compact(7), trim: events 2 to 6 go; event 6 was a delete and its tombstone is still in
 //!              current, so b goes from there. compact(6) keeps it: a watch from 6 must see the delete.
 //! ```
@@ -42,6 +44,7 @@ mod command;
 mod compare;
 mod count;
 mod delete;
+mod foresee;
 mod keys;
 mod listing;
 mod outcome;

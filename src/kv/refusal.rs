@@ -96,6 +96,8 @@ pub enum Damage {
     EventMissing(crate::Point),
     /// The bytes of an event are not one.
     EventMalformed(crate::Point),
+    /// A version below the compacted revision is asked for, which its event has shed.
+    EventShed(crate::Point),
     /// The key of an event is not one.
     EventKeyMalformed,
     /// The bytes of the newest version of this key are not one.
@@ -112,6 +114,11 @@ impl fmt::Display for Damage {
             Self::EventMalformed(at) => {
                 write!(f, "event {} sub {} is malformed; {ADVICE}", at.revision, at.sub)
             }
+            Self::EventShed(at) => write!(
+                f,
+                "event {} sub {} no longer holds the version that is read; {ADVICE}",
+                at.revision, at.sub
+            ),
             Self::EventKeyMalformed => write!(f, "the key of an event is malformed; {ADVICE}"),
             Self::VersionMalformed(key) => write!(
                 f,

@@ -185,7 +185,7 @@ fn version_at<'p>(
         charge(budget)?;
         let cell = pages.get(EVENTS, &at.key())?.ok_or(Damage::EventMissing(at))?;
         let event = Event::decode(cell.payload).ok_or(Damage::EventMalformed(at))?;
-        let Some(replaced) = event.replaced else {
+        let Some(replaced) = event.replaced(at)? else {
             return Ok(None);
         };
         (version, inline) = Version::decode(replaced).ok_or(Damage::EventMalformed(at))?;

@@ -9,6 +9,9 @@
 //! meta  format u8 | applied u64 | term u64 | revision u64 | compacted + 1, or 0 for none: u64
 //!       | sum over live versions 16 | sum over events 16 | trimmed revision u64, sub u32
 //! ```
+//!
+//! Trimmed is how far trimming has got: up to the compacted revision with taking events away, from
+//! there on with having those of that revision shed what they replaced.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -42,12 +45,16 @@ pub struct State {
     pub(crate) live_sum: Hash128,
     /// Sum of the hashes of all events ever applied.
     pub(crate) events_sum: Hash128,
-    /// Events before this point have been trimmed: their tombstones and runs are gone.
+    /// Events before this point have been trimmed: their tombstones and runs are gone. Never beyond
+    /// the compacted revision.
     pub(crate) trimmed: Point,
     /// Whether the cells of such events may still be there.
     pub(crate) undropped: bool,
     /// History before this revision is physically gone.
     pub(crate) dropped: Revision,
+    /// Events of the compacted revision before this point have shed what they replaced. Not
+    /// beyond its first event while trimming has not come to that revision.
+    pub(crate) shed: Point,
     /// How far the entry that is being applied has got.
     progress: Progress,
     pub(crate) scratch: Scratch,
@@ -116,6 +123,7 @@ impl State {
             trimmed: beginning,
             undropped: false,
             dropped: Revision::ZERO,
+            shed: beginning,
             progress: Progress::None,
             scratch: Scratch::default(),
         }
@@ -135,12 +143,27 @@ impl State {
         let mut state = Self::create(pages);
         state.decode(&mut reader).ok_or(OpenError::Malformed)?;
         let readable = state.compacted.is_none_or(|compacted| compacted <= state.revision);
-        let trimmable = state.compacted.unwrap_or(Revision::ZERO);
-        if !readable || state.trimmed > Point::before(trimmable) || !reader.0.is_empty() {
+        let goal = Point::before(state.compacted.unwrap_or(Revision::ZERO));
+        if state.trimmed > goal {
+            state.shed = state.trimmed;
+            state.trimmed = goal;
+        }
+        let sheddable = state.compacted.map_or(goal, Point::at);
+        if !readable || state.shed > sheddable || !reader.0.is_empty() {
             return Err(OpenError::Malformed);
         }
         state.undropped = true;
         Ok(state)
+    }
+
+    /// How far trimming has got, as one point: what a restart goes on from.
+    fn trim_position(&self) -> Point {
+        match self.compacted {
+            Some(compacted) if self.trimmed == Point::before(compacted) => {
+                self.trimmed.max(self.shed)
+            }
+            _ => self.trimmed,
+        }
     }
 
     fn decode(&mut self, reader: &mut Reader<'_>) -> Option<()> {
@@ -170,8 +193,9 @@ impl State {
         meta.extend_from_slice(&compacted.to_le_bytes());
         meta.extend_from_slice(&self.live_sum.to_bytes());
         meta.extend_from_slice(&self.events_sum.to_bytes());
-        meta.extend_from_slice(&self.trimmed.revision.get().to_le_bytes());
-        meta.extend_from_slice(&self.trimmed.sub.to_le_bytes());
+        let trimmed = self.trim_position();
+        meta.extend_from_slice(&trimmed.revision.get().to_le_bytes());
+        meta.extend_from_slice(&trimmed.sub.to_le_bytes());
         self.pages.checkpoint_begin(&meta);
     }
 
@@ -299,6 +323,15 @@ impl State {
     /// The point behind the newest event, one of a half applied entry too.
     pub(crate) fn now(&self) -> Point {
         Point { revision: self.revision.next(), sub: self.sub }
+    }
+
+    /// Events of this revision and later are there, with all that they replaced.
+    pub(crate) fn whole_from(&self) -> Revision {
+        let behind = |point: Point| match point.sub {
+            0 => point.revision,
+            _ => point.revision.next(),
+        };
+        behind(self.trimmed).max(behind(self.shed))
     }
 
     /// The newest complete revision; 1 on an empty store.

@@ -6,7 +6,11 @@
 //!          flagged: | lease i64 | near revision u64, sub u32 | far revision u64, sub u32
 //!          live:    | value, unless the cell owns a run
 //!
-//! event    kind u8 (0 put, 1 delete) | key size u16 | key | the replaced version's bytes, or nothing
+//! event    kind u8 (0 put, 1 delete; + 2: it has shed) | key size u16 | key
+//!          the replaced version's bytes; nothing if there was none, or if the event has shed it
+//!
+//! cell of an event   number 1: it is to shed what it replaced once compaction ends exactly at it
+//!                    counted: it asks for work before it is dropped
 //! ```
 //!
 //! Numbers are little endian. The bytes of a version do not change when an event replaces it: they
@@ -24,6 +28,7 @@ use base::{Hash128, Hasher128, LeaseId, Revision};
 use tree::{CELL_SIZE_MAX, Cell, Run};
 
 use crate::keys::{EVENT_KEY_SIZE, Point};
+use crate::refusal::Damage;
 
 /// Versions between two near anchors.
 const NEAR: u64 = 64;
@@ -37,11 +42,17 @@ const VERSION_SIZE_MAX: usize = 21 + 32 + 8 + 12 + 12;
 /// Bytes of an event before the user key.
 const EVENT_HEADER_SIZE: usize = 3;
 
+/// Bytes that a cell takes in its leaf beside key and payload.
+const CELL_OVERHEAD: usize = 18;
+
 const _: () = assert!(
     EVENT_KEY_SIZE + EVENT_HEADER_SIZE + KEY_SIZE_MAX + VERSION_SIZE_MAX <= CELL_SIZE_MAX,
     "an event of the longest key fits a cell"
 );
 const _: () = assert!(KEY_SIZE_MAX <= 0xFFFF, "the size of a key fits its field");
+
+/// Added to the kind of an event that has shed what it replaced.
+const SHED: u8 = 2;
 
 const LIVE: u8 = 1;
 const LEASE: u8 = 2;
@@ -187,6 +198,16 @@ pub(crate) enum Kind {
     Delete,
 }
 
+impl Kind {
+    #[inline]
+    fn number(self) -> u8 {
+        match self {
+            Self::Put => 0,
+            Self::Delete => 1,
+        }
+    }
+}
+
 /// An event, borrowed from its cell. The run of the cell is the replaced version's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event<'p> {
@@ -194,19 +215,34 @@ pub(crate) struct Event<'p> {
     pub kind: Kind,
     /// To which key.
     pub key: &'p [u8],
-    /// The bytes of the version it replaced; none if `current` had no entry for the key.
-    pub replaced: Option<&'p [u8]>,
+    replaced: Replaced<'p>,
+}
+
+/// What an event holds of the version it replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replaced<'p> {
+    /// `current` had no entry for the key.
+    Nothing,
+    Version(&'p [u8]),
+    /// Nothing any more: nobody may ask.
+    Shed,
 }
 
 impl<'p> Event<'p> {
     /// Starts the bytes of an event; the caller appends those of the replaced version.
     #[inline]
     pub fn encode(kind: Kind, key: &[u8], out: &mut Vec<u8>) {
+        Self::encode_kind(kind.number(), key, out);
+    }
+
+    /// The bytes of an event that has shed what it replaced.
+    pub fn encode_shed(kind: Kind, key: &[u8], out: &mut Vec<u8>) {
+        Self::encode_kind(kind.number() | SHED, key, out);
+    }
+
+    #[inline]
+    fn encode_kind(kind: u8, key: &[u8], out: &mut Vec<u8>) {
         let size = u16::try_from(key.len()).expect("a key has at most KEY_SIZE_MAX bytes");
-        let kind = match kind {
-            Kind::Put => 0,
-            Kind::Delete => 1,
-        };
         let [low, high] = size.to_le_bytes();
         out.extend_from_slice(&[kind, low, high]);
         out.extend_from_slice(key);
@@ -216,20 +252,46 @@ impl<'p> Event<'p> {
     #[inline]
     pub fn decode(payload: &'p [u8]) -> Option<Self> {
         let (&[kind, low, high], rest) = payload.split_first_chunk::<EVENT_HEADER_SIZE>()?;
-        let kind = match kind {
+        let shed = kind & SHED != 0;
+        let kind = match kind & !SHED {
             0 => Kind::Put,
             1 => Kind::Delete,
             _ => return None,
         };
         let size = usize::from(u16::from_le_bytes([low, high]));
         let (key, replaced) = rest.split_at_checked(size)?;
-        let replaced = if replaced.is_empty() { None } else { Some(replaced) };
+        let replaced = match (shed, replaced.is_empty()) {
+            (false, true) => Replaced::Nothing,
+            (false, false) => Replaced::Version(replaced),
+            (true, true) => Replaced::Shed,
+            (true, false) => return None,
+        };
         Some(Self { kind, key, replaced })
     }
 
-    /// Whether the replaced version was live; also false when there was none.
-    pub fn replaced_live(&self) -> bool {
-        self.replaced.is_some_and(|bytes| bytes[0] & LIVE != 0)
+    /// The bytes of the version that this event, the one at `at`, replaced; none if `current` had no
+    /// entry for the key.
+    ///
+    /// # Errors
+    ///
+    /// When it has shed them: whoever asks reads below the compacted revision.
+    #[inline]
+    pub fn replaced(&self, at: Point) -> Result<Option<&'p [u8]>, Damage> {
+        match self.replaced {
+            Replaced::Nothing => Ok(None),
+            Replaced::Version(bytes) => Ok(Some(bytes)),
+            Replaced::Shed => Err(Damage::EventShed(at)),
+        }
+    }
+
+    /// Whether the version that this event, the one at `at`, replaced was live; also false when there
+    /// was none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::replaced`].
+    pub fn replaced_live(&self, at: Point) -> Result<bool, Damage> {
+        Ok(self.replaced(at)?.is_some_and(|bytes| bytes[0] & LIVE != 0))
     }
 }
 
@@ -238,6 +300,25 @@ impl<'p> Event<'p> {
 #[inline]
 pub(crate) fn needs_work(kind: Kind, run: Option<Run>) -> bool {
     kind == Kind::Delete || run.is_some()
+}
+
+/// Whether the event `at` is to shed what it replaced once compaction ends exactly at its revision; the
+/// cell of such an event has number 1. `size`: bytes of the replaced version as the event holds it.
+///
+/// A version that an earlier change of the same revision made stays: it is what that change wrote, and
+/// a watch from the compacted revision is told so. Else it has to be worth a rewritten leaf: a run goes,
+/// or less than a quarter of the cell is left, so that leaves of such cells merge. What is smaller goes
+/// with its event.
+#[inline]
+pub(crate) fn is_to_shed(
+    at: Point,
+    key: &[u8],
+    replaced: &Version,
+    size: usize,
+    run: Option<Run>,
+) -> bool {
+    let rest = CELL_OVERHEAD + EVENT_KEY_SIZE + EVENT_HEADER_SIZE + key.len();
+    replaced.at.revision < at.revision && (run.is_some() || size > 3 * rest)
 }
 
 /// The version in a cell of `current` and its inline value.
@@ -371,8 +452,20 @@ mod tests {
         let mut bytes = Vec::new();
         Event::encode(Kind::Delete, b"key", &mut bytes);
         let event = Event::decode(&bytes).unwrap();
-        assert_eq!((event.kind, event.key, event.replaced), (Kind::Delete, &b"key"[..], None));
+        assert_eq!((event.kind, event.key), (Kind::Delete, &b"key"[..]));
+        assert_eq!(event.replaced(point(4)), Ok(None));
         assert!(Event::decode(&bytes[..5]).is_none());
-        assert!(Event::decode(&[2, 0, 0]).is_none());
+        bytes.push(LIVE);
+        let event = Event::decode(&bytes).unwrap();
+        assert_eq!(event.replaced(point(4)), Ok(Some(&[LIVE][..])));
+        assert_eq!(event.replaced_live(point(4)), Ok(true));
+        bytes.clear();
+        Event::encode_shed(Kind::Delete, b"key", &mut bytes);
+        let event = Event::decode(&bytes).unwrap();
+        assert_eq!((event.kind, event.key), (Kind::Delete, &b"key"[..]));
+        assert_eq!(event.replaced(point(4)), Err(Damage::EventShed(point(4))));
+        bytes.push(LIVE);
+        assert!(Event::decode(&bytes).is_none(), "shed and yet there");
+        assert!(Event::decode(&[4, 0, 0]).is_none());
     }
 }

@@ -6,23 +6,55 @@
 //! commit index ─► entries behind it wait for the next leader to commit them
 //! ```
 //!
-//! Replay is exactly the apply of normal running.
+//! Replay is exactly the apply of normal running, with a look ahead. Entries are taken from the log in
+//! windows; all pages that the keys of a window name are read before it is applied, in the order of the
+//! file, neighbours with one read. These reads are told ahead, so that a driver can have many of them
+//! under way, and they are fed in between as the window before is applied:
+//!
+//! ```text
+//! log ─► gather: entries, misses ─► sort, merge ─► reads of window n + 1 ─┐
+//!                                                  apply window n ◄───────┴─ in turns
+//! ```
+//!
+//! What keys do not tell (a run, the leaf of the newest events) is read when it is missed.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::ControlFlow;
 
-use base::{Frame, LogIndex, Term};
-use kv::{State, Step};
+use base::{Frame, LogIndex, PageNo, Term};
+use hashbrown::HashSet;
+use kv::{Command, State, Step};
 use raft::TermRun;
-use tree::{Miss, Open, OpenError, OpenStep, PageFile};
-use wal::{Applied, Files, Owner, Recovered, Recovery, RecoveryError, Replay, ReplayStep, WalFile};
+use tree::{Miss, Open, OpenError, OpenStep, PageFile, WARM_MAX};
+use wal::{
+    Applied, Files, Owner, READ_SIZE_MAX, Recovered, Recovery, RecoveryError, Replay, ReplayStep,
+    WalFile,
+};
 
 use crate::message::{Committed, EntryKind};
 use crate::translate;
 
+/// What a window may take in memory, entries and pages: half of what the cache has room for, since the
+/// more pages are read together the more of them are neighbours; at least this part of the bound, as two
+/// such windows fit in what the cache keeps of clean leaves in any case; and at most so many bytes.
+const WINDOW_SHARE: u64 = 16;
+const WINDOW_SIZE_MAX: u64 = 512 << 20;
+
+/// Bytes that are read for nothing rather than with a read of their own: about what a disk moves in
+/// the time that one more read costs it.
+const GAP_MAX: u64 = 16 << 10;
+
+/// Reads of the WAL that are foretold: it is read from front to back.
+const WAL_AHEAD: usize = 4;
+
+/// Entries looked at when one misses a page that its keys did not tell.
+const LOOK_AHEAD: usize = 64;
+
 /// A file that boot reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DataFile {
     /// The page file.
     Pages,
@@ -44,6 +76,17 @@ pub enum BootStep {
     },
     /// Call [`Boot::finish`].
     Done,
+}
+
+/// A read that boot will ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BootRead {
+    /// The file.
+    pub file: DataFile,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub size: usize,
 }
 
 /// Why a member cannot start.
@@ -142,11 +185,41 @@ struct Scanning {
     recovery: Recovery,
 }
 
+/// A read of the page file.
+struct Fetch {
+    offset: u64,
+    size: usize,
+    /// How many of the misses, in order, it is for.
+    misses: usize,
+    /// Something was missed already: replay cannot go on without it. Otherwise it is only foreseen.
+    needed: bool,
+}
+
 struct Replaying {
     state: State,
     recovered: Recovered,
     replay: Replay,
-    miss: Option<Miss>,
+    /// Entries to apply: those of the window whose pages have come, then those of the next window.
+    entries: VecDeque<Committed>,
+    /// How many of them are of the first.
+    ready: usize,
+    /// How many of those `warm` has been called for.
+    warm: usize,
+    /// The next window is complete.
+    gathered: bool,
+    /// Bytes that it takes in memory so far, and how many it may.
+    gathered_size: u64,
+    window_size: u64,
+    cache_size: u64,
+    /// Pages that it wants, to ask for each only once.
+    wanted: HashSet<PageNo>,
+    /// Reads to ask for, front first, and what each is for.
+    fetches: VecDeque<Fetch>,
+    misses: VecDeque<Miss>,
+    /// How many of the reads must be through before replay goes on.
+    urgent: usize,
+    /// Bytes read since pages were last dropped for what nobody had foreseen.
+    unforeseen_size: u64,
 }
 
 /// A boot under way: `next`, read, `feed`, until `Done`; then `finish`.
@@ -154,14 +227,12 @@ pub struct Boot {
     options: tree::Options,
     files: Files,
     phase: Phase,
-    /// The entry that waits for a page.
-    waiting: Option<Committed>,
     pending: Vec<Committed>,
     replayed: u64,
     published: LogIndex,
     clear_slots: bool,
-    /// Where the bytes that are fed next go.
-    reading: Option<DataFile>,
+    /// What the bytes that are fed next are.
+    asked: Option<BootRead>,
 }
 
 impl Boot {
@@ -172,12 +243,11 @@ impl Boot {
             options,
             files,
             phase,
-            waiting: None,
             pending: Vec::new(),
             replayed: 0,
             published: LogIndex::ZERO,
             clear_slots: false,
-            reading: None,
+            asked: None,
         }
     }
 
@@ -217,59 +287,84 @@ impl Boot {
                             let first = recovered.base.index.next();
                             return Err(BootError::Gap { applied, first });
                         }
-                        let replay = Replay::new(&recovered, applied);
-                        let replaying = Replaying { state, recovered, replay, miss: None };
+                        let cache_size = self.options.cache_size;
+                        let replaying = Replaying::new(state, recovered, applied, cache_size);
                         self.phase = Phase::Replay(Box::new(replaying));
                     }
                 },
                 Phase::Replay(mut replaying) => {
-                    let next = self.replay(&mut replaying)?;
+                    let next = self.replay(&mut replaying);
                     self.phase = Phase::Replay(replaying);
-                    if let Some(next) = next {
-                        return Ok(next);
-                    }
+                    return next;
                 }
                 Phase::Moving => unreachable!("boot goes on after an error"),
             }
         }
     }
 
-    /// Takes the next entry; none when there is nothing to read for it.
-    fn replay(&mut self, replaying: &mut Replaying) -> Result<Option<BootStep>, BootError> {
-        let Replaying { state, recovered, replay, miss } = replaying;
-        *miss = None;
-        let step = match self.waiting.take() {
-            Some(entry) => self.apply(state, entry)?,
-            None => match replay.next().map_err(BootError::Wal)? {
-                ReplayStep::Read(read) => Replayed::Read(read),
-                ReplayStep::Done => Replayed::Done,
-                ReplayStep::Entry(entry) => {
-                    let entry = owned(&entry)?;
-                    if entry.index <= recovered.hard_state.commit {
-                        self.apply(state, entry)?
-                    } else {
-                        self.pending.push(entry);
-                        Replayed::Entry
-                    }
+    /// Goes on with the replay to its next read.
+    fn replay(&mut self, replaying: &mut Replaying) -> Result<BootStep, BootError> {
+        loop {
+            if replaying.urgent == 0 {
+                if !replaying.gathered
+                    && let Some(read) = replaying.gather(&mut self.pending)?
+                {
+                    return Ok(self.read(DataFile::Wal(read.file), read.offset, read.size));
                 }
-            },
-        };
-        Ok(match step {
-            Replayed::Entry => None,
-            Replayed::Done => Some(BootStep::Done),
-            Replayed::Read(read) => {
-                Some(self.read(DataFile::Wal(read.file), read.offset, read.size))
+                if replaying.ready == 0 && replaying.fetches.is_empty() {
+                    if replaying.entries.is_empty() {
+                        return Ok(BootStep::Done);
+                    }
+                    replaying.advance();
+                    continue;
+                }
+                self.replayed += replaying.apply_share()?;
             }
-            Replayed::Miss(missing) => {
-                *miss = Some(missing);
-                Some(self.read(DataFile::Pages, missing.offset(), missing.size()))
+            if let Some(fetch) = replaying.fetches.front() {
+                return Ok(self.read(DataFile::Pages, fetch.offset, fetch.size));
             }
-        })
+        }
     }
 
     fn read(&mut self, file: DataFile, offset: u64, size: usize) -> BootStep {
-        self.reading = Some(file);
+        self.asked = Some(BootRead { file, offset, size });
         BootStep::Read { file, offset, size }
+    }
+
+    /// The read that will be asked for `n` reads behind the present one, as far as it is known: for
+    /// whoever can have several reads under way. It is only a hint: others may come in between, some may
+    /// never come.
+    pub fn ahead(&self, n: usize) -> Option<BootRead> {
+        let asked = self.asked?;
+        let pages = |(offset, size)| BootRead { file: DataFile::Pages, offset, size };
+        match (&self.phase, asked.file) {
+            (Phase::Pages(open), _) => open.ahead(n).map(pages),
+            (Phase::Replay(replaying), DataFile::Pages) => {
+                replaying.fetches.get(n + 1).map(|fetch| pages((fetch.offset, fetch.size)))
+            }
+            (_, DataFile::Wal(file)) => {
+                // Blocks are read one by one where there is damage or nothing to go on to.
+                if asked.size < READ_SIZE_MAX || n >= WAL_AHEAD {
+                    return None;
+                }
+                let offset = asked.offset + size64(READ_SIZE_MAX * (n + 1));
+                let left = self.size_of(file).checked_sub(offset).filter(|left| *left > 0)?;
+                let size = usize::try_from(left).unwrap_or(usize::MAX).min(READ_SIZE_MAX);
+                Some(BootRead { file: asked.file, offset, size })
+            }
+            (_, DataFile::Pages) => None,
+        }
+    }
+
+    fn size_of(&self, file: WalFile) -> u64 {
+        match file {
+            WalFile::Slot(slot) => {
+                let file = self.files.slots.iter().find(|file| file.slot == slot);
+                file.map_or(0, |file| file.size)
+            }
+            WalFile::Ring => self.files.ring_size,
+            WalFile::Watermark => self.files.watermark_size,
+        }
     }
 
     fn open_state(&mut self, open: Open) -> Result<State, BootError> {
@@ -285,51 +380,43 @@ impl Boot {
         }
     }
 
-    fn apply(&mut self, state: &mut State, entry: Committed) -> Result<Replayed, BootError> {
-        let command = translate::command(entry.kind, &entry.frame)
-            .map_err(|error| BootError::Entry { index: entry.index, error })?;
-        loop {
-            let mut budget = u32::MAX;
-            match state.apply(entry.index, entry.term, &command, &mut budget) {
-                Step::Done(_) => break,
-                Step::More => {}
-                Step::Miss(miss) => {
-                    drop(command);
-                    self.waiting = Some(entry);
-                    return Ok(Replayed::Miss(miss));
-                }
-                Step::Damaged(damage) => return Err(BootError::State(damage)),
-            }
-        }
-        self.replayed += 1;
-        if self.replayed.is_multiple_of(1_024) {
-            state.pages_mut().evict();
-        }
-        Ok(Replayed::Entry)
-    }
-
     /// Takes the bytes that were asked for.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), BootError> {
-        match (&mut self.phase, self.reading.take()) {
+        match (&mut self.phase, self.asked.take().map(|asked| asked.file)) {
             (Phase::Pages(open), Some(DataFile::Pages)) => open.feed(bytes),
             (Phase::Wal(scanning), Some(DataFile::Wal(_))) => scanning.recovery.feed(bytes),
             (Phase::Replay(replaying), Some(DataFile::Wal(_))) => replaying.replay.feed(bytes),
-            (Phase::Replay(replaying), Some(DataFile::Pages)) => {
-                let miss = replaying.miss.take().expect("a page is read for what was missing");
-                let pages = replaying.state.pages_mut();
-                pages.install(miss, bytes).map_err(BootError::Page)?;
-            }
+            (Phase::Replay(replaying), Some(DataFile::Pages)) => replaying.install(bytes)?,
             _ => unreachable!("bytes were fed that nobody had asked for"),
         }
         Ok(())
     }
 
-    /// A read of the WAL failed: it is asked for again block by block.
+    /// Whether boot goes on if the present read fails. One of the WAL is asked for again block by block;
+    /// one of the page file is done without unless something in it has been missed already.
+    pub fn survives_failure(&self) -> bool {
+        match (&self.phase, self.asked) {
+            (Phase::Wal(_) | Phase::Replay(_), Some(BootRead { file: DataFile::Wal(_), .. })) => {
+                true
+            }
+            (Phase::Replay(replaying), Some(_)) => !replaying.is_needed(),
+            _ => false,
+        }
+    }
+
+    /// The present read failed.
+    ///
+    /// # Panics
+    /// If boot does not survive that: see [`Boot::survives_failure`].
     pub fn feed_unreadable(&mut self) {
-        match &mut self.phase {
-            Phase::Wal(scanning) => scanning.recovery.feed_unreadable(),
-            Phase::Replay(replaying) => replaying.replay.feed_unreadable(),
-            Phase::Pages(_) | Phase::Moving => {}
+        assert!(self.survives_failure(), "what could not be read is needed: {:?}", self.asked);
+        match (&mut self.phase, self.asked.take().map(|asked| asked.file)) {
+            (Phase::Wal(scanning), Some(_)) => scanning.recovery.feed_unreadable(),
+            (Phase::Replay(replaying), Some(DataFile::Wal(_))) => {
+                replaying.replay.feed_unreadable();
+            }
+            (Phase::Replay(replaying), Some(DataFile::Pages)) => replaying.skip(),
+            _ => {}
         }
     }
 
@@ -353,11 +440,240 @@ impl Boot {
     }
 }
 
-enum Replayed {
-    Entry,
-    Done,
-    Read(wal::Read),
-    Miss(Miss),
+impl Replaying {
+    fn new(state: State, recovered: Recovered, applied: LogIndex, cache_size: u64) -> Self {
+        let replay = Replay::new(&recovered, applied);
+        let mut replaying = Self {
+            state,
+            recovered,
+            replay,
+            entries: VecDeque::new(),
+            ready: 0,
+            warm: 0,
+            gathered: false,
+            gathered_size: 0,
+            window_size: 0,
+            cache_size,
+            wanted: HashSet::new(),
+            fetches: VecDeque::new(),
+            misses: VecDeque::new(),
+            urgent: 0,
+            unforeseen_size: 0,
+        };
+        replaying.begin_window();
+        replaying
+    }
+
+    /// Begins to gather a window.
+    fn begin_window(&mut self) {
+        let room = self.cache_size.saturating_sub(self.state.pages().resident_size());
+        let least = (self.cache_size / WINDOW_SHARE).max(1);
+        self.window_size = (room / 2).min(WINDOW_SIZE_MAX).max(least);
+        self.gathered = false;
+        self.gathered_size = 0;
+        self.wanted.clear();
+    }
+
+    /// Takes the entries of the next window from the log and plans its reads; or the read of the log
+    /// that it needs for that. Entries that may not be applied yet go to `pending`.
+    fn gather(&mut self, pending: &mut Vec<Committed>) -> Result<Option<wal::Read>, BootError> {
+        while self.gathered_size < self.window_size {
+            let entry = match self.replay.next().map_err(BootError::Wal)? {
+                ReplayStep::Read(read) => return Ok(Some(read)),
+                ReplayStep::Done => break,
+                ReplayStep::Entry(entry) => owned(&entry)?,
+            };
+            if entry.index > self.recovered.hard_state.commit {
+                pending.push(entry);
+                continue;
+            }
+            self.gathered_size += size64(entry.frame.len() + size_of::<Committed>());
+            self.foresee(&entry)?;
+            self.entries.push_back(entry);
+        }
+        self.gathered = true;
+        self.fetches = merge(self.misses.make_contiguous()).into();
+        Ok(None)
+    }
+
+    /// Notes what `entry` of the next window will miss.
+    fn foresee(&mut self, entry: &Committed) -> Result<(), BootError> {
+        let Self { state, gathered_size, window_size, wanted, misses, .. } = self;
+        state.foresee(&command(entry)?, &mut |miss| {
+            if wanted.insert(miss.page) {
+                *gathered_size += size64(miss.size());
+                misses.push_back(miss);
+            }
+            if gathered_size < window_size {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        Ok(())
+    }
+
+    /// The pages of the window that was gathered are there, and all entries before it are applied.
+    fn advance(&mut self) {
+        self.state.pages_mut().evict();
+        self.unforeseen_size = 0;
+        self.ready = self.entries.len();
+        self.begin_window();
+    }
+
+    /// Applies as many of the entries that are ready as keep pace with the reads for the next ones;
+    /// returns how many.
+    fn apply_share(&mut self) -> Result<u64, BootError> {
+        let share = self.ready.div_ceil(self.fetches.len() + 1);
+        let mut applied = 0;
+        for _ in 0..share {
+            if self.warm == 0 {
+                self.warm = self.warm();
+            }
+            self.warm -= 1;
+            let Some(entry) = self.entries.pop_front() else { break };
+            if let Some(miss) = self.apply(&entry)? {
+                self.entries.push_front(entry);
+                self.warm = 0;
+                self.fetch_missed(miss)?;
+                break;
+            }
+            self.ready -= 1;
+            applied += 1;
+        }
+        Ok(applied)
+    }
+
+    /// Has the memory fetched that the next entries will touch; returns how many, at least one.
+    fn warm(&self) -> usize {
+        let mut keys: [&[u8]; WARM_MAX] = [&[]; WARM_MAX];
+        let mut count = 0;
+        let entries = self.entries.iter().take(self.ready.min(WARM_MAX));
+        let looked_at = entries.len();
+        for entry in entries {
+            if let Ok(Command::Put(put)) = command(entry) {
+                keys[count] = put.key;
+                count += 1;
+            }
+        }
+        self.state.warm(&keys[..count]);
+        looked_at.max(1)
+    }
+
+    /// Applies an entry; or what it misses.
+    fn apply(&mut self, entry: &Committed) -> Result<Option<Miss>, BootError> {
+        let command = command(entry)?;
+        loop {
+            let mut budget = u32::MAX;
+            match self.state.apply(entry.index, entry.term, &command, &mut budget) {
+                Step::Done(_) => return Ok(None),
+                Step::More => {}
+                Step::Miss(miss) => return Ok(Some(miss)),
+                Step::Damaged(damage) => return Err(BootError::State(damage)),
+            }
+        }
+    }
+
+    /// The first entry missed a page that was not foreseen: it is read before anything else, and with
+    /// it what the next entries will miss now, for a range that is deleted often has more to come.
+    fn fetch_missed(&mut self, miss: Miss) -> Result<(), BootError> {
+        if self.unforeseen_size >= self.window_size {
+            self.unforeseen_size = 0;
+            self.state.pages_mut().evict();
+        }
+        let mut size = size64(miss.size());
+        let mut others = Vec::new();
+        let mut wanted = HashSet::new();
+        wanted.insert(miss.page);
+        for entry in self.entries.iter().take(self.ready.min(LOOK_AHEAD)) {
+            self.state.foresee(&command(entry)?, &mut |other| {
+                if wanted.insert(other.page) {
+                    size += size64(other.size());
+                    others.push(other);
+                }
+                if size < self.window_size {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+        }
+        self.unforeseen_size += size;
+        let fetches = merge(&mut others);
+        self.urgent = fetches.len() + 1;
+        for fetch in fetches.into_iter().rev() {
+            self.fetches.push_front(fetch);
+        }
+        for other in others.into_iter().rev() {
+            self.misses.push_front(other);
+        }
+        // Alone and first, so that whatever is wrong with the rest does not touch it.
+        let (offset, size) = (miss.offset(), miss.size());
+        self.fetches.push_front(Fetch { offset, size, misses: 1, needed: true });
+        self.misses.push_front(miss);
+        Ok(())
+    }
+
+    /// Takes in the bytes of the first read.
+    fn install(&mut self, bytes: &[u8]) -> Result<(), BootError> {
+        let Some(fetch) = self.fetches.pop_front() else { return Ok(()) };
+        self.urgent = self.urgent.saturating_sub(1);
+        for miss in self.misses.drain(..fetch.misses) {
+            let from = usize::try_from(miss.offset() - fetch.offset).unwrap_or(usize::MAX);
+            let bytes = bytes.get(from..).unwrap_or(&[]);
+            let bytes = &bytes[..miss.size().min(bytes.len())];
+            match self.state.pages_mut().install(miss, bytes) {
+                Err(damage) if fetch.needed => return Err(BootError::Page(damage)),
+                // Who really needs it will miss it, and then it is read again.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether replay cannot go on without what the first read brings.
+    fn is_needed(&self) -> bool {
+        self.fetches.front().is_some_and(|fetch| fetch.needed)
+    }
+
+    /// Does without the first read.
+    fn skip(&mut self) {
+        let Some(fetch) = self.fetches.pop_front() else { return };
+        self.urgent = self.urgent.saturating_sub(1);
+        self.misses.drain(..fetch.misses);
+    }
+}
+
+/// Sorts misses and puts those that lie near each other into one read.
+fn merge(misses: &mut [Miss]) -> Vec<Fetch> {
+    misses.sort_unstable_by_key(Miss::offset);
+    let mut fetches: Vec<Fetch> = Vec::new();
+    for miss in misses {
+        let end = miss.offset() + size64(miss.size());
+        match fetches.last_mut() {
+            Some(last)
+                if miss.offset() <= last.offset + size64(last.size) + GAP_MAX
+                    && end - last.offset <= size64(READ_SIZE_MAX) =>
+            {
+                last.size = last.size.max(usize::try_from(end - last.offset).unwrap_or(last.size));
+                last.misses += 1;
+            }
+            _ => {
+                let (offset, size) = (miss.offset(), miss.size());
+                fetches.push(Fetch { offset, size, misses: 1, needed: false });
+            }
+        }
+    }
+    fetches
+}
+
+fn command(entry: &Committed) -> Result<Command<'_>, BootError> {
+    translate::command(entry.kind, &entry.frame)
+        .map_err(|error| BootError::Entry { index: entry.index, error })
+}
+
+fn size64(size: usize) -> u64 {
+    u64::try_from(size).expect("usize has at most 64 bits")
 }
 
 fn owned(entry: &wal::Entry<'_>) -> Result<Committed, BootError> {

@@ -34,7 +34,7 @@ mod session;
 mod store;
 mod translate;
 
-pub use boot::{Boot, BootError, BootStep, Booted, DataFile};
+pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 pub use checkpoint::CheckpointConfig;
 pub use consensus::{Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent};
 pub use message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody};

@@ -613,6 +613,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if self.trim_waits_for.is_some() || !self.is_trimming || !self.state.between_entries() {
             return;
         }
+        // It copies pages like applying does, and gives them back only with the next checkpoints.
+        if self.is_paced() {
+            return;
+        }
         // An answer may still read at a revision that has been compacted since.
         let keeps = self.answers.iter().filter_map(|task| match &task.work {
             Work::Answer(answer) => Some(answer.keeps()),

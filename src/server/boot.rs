@@ -1,23 +1,27 @@
-//! Drives [`node::Boot`] with blocking reads before any executor runs.
+//! Drives [`node::Boot`] before any executor runs, with the reads of `read_ahead`.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use base::limits::BLOCK_SIZE;
-use node::{Boot, BootStep, Booted, DataFile};
+use node::{Boot, BootRead, BootStep, Booted, DataFile};
 use wal::{Files, SlotFile, WalFile};
 
 use crate::Error;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::direct::{AlignedBuffer, DirectFile};
 use crate::disk::{slot_numbers, slot_path};
+use crate::read_ahead::{ReadAhead, Readers};
 
 /// A boot that takes longer says that it is at work.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that are read before boot asks for them, at most: many times what a disk moves while it turns
+/// to the next read. Never more than this share of the page cache.
+const EARLY_SIZE_MAX: usize = 8 << 20;
+const EARLY_SHARE: u64 = 8;
 
 /// Options of the page file of this member.
 pub fn page_options(data_dir: &DataDir, config: &Config) -> tree::Options {
@@ -25,7 +29,7 @@ pub fn page_options(data_dir: &DataDir, config: &Config) -> tree::Options {
         file: data_dir.identity.page_file,
         cluster: data_dir.identity.cluster,
         member: data_dir.identity.member,
-        cache_size: config.page_cache_size,
+        cache_size: config.pages_size(),
         growth_size: growth_size(config),
     }
 }
@@ -66,41 +70,36 @@ pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Boote
     let begin = Instant::now();
     let mut told = false;
     let mut boot = Boot::new(page_options(data_dir, config), size(data_dir.pages()), files);
-    let mut open: HashMap<PathBuf, DirectFile> = HashMap::new();
-    let mut buffer = AlignedBuffer::new(wal::READ_SIZE_MAX);
-    loop {
-        let step = boot.next().map_err(|error| Error::Recovery(error.to_string()))?;
-        let BootStep::Read { file, offset, size } = step else { break };
-        let path = file_path(path, file);
-        if !open.contains_key(&path) {
-            let direct = DirectFile::open(&path, buffered)
-                .map_err(wrap("has a file that cannot be opened"))?;
-            open.insert(path.clone(), direct);
-        }
-        let direct = &open[&path];
-        let aligned = size.next_multiple_of(BLOCK_SIZE);
-        if buffer.bytes().len() != aligned {
-            buffer = AlignedBuffer::new(aligned);
-        }
-        match direct.read(offset, &mut buffer) {
-            Ok(count) => boot
-                .feed(&buffer.bytes()[..count.min(size)])
-                .map_err(|error| Error::Recovery(error.to_string()))?,
-            Err(error) => match file {
-                DataFile::Wal(_) => boot.feed_unreadable(),
-                DataFile::Pages => {
+    let early_size = usize::try_from(config.pages_size() / EARLY_SHARE).unwrap_or(usize::MAX);
+    let readers = Readers::default();
+    thread::scope(|scope| -> Result<(), Error> {
+        let mut reads = ReadAhead::new(&readers, path, buffered, early_size.min(EARLY_SIZE_MAX));
+        let started = readers.start(scope);
+        started.map_err(|error| Error::Executor(format!("no thread can be started: {error}")))?;
+        loop {
+            let step = boot.next().map_err(|error| Error::Recovery(error.to_string()))?;
+            let BootStep::Read { file, offset, size } = step else { return Ok(()) };
+            reads.open(file).map_err(wrap("has a file that cannot be opened"))?;
+            match reads.read(BootRead { file, offset, size }, |n| boot.ahead(n)) {
+                Ok(bytes) => {
+                    let fed = boot.feed(bytes.as_slice());
+                    fed.map_err(|error| Error::Recovery(error.to_string()))?;
+                    reads.reuse(bytes);
+                }
+                Err(_) if boot.survives_failure() => boot.feed_unreadable(),
+                Err(error) => {
                     return Err(Error::Recovery(format!(
                         "{} cannot be read at byte {offset}: {error}",
-                        path.display()
+                        file_path(path, file).display()
                     )));
                 }
-            },
+            }
+            if !told && begin.elapsed() > PATIENCE {
+                told = true;
+                eprintln!("quorate: recovering {} ...", path.display());
+            }
         }
-        if !told && begin.elapsed() > PATIENCE {
-            told = true;
-            eprintln!("quorate: recovering {} ...", data_dir.path().display());
-        }
-    }
+    })?;
     let booted = boot.finish();
     // What was read may never have been synced by the process that wrote it.
     for &file in &booted.recovered.sync {

@@ -41,7 +41,7 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// How roles are put on them.
     pub topology: Topology,
-    /// Bytes of the page cache.
+    /// Bytes of the page cache: pages, and the blocks and buffers through which they pass.
     pub page_cache_size: u64,
     /// Bytes of a WAL segment; holds for a new data directory.
     pub wal_segment_size: u64,
@@ -55,6 +55,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Bytes of the page cache for pages. The rest, a quarter and at most 16 MiB, is for what is on its
+    /// way between sockets, log, cache and disk.
+    pub fn pages_size(&self) -> u64 {
+        self.page_cache_size - (self.page_cache_size / 4).min(16 << 20)
+    }
+
     /// Page cache of a server that is not told otherwise: 1 GiB.
     pub const PAGE_CACHE_SIZE_DEFAULT: u64 = 1 << 30;
     /// Smallest page cache: one greatest value and its checkpoint, and the branches of a large tree.

@@ -61,7 +61,11 @@ impl DirectFile {
     /// Reads up to `buffer.size` bytes at `offset`, both multiples of the block size; returns how
     /// many there are before the file ends.
     pub fn read(&self, offset: u64, buffer: &mut AlignedBuffer) -> io::Result<usize> {
-        let bytes = buffer.bytes_mut();
+        self.read_into(offset, buffer.bytes_mut())
+    }
+
+    /// The same into the first bytes of a buffer.
+    pub fn read_into(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         let mut count = 0;
         while count < bytes.len() {
             let at = offset + u64::try_from(count).expect("a size fits u64");

@@ -16,6 +16,8 @@ use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use wal::WalFile;
 
+use crate::direct::AlignedBuffer;
+
 /// Bytes written with one call while a segment is zeroed.
 const ZERO_SIZE: usize = 1 << 20;
 
@@ -278,14 +280,20 @@ fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {
     }
 }
 
+/// Makes a file of zeros, past the page cache where the file system can: a copy of every zero would
+/// cost the cores that serve clients more than the disk.
 fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
-    let file = options.create(true).truncate(true).write(true).mode(0o600).open(path)?;
-    let zeros = vec![0; ZERO_SIZE];
+    options.create(true).truncate(true).write(true).mode(0o600);
+    let file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(path)?,
+        file => file?,
+    };
+    let zeros = AlignedBuffer::new(ZERO_SIZE);
     let mut offset = 0;
     while offset < size {
         let count = usize::try_from(size - offset).unwrap_or(ZERO_SIZE).min(ZERO_SIZE);
-        file.write_all_at(&zeros[..count], offset)?;
+        file.write_all_at(&zeros.bytes()[..count], offset)?;
         offset += u64::try_from(count).expect("a size fits u64");
     }
     file.sync_all()

@@ -388,7 +388,7 @@ async fn store(
     }
     let backed = std::fs::metadata(&plan.pages).map_err(wrap)?.len();
     state.pages_mut().set_backed(backed);
-    let cache_size = plan.config.page_cache_size;
+    let cache_size = plan.config.pages_size();
     for (offset, size) in slots_to_clear {
         let mut zeros = Block::allocate(size);
         zeros.as_mut()[..size].fill(0);

@@ -21,6 +21,7 @@ mod inbox;
 mod link;
 mod listener;
 mod probe;
+mod read_ahead;
 mod readiness;
 mod socket;
 mod topology;

@@ -7,7 +7,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use base::ConnectionId;
 use futures_lite::AsyncRead;
@@ -49,12 +51,37 @@ pub struct Ready {
     pub over: bool,
 }
 
+/// Wakes the core loop when the armed wait is over, and remembers that it was this.
+#[derive(Default)]
+struct Alarm {
+    rung: AtomicBool,
+    sleeper: Mutex<Option<Waker>>,
+}
+
+impl Alarm {
+    fn sleeper(&self) -> MutexGuard<'_, Option<Waker>> {
+        // One thread, and nothing panics while it holds the lock.
+        self.sleeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(true, Ordering::Relaxed);
+        if let Some(sleeper) = self.sleeper().take() {
+            sleeper.wake();
+        }
+    }
+}
+
 /// The set of sockets of one reactor.
 pub struct Readiness {
     set: OwnedFd,
-    /// The wait that is armed in glommio, if one is.
-    armed: Option<UnixStream>,
-    /// The armed wait has ended and nobody has looked since.
+    /// The wait that is armed in glommio, or was the last to be.
+    wait: Option<UnixStream>,
+    armed: bool,
+    alarm: Arc<Alarm>,
+    /// A socket may be ready, and nobody has looked since.
     fired: bool,
     events: Vec<epoll::Event>,
 }
@@ -63,7 +90,8 @@ impl Readiness {
     /// An empty set.
     pub fn new() -> io::Result<Self> {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { set, armed: None, fired: false, events: Vec::with_capacity(READY_MAX) })
+        let events = Vec::with_capacity(READY_MAX);
+        Ok(Self { set, wait: None, armed: false, alarm: Arc::default(), fired: false, events })
     }
 
     /// Takes a socket into the set.
@@ -85,25 +113,30 @@ impl Readiness {
     /// Whether a socket of the set may be ready; arms the wait when it is not, so that the task of
     /// `context` is woken.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.fired |= self.alarm.rung.swap(false, Ordering::Relaxed);
         if self.fired {
             return Poll::Ready(());
         }
-        let Some(mut stream) = self.armed.take().or_else(|| arm(self.set.as_fd())) else {
-            // No descriptor is left for the wait: look without one until there is.
+        *self.alarm.sleeper() = Some(context.waker().clone());
+        if !self.armed && !self.arm() {
+            // Ready by now; or no descriptor is left, and looking without a wait is the way to go on.
             self.fired = true;
             return Poll::Ready(());
-        };
-        match Pin::new(&mut stream).poll_read(context, &mut [0]) {
-            // The wait is over; the read that followed it is refused, for the set is no socket.
-            Poll::Ready(_) => {
-                self.fired = true;
-                Poll::Ready(())
-            }
-            Poll::Pending => {
-                self.armed = Some(stream);
-                Poll::Pending
-            }
         }
+        Poll::Pending
+    }
+
+    /// Starts a wait for the set; false if that is not to be waited for.
+    ///
+    /// glommio waits for descriptors only inside its streams: one that is made from a descriptor polls
+    /// it at once, and the waker of its first read is woken when that poll ends.
+    fn arm(&mut self) -> bool {
+        let Some(mut stream) = stream_of(self.set.as_fd()) else { return false };
+        let waker = Waker::from(Arc::clone(&self.alarm));
+        let read = Pin::new(&mut stream).poll_read(&mut Context::from_waker(&waker), &mut [0]);
+        self.wait = Some(stream);
+        self.armed = read.is_pending();
+        self.armed
     }
 
     /// The sockets that are ready, if the wait has ended since the last look.
@@ -111,6 +144,7 @@ impl Readiness {
         if !std::mem::replace(&mut self.fired, false) {
             return;
         }
+        self.armed = false;
         self.events.clear();
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         // A signal may interrupt; what was ready stays so and ends the next wait.
@@ -128,12 +162,9 @@ impl Readiness {
     }
 }
 
-/// Starts a wait for the set.
-///
-/// glommio waits for descriptors only inside its streams: one that is made from a descriptor polls it
-/// at once, and its first read waits for that poll.
+/// A second descriptor of the set as a stream of glommio's, which polls it from now on.
 #[allow(unsafe_code)]
-fn arm(set: BorrowedFd<'_>) -> Option<UnixStream> {
+fn stream_of(set: BorrowedFd<'_>) -> Option<UnixStream> {
     let descriptor = set.try_clone_to_owned().ok()?;
     // SAFETY: the descriptor is open and owned by nobody else; the stream closes it. That it is no
     // socket is met by an error of the system call that reads, never by memory.

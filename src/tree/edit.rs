@@ -5,8 +5,9 @@
 //! tells whether its whole path can be edited in place. Nothing here fails once the descent is
 //! done: a miss can only come before the first change.
 //!
-//! A page that runs under a quarter full merges with a neighbour below the same parent, if the
-//! neighbour is in memory and both fit three quarters of a page. An empty one goes at once.
+//! A page that runs under a quarter full, by removals or by smaller cells in the place of greater
+//! ones, merges with a neighbour below the same parent, if the neighbour is in memory and both fit
+//! three quarters of a page. An empty one goes at once.
 
 use alloc::vec::Vec;
 
@@ -114,7 +115,12 @@ impl PageFile {
     /// Writes the cell of `key`, which is the key that `place` was sought with. A cell that was
     /// there is replaced; its run, if any, belongs to the caller again.
     pub fn put_at(&mut self, mut place: Place, key: &[u8], cell: &NewCell<'_>) {
-        self.check_place(&place);
+        self.write(&mut place, key, cell);
+    }
+
+    /// [`PageFile::put_at`]; says whether the path is still that of `place`, its pages now changeable.
+    fn write(&mut self, place: &mut Place, key: &[u8], cell: &NewCell<'_>) -> bool {
+        self.check_place(place);
         assert!(
             key.len() <= KEY_SIZE_MAX && key.len() + cell.payload.len() <= CELL_SIZE_MAX,
             "a cell of {} + {} bytes",
@@ -129,12 +135,13 @@ impl PageFile {
             slotted::insert(self.frames.page_mut(frame), 0, key, &item);
             let root = self.root_of_mut(place.tree);
             (root.page, root.height, root.summary) = (Some(number), 0, new);
-            return;
+            return false;
         }
         let depth = place.depth;
-        self.own_path(&mut place, depth);
+        self.own_path(place, depth);
         let slot = place.slot(place.depth);
         let leaf = self.frames.page_mut(place.frames[place.depth]);
+        let used = slotted::used(leaf);
         let mut old = Summary::default();
         let done = if place.found {
             old = slotted::cell_summary(leaf, slot);
@@ -149,10 +156,15 @@ impl PageFile {
             if place.found {
                 slotted::remove(leaf, slot);
             }
-            self.split(&place, slot, key, &item);
-            return;
+            self.split(place, slot, key, &item);
+            return false;
         }
-        self.adjust(&place, place.depth, old, new);
+        self.adjust(place, place.depth, old, new);
+        let shrunk = slotted::used(self.frames.page(place.frames[place.depth])) < used;
+        if shrunk {
+            self.merge_up(place, place.depth);
+        }
+        !shrunk
     }
 
     /// Writes the cell of `key`; what was there before is replaced, as in [`PageFile::put_at`].
@@ -161,9 +173,45 @@ impl PageFile {
     ///
     /// The leaf is not in memory; nothing has changed.
     pub fn put(&mut self, tree: TreeId, key: &[u8], cell: &NewCell<'_>) -> Result<(), Miss> {
-        let place = self.seek(tree, key)?;
-        self.put_at(place, key, cell);
+        let mut place = match self.right_edge(tree, key) {
+            Some(place) => place,
+            None => self.seek(tree, key)?,
+        };
+        let same = self.write(&mut place, key, cell);
+        self.edge = if same && self.is_right_edge(&place) {
+            place.slots[place.depth] += 1;
+            place.edits += 1;
+            Some(place)
+        } else {
+            None
+        };
         Ok(())
+    }
+
+    /// Where `key` belongs, if that is behind the last key of the tree, and the last write was there.
+    #[inline]
+    fn right_edge(&self, tree: TreeId, key: &[u8]) -> Option<Place> {
+        let place = self.edge.filter(|place| {
+            place.tree == tree
+                && place.edits == self.root_of(tree).edits
+                && place.evictions == self.evictions
+        })?;
+        let frame = place.frames[place.depth];
+        let leaf = self.frames.page(frame);
+        let last = slotted::key(leaf, slotted::count(leaf) - 1);
+        (key > last).then(|| {
+            self.frames.touch(frame);
+            place
+        })
+    }
+
+    /// Whether the last cell of the tree was written at `place`.
+    fn is_right_edge(&self, place: &Place) -> bool {
+        !place.found
+            && (0..=place.depth).all(|depth| {
+                let cells = slotted::count(self.frames.page(place.frames[depth]));
+                place.slot(depth) + 1 == cells
+            })
     }
 
     /// Makes the pages of a path changeable, from the root to `depth`.
@@ -199,7 +247,7 @@ impl PageFile {
             };
             let number_max =
                 if old.number_max == before.number_max && new.number_max < old.number_max {
-                    slotted::summary(self.frames.page(place.frames[at])).number_max
+                    slotted::number_max(self.frames.page(place.frames[at]), old.number_max)
                 } else {
                     before.number_max.max(new.number_max)
                 };
@@ -268,34 +316,32 @@ impl PageFile {
         let (from, goes_right) = slotted::split_point(page, slot, key.len(), item);
         let (number, right_frame) =
             self.new_page(if leaf { KIND_LEAF } else { KIND_BRANCH }, page_level);
-        let mut right = self.frames.take_out(right_frame);
-        let page = self.frames.page_mut(frame);
+        let (right, page) = self.frames.pair_mut(right_frame, frame);
         let separator;
         if goes_right && slot == from {
             // The item becomes the first of the right page.
             if leaf {
                 separator = slotted::separator(slotted::key(page, from - 1), key).to_vec();
-                slotted::insert(&mut right, 0, key, item);
+                slotted::insert(right, 0, key, item);
             } else {
                 separator = key.to_vec();
-                slotted::insert(&mut right, 0, &[], item);
+                slotted::insert(right, 0, &[], item);
             }
-            slotted::split_off(page, from, &mut right);
+            slotted::split_off(page, from, right);
         } else {
             let first = slotted::key(page, from);
             // The item may be the last of the left page.
             let last = if slot == from { key } else { slotted::key(page, from - 1) };
             let short = if leaf { slotted::separator(last, first) } else { first };
             separator = short.to_vec();
-            slotted::split_off(page, from, &mut right);
+            slotted::split_off(page, from, right);
             if goes_right {
-                slotted::insert(&mut right, slot - from, key, item);
+                slotted::insert(right, slot - from, key, item);
             } else {
                 slotted::insert(page, slot, key, item);
             }
         }
-        let (left, right_summary) = (slotted::summary(page), slotted::summary(&right));
-        self.frames.put_back(right_frame, right);
+        let (left, right_summary) = (slotted::summary(page), slotted::summary(right));
         Cut { separator, number, left, right: right_summary }
     }
 
@@ -336,10 +382,16 @@ impl PageFile {
             depth = above;
         }
         self.adjust(place, depth, old, Summary::default());
+        self.merge_up(place, depth);
+    }
+
+    /// Merges small pages of a path, from the one at `depth` up.
+    #[inline]
+    fn merge_up(&mut self, place: &Place, mut depth: usize) {
         while depth > 0 && self.merge(place, depth) {
             depth -= 1;
         }
-        self.lower_root(tree);
+        self.lower_root(place.tree);
     }
 
     /// Merges the page at `depth` of a path with a neighbour if it is small and both fit.
@@ -370,9 +422,8 @@ impl PageFile {
         let sum =
             slotted::child_summary(branch, left).and(slotted::child_summary(branch, left + 1));
         let separator = slotted::key(branch, left + 1).to_vec();
-        let mut target = self.frames.take_out(a);
-        slotted::append_all(&mut target, self.frames.page(b), &separator);
-        self.frames.put_back(a, target);
+        let (target, source) = self.frames.pair_mut(a, b);
+        slotted::append_all(target, source, &separator);
         self.retire(self.frames.number(b));
         let branch = self.frames.page_mut(parent);
         slotted::remove(branch, left + 1);

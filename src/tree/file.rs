@@ -5,7 +5,6 @@
 //! while no checkpoint plan includes it; what refers to such a page is such a page itself, up to
 //! the root.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,7 +22,7 @@ use crate::page::{
     Expected, KIND_LEAF, KIND_RUN, Origin, Page, RUN_HEADER_SIZE, birth, put_u32, run_size,
     set_kind, set_origin, set_run_size, verify, wide,
 };
-use crate::{Miss, RUN_SIZE_MAX, Run, Summary, TREES_MAX, TreeId, slotted};
+use crate::{Miss, Place, RUN_SIZE_MAX, Run, Summary, TREES_MAX, TreeId, slotted};
 
 /// What a page file is made or opened with.
 #[derive(Clone, Debug)]
@@ -110,6 +109,8 @@ pub struct PageFile {
     pub(crate) plan: Option<Plan>,
     /// Grows whenever pages leave memory: a place that is older is refused.
     pub(crate) evictions: u64,
+    /// Behind the last cell of a tree, when the last [`PageFile::put`] was an append there.
+    pub(crate) edge: Option<Place>,
 }
 
 impl PageFile {
@@ -121,6 +122,7 @@ impl PageFile {
 
     pub(crate) fn with(options: Options, free: Free) -> Self {
         Self {
+            frames: Frames::new(),
             options,
             root: RootNo::new(1),
             published: RootNo::ZERO,
@@ -129,7 +131,6 @@ impl PageFile {
             slot_refused: None,
             meta_hash: base::Hash128::ZERO,
             roots: [Root::default(); TREES_MAX],
-            frames: Frames::new(),
             runs: BTreeMap::new(),
             runs_size: 0,
             runs_dirty_size: 0,
@@ -140,6 +141,7 @@ impl PageFile {
             list_run: None,
             plan: None,
             evictions: 0,
+            edge: None,
         }
     }
 
@@ -368,11 +370,8 @@ impl PageFile {
             return Ok(());
         }
         verify(bytes, &expected)?;
-        let page: Box<Page> = match bytes.to_vec().into_boxed_slice().try_into() {
-            Ok(page) => page,
-            Err(_) => return damage(DamageKind::Short),
-        };
-        if !slotted::validate(&page) {
+        let Ok(page) = <&Page>::try_from(bytes) else { return damage(DamageKind::Short) };
+        if !slotted::validate(page) {
             return damage(DamageKind::Structure);
         }
         self.frames.adopt(miss.page, page, miss.crc);

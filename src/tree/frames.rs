@@ -12,21 +12,24 @@
 //!         gone                  no tree refers to it, nor has the number been given out again
 //! ```
 //!
-//! Overflow runs are not here (file.rs): they are rare and have any size.
+//! The memory is in slabs, never given back: what is in use has a bound. Overflow runs are not here
+//! (file.rs): they are rare and have any size.
 
-use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
 use base::PageNo;
+use base::limits::PAGE_SIZE;
 
-use crate::page::{Page, blank, is_leaf, wide};
+use crate::page::{Page, is_leaf, wide};
 
 /// No frame.
 const NONE: u32 = u32::MAX;
 
-/// Boxes kept for the next pages instead of being given back to the allocator.
-const SPARE_MAX: usize = 256;
+/// Frames of a slab. 64 MiB of zeros come from the system without being touched: memory is used up only
+/// as pages are put there.
+const SLAB_PAGES: u32 = 8_192;
 
 const DIRTY: u8 = 1;
 const RETIRED: u8 = 2;
@@ -43,8 +46,7 @@ struct Entry {
 const ENTRY_NEW: Entry = Entry { frame: NONE, crc: 0, state: 0 };
 
 struct Frame {
-    /// None: the frame is not in use.
-    page: Option<Box<Page>>,
+    in_use: bool,
     number: PageNo,
     /// The clock's mark.
     used: Cell<bool>,
@@ -57,8 +59,9 @@ const PREFETCH_LINES: usize = 5;
 /// Frames and page table.
 pub(crate) struct Frames {
     frames: Vec<Frame>,
+    /// The memory of the frames, in their order.
+    slabs: Vec<Vec<u8>>,
     unused: Vec<u32>,
-    spare: Vec<Box<Page>>,
     table: Vec<Entry>,
     /// Pages whose images have gone out since the plan began.
     in_flight: Vec<PageNo>,
@@ -71,8 +74,8 @@ impl Frames {
     pub fn new() -> Self {
         Self {
             frames: Vec::new(),
+            slabs: Vec::new(),
             unused: Vec::new(),
-            spare: Vec::new(),
             table: Vec::new(),
             in_flight: Vec::new(),
             dirty: 0,
@@ -93,12 +96,27 @@ impl Frames {
 
     #[inline(always)]
     pub fn page(&self, frame: u32) -> &Page {
-        self.frames[wide(frame)].page.as_deref().expect("a frame in use has a page")
+        &self.slabs[wide(frame / SLAB_PAGES)].as_chunks().0[wide(frame % SLAB_PAGES)]
     }
 
     #[inline(always)]
     pub fn page_mut(&mut self, frame: u32) -> &mut Page {
-        self.frames[wide(frame)].page.as_deref_mut().expect("a frame in use has a page")
+        &mut self.slabs[wide(frame / SLAB_PAGES)].as_chunks_mut().0[wide(frame % SLAB_PAGES)]
+    }
+
+    /// Two different pages at once.
+    pub fn pair_mut(&mut self, a: u32, b: u32) -> (&mut Page, &mut Page) {
+        let (slab_a, slab_b) = (wide(a / SLAB_PAGES), wide(b / SLAB_PAGES));
+        let (at_a, at_b) = (wide(a % SLAB_PAGES), wide(b % SLAB_PAGES));
+        if slab_a == slab_b {
+            let pages = self.slabs[slab_a].as_chunks_mut().0;
+            let pair = pages.get_disjoint_mut([at_a, at_b]);
+            let [a, b] = pair.expect("two frames of one slab");
+            return (a, b);
+        }
+        let pair = self.slabs.get_disjoint_mut([slab_a, slab_b]);
+        let [slab_a, slab_b] = pair.expect("two slabs");
+        (&mut slab_a.as_chunks_mut().0[at_a], &mut slab_b.as_chunks_mut().0[at_b])
     }
 
     /// Marks a frame as used for the clock.
@@ -163,8 +181,9 @@ impl Frames {
         self.table.get(wide(number.get())).is_some_and(|entry| entry.state & GONE != 0)
     }
 
-    fn place(&mut self, number: PageNo, page: Box<Page>) -> u32 {
-        let frame = Frame { page: Some(page), number, used: Cell::new(true) };
+    /// A frame for a page; what its memory holds is of no meaning.
+    fn place(&mut self, number: PageNo) -> u32 {
+        let frame = Frame { in_use: true, number, used: Cell::new(true) };
         let at = match self.unused.pop() {
             Some(at) => {
                 self.frames[wide(at)] = frame;
@@ -173,6 +192,9 @@ impl Frames {
             None => {
                 let at = u32::try_from(self.frames.len()).expect("fewer frames than page numbers");
                 self.frames.push(frame);
+                if at.is_multiple_of(SLAB_PAGES) {
+                    self.slabs.push(vec![0; wide(SLAB_PAGES) * PAGE_SIZE]);
+                }
                 at
             }
         };
@@ -185,17 +207,12 @@ impl Frames {
         if at == NONE {
             return;
         }
-        if let Some(page) = self.frames[wide(at)].page.take()
-            && self.spare.len() < SPARE_MAX
-        {
-            self.spare.push(page);
-        }
+        self.frames[wide(at)].in_use = false;
         self.unused.push(at);
     }
 
     /// A new dirty page with any content.
     pub fn fresh(&mut self, number: PageNo) -> u32 {
-        let page = self.spare.pop().unwrap_or_else(blank);
         let entry = self.entry(number);
         assert!(
             entry.frame == NONE && entry.state & !GONE == 0,
@@ -203,16 +220,17 @@ impl Frames {
         );
         entry.state = DIRTY;
         self.dirty += 1;
-        self.place(number, page)
+        self.place(number)
     }
 
     /// Takes in a page that came from the file.
-    pub fn adopt(&mut self, number: PageNo, page: Box<Page>, crc: u32) -> u32 {
-        self.clean_leaves += usize::from(is_leaf(&page[..]));
+    pub fn adopt(&mut self, number: PageNo, page: &Page, crc: u32) {
+        self.clean_leaves += usize::from(is_leaf(page));
         let entry = self.entry(number);
         assert!(entry.frame == NONE && entry.state == 0, "page {number} is in memory already");
         entry.crc = crc;
-        self.place(number, page)
+        let frame = self.place(number);
+        self.page_mut(frame).copy_from_slice(page);
     }
 
     /// Gives the content of `old` to `new`, dirty. What the running plan still has to write stays,
@@ -222,9 +240,8 @@ impl Frames {
         let at = self.find(old).expect("only a page in memory is changed");
         if self.is_dirty(old) {
             let target = self.fresh(new);
-            let mut page = self.frames[wide(target)].page.take().expect("it was just placed");
-            page.copy_from_slice(self.page(at));
-            self.frames[wide(target)].page = Some(page);
+            let (copy, page) = self.pair_mut(target, at);
+            copy.copy_from_slice(page);
             self.entry(old).state |= RETIRED;
             return target;
         }
@@ -283,15 +300,6 @@ impl Frames {
         }
     }
 
-    /// Takes the memory of a page out, to work on two pages at once; [`Frames::put_back`] follows.
-    pub fn take_out(&mut self, frame: u32) -> Box<Page> {
-        self.frames[wide(frame)].page.take().expect("a frame in use has a page")
-    }
-
-    pub fn put_back(&mut self, frame: u32, page: Box<Page>) {
-        self.frames[wide(frame)].page = Some(page);
-    }
-
     /// Moves the clock's hand over clean leaves, up to two rounds, until `enough` says so.
     /// Returns whether any went.
     pub fn evict(&mut self, mut enough: impl FnMut(usize, usize) -> bool) -> bool {
@@ -301,17 +309,21 @@ impl Frames {
             steps -= 1;
             self.hand = if self.hand + 1 < self.frames.len() { self.hand + 1 } else { 0 };
             let frame = &self.frames[self.hand];
-            let Some(page) = frame.page.as_deref() else { continue };
+            if !frame.in_use {
+                continue;
+            }
             let number = frame.number;
-            if !is_leaf(page) || self.must_stay(number) || frame.used.replace(false) {
+            // The mark first: most frames have it, and the page itself is far away.
+            if frame.used.replace(false) || self.must_stay(number) {
+                continue;
+            }
+            let at = u32::try_from(self.hand).expect("frames are numbered by u32");
+            if !is_leaf(self.page(at)) {
                 continue;
             }
             self.clean_leaves -= 1;
             self.vacate(number);
             any = true;
-        }
-        if any {
-            self.spare.truncate(SPARE_MAX / 4);
         }
         any
     }

@@ -12,6 +12,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use base::limits::PAGE_SIZE;
 use base::{Hash128, PageNo};
@@ -47,11 +48,11 @@ struct Attempt {
     /// Pages that have an owner, or are not in use.
     seen: Pages,
     list_read: bool,
-    /// Pages of the present level, by number, and how many of them were asked for.
+    /// Pages of the present level, by number.
     queue: Vec<Wanted>,
-    asked: usize,
-    /// How many were fed.
-    fed: usize,
+    /// The reads of the present level, as parts of the queue, and how many of them were fed.
+    reads: Vec<Range<usize>>,
+    reads_fed: usize,
     below: Vec<Wanted>,
 }
 
@@ -161,26 +162,22 @@ impl Open {
             let miss = attempt.meta.list.miss();
             return self.ask(miss.offset(), miss.size());
         }
-        if attempt.fed == attempt.queue.len() {
-            attempt.queue = core::mem::take(&mut attempt.below);
-            attempt.queue.sort_unstable_by_key(|wanted| wanted.page);
-            (attempt.asked, attempt.fed) = (0, 0);
+        if attempt.reads_fed == attempt.reads.len() {
+            attempt.descend();
         }
-        let Some(first) = attempt.queue.get(attempt.fed) else {
+        let Some((offset, size)) = attempt.read(attempt.reads_fed) else {
             self.done = true;
             return OpenStep::Done;
         };
-        let (mut pages, mut number) = (1, first.page);
-        while pages < READ_PAGES_MAX
-            && let Some(wanted) = attempt.queue.get(attempt.fed + pages)
-            && wanted.page == number.next()
-        {
-            number = wanted.page;
-            pages += 1;
-        }
-        attempt.asked = attempt.fed + pages;
-        let offset = u64::from(first.page.get()) * PAGE_SIZE as u64;
-        self.ask(offset, pages * PAGE_SIZE)
+        self.ask(offset, size)
+    }
+
+    /// The read that will be asked for `n` reads behind the present one, offset and size in bytes, as
+    /// far as it is known: the reads of one level of branches may run at the same time.
+    #[must_use]
+    pub fn ahead(&self, n: usize) -> Option<(u64, usize)> {
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.list_read)?;
+        attempt.read(attempt.reads_fed + 1 + n)
     }
 
     fn ask(&mut self, offset: u64, size: usize) -> OpenStep {
@@ -200,7 +197,8 @@ impl Open {
         }
         let Some(mut attempt) = self.attempt.take() else { return };
         let taken = if bytes.len() != size {
-            let page = attempt.queue.get(attempt.fed).map_or(attempt.meta.list.first, |w| w.page);
+            let read = attempt.reads.get(attempt.reads_fed);
+            let page = read.map_or(attempt.meta.list.first, |read| attempt.queue[read.start].page);
             Err(Damage::new(page, DamageKind::Short))
         } else if attempt.list_read {
             attempt.take_pages(bytes)
@@ -332,8 +330,8 @@ impl Attempt {
             seen,
             list_read: false,
             queue: Vec::new(),
-            asked: 0,
-            fed: 0,
+            reads: Vec::new(),
+            reads_fed: 0,
             below: Vec::new(),
         };
         for (index, root) in attempt.meta.roots.iter().enumerate() {
@@ -400,34 +398,57 @@ impl Attempt {
         Ok(())
     }
 
+    /// Begins with the level below. Pages that lie next to each other are read together.
+    fn descend(&mut self) {
+        self.queue = core::mem::take(&mut self.below);
+        self.queue.sort_unstable_by_key(|wanted| wanted.page);
+        self.reads.clear();
+        self.reads_fed = 0;
+        for (at, wanted) in self.queue.iter().enumerate() {
+            match self.reads.last_mut() {
+                Some(read)
+                    if read.len() < READ_PAGES_MAX
+                        && wanted.page == self.queue[at - 1].page.next() =>
+                {
+                    read.end += 1;
+                }
+                _ => self.reads.push(at..at + 1),
+            }
+        }
+    }
+
+    /// Offset and size in bytes of a read of the present level.
+    fn read(&self, at: usize) -> Option<(u64, usize)> {
+        let read = self.reads.get(at)?;
+        let first = self.queue[read.start].page;
+        Some((u64::from(first.get()) * PAGE_SIZE as u64, read.len() * PAGE_SIZE))
+    }
+
     fn take_pages(&mut self, bytes: &[u8]) -> Result<(), Damage> {
-        for bytes in bytes.chunks_exact(PAGE_SIZE) {
-            let Some(wanted) = self.queue.get(self.fed).copied() else { break };
+        let Some(read) = self.reads.get(self.reads_fed).cloned() else { return Ok(()) };
+        for (at, bytes) in read.zip(bytes.chunks_exact(PAGE_SIZE)) {
+            let wanted = self.queue[at];
             let kind = if wanted.level == 0 { KIND_LEAF } else { KIND_BRANCH };
             verify(bytes, &self.expected(wanted.page, wanted.crc, kind, wanted.level))?;
             let damage = |kind| Err(Damage::new(wanted.page, kind));
-            let page: Box<Page> = match bytes.to_vec().into_boxed_slice().try_into() {
-                Ok(page) => page,
-                Err(_) => return damage(DamageKind::Short),
-            };
-            if !slotted::validate(&page) {
+            let Ok(page) = <&Page>::try_from(bytes) else { return damage(DamageKind::Short) };
+            if !slotted::validate(page) {
                 return damage(DamageKind::Structure);
             }
-            if slotted::summary(&page) != wanted.summary {
+            if slotted::summary(page) != wanted.summary {
                 return damage(DamageKind::Summary);
             }
-            for slot in 0..if wanted.level == 0 { 0 } else { slotted::count(&page) } {
-                let (child, crc) = (slotted::child(&page, slot), slotted::child_crc(&page, slot));
+            for slot in 0..if wanted.level == 0 { 0 } else { slotted::count(page) } {
+                let (child, crc) = (slotted::child(page, slot), slotted::child_crc(page, slot));
                 if wanted.level == 1 {
                     self.claim(child, crc)?;
                 } else {
-                    self.want(child, crc, wanted.level - 1, slotted::child_summary(&page, slot))?;
+                    self.want(child, crc, wanted.level - 1, slotted::child_summary(page, slot))?;
                 }
             }
             self.file.frames.adopt(wanted.page, page, wanted.crc);
-            self.fed += 1;
         }
-        debug_assert_eq!(self.fed, self.asked, "a read brings what was asked for");
+        self.reads_fed += 1;
         Ok(())
     }
 }

@@ -18,8 +18,6 @@
 //! The header names number, birth and file, all under the CRC, and the parent holds the CRC: a page
 //! that is stale, misplaced or of another file never verifies.
 
-use alloc::boxed::Box;
-
 use base::limits::PAGE_SIZE;
 use base::{FileId, PageNo, RootNo, crc32};
 
@@ -87,11 +85,6 @@ pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
 #[inline(always)]
 pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-}
-
-/// Zeroed memory for a page.
-pub(crate) fn blank() -> Box<Page> {
-    Box::new([0; PAGE_SIZE])
 }
 
 #[inline(always)]

@@ -69,6 +69,55 @@ impl PageFile {
         Ok(found.then(|| slotted::cell(leaf, slot)))
     }
 
+    /// The leaf that [`PageFile::get`] and a change of `key` will miss, if any.
+    #[must_use]
+    pub fn missing(&self, tree: TreeId, key: &[u8]) -> Option<Miss> {
+        self.leaf_of(tree, key).err()
+    }
+
+    /// Tells the leaves that a walk over `range` will miss, in the order of their keys, until `tell`
+    /// breaks. Reads branches only.
+    pub fn missing_in(
+        &self,
+        tree: TreeId,
+        range: KeyRange<'_>,
+        tell: &mut dyn FnMut(Miss) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let root = self.root_of(tree);
+        match root.page {
+            Some(number) if range.end.is_none_or(|end| end > range.start) => {
+                self.missing_below(number, root.height, range, tell)
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn missing_below(
+        &self,
+        number: PageNo,
+        height: u8,
+        range: KeyRange<'_>,
+        tell: &mut dyn FnMut(Miss) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let frame = match self.frame_of(number) {
+            Ok(frame) => frame,
+            Err(miss) => return tell(miss),
+        };
+        self.frames.touch(frame);
+        if height == 0 {
+            return ControlFlow::Continue(());
+        }
+        let page = self.frames.page(frame);
+        let first = slotted::child_slot(page, range.start);
+        for slot in first..slotted::count(page) {
+            if slot > first && range.end.is_some_and(|end| slotted::key(page, slot) >= end) {
+                break;
+            }
+            self.missing_below(slotted::child(page, slot), height - 1, range, tell)?;
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Counted cells and greatest number of a whole tree.
     #[must_use]
     pub fn summary(&self, tree: TreeId) -> Summary {

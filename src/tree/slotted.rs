@@ -292,6 +292,20 @@ pub(crate) fn summary(page: &Page) -> Summary {
     (0..count(page)).fold(Summary::default(), |sum, index| sum.and(of(page, index)))
 }
 
+/// The greatest number in a page that has none above `bound`. One of that size ends the search, which
+/// begins at the back: what goes in key order goes from the front.
+pub(crate) fn number_max(page: &Page, bound: u64) -> u64 {
+    let of = if is_leaf(page) { cell_summary } else { child_summary };
+    let mut greatest = 0;
+    for index in (0..count(page)).rev() {
+        greatest = of(page, index).number_max.max(greatest);
+        if greatest >= bound {
+            break;
+        }
+    }
+    greatest
+}
+
 /// What goes into a slot.
 #[derive(Clone, Copy)]
 pub(crate) enum Item<'a> {

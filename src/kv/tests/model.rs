@@ -8,6 +8,7 @@
 mod machine;
 mod oracle;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use base::limits::KEY_SIZE_MAX;
@@ -16,7 +17,7 @@ use kv::{
     Answer, Command, Compare, DeleteRange, KeyValueList, Limits, Op, Operand, Outcome, Put,
     RangeRequest, Read, ReadTxn, Refusal, Relation, Reply, SortOrder, SortTarget, Txn,
 };
-use tree::{Direction, KeyRange, TreeId};
+use tree::{Direction, KeyRange, Run, TreeId};
 
 use machine::Machine;
 use oracle::{Answered, Oracle, Told};
@@ -412,6 +413,15 @@ struct OpenAnswer {
     expected: Reply,
 }
 
+/// A cell, copied out.
+struct Dumped {
+    key: Vec<u8>,
+    payload: Vec<u8>,
+    /// For an event: it is to shed what it replaced.
+    sheds: bool,
+    run: Option<Run>,
+}
+
 /// How often each kind of thing happened.
 #[derive(Default, Debug)]
 struct Tally {
@@ -426,6 +436,9 @@ struct Tally {
     validations_refused: u64,
     half_applied_reads: u64,
     trims_verified: u64,
+    /// Compactions to the very revision of a delete, and events found shed.
+    compacted_at_deletes: u64,
+    shed: u64,
     checkpoints: u64,
     crashes: u64,
     replayed: u64,
@@ -544,6 +557,11 @@ impl<'p> Round<'p> {
         oracle::assert_agrees(&outcome, &told);
         self.tally.entries += 1;
         self.tally.refused += u64::from(matches!(told, Told::Refused(_)));
+        if let Told::Compacted { compacted, .. } = told {
+            let first = self.oracle.events.first();
+            let at_delete = first.is_some_and(|event| event.delete && event.revision == compacted);
+            self.tally.compacted_at_deletes += u64::from(at_delete);
+        }
         if let Some(mut answer) = Answer::new(&command, &outcome) {
             let Told::Reply(expected) = told else { panic!("{told:?} for {command:?}") };
             self.tally.answers += 1;
@@ -669,25 +687,37 @@ impl<'p> Round<'p> {
         }
         let current = self.dump(TreeId(0));
         let expected: Vec<&[u8]> = self.oracle.keys.keys().copied().collect();
-        assert!(current.iter().map(|(key, _)| key).eq(expected));
+        assert!(current.iter().map(|cell| &cell.key).eq(expected));
         let events = self.dump(TreeId(1));
         assert_eq!(events.len(), self.oracle.events.len());
-        for ((at, payload), event) in events.iter().zip(&self.oracle.events) {
-            let (revision, sub) = at.split_first_chunk::<8>().unwrap();
+        let mut boundary = BTreeSet::new();
+        for (cell, event) in events.iter().zip(&self.oracle.events) {
+            let (revision, sub) = cell.key.split_first_chunk::<8>().unwrap();
             assert_eq!(i64::from_be_bytes(*revision), event.revision);
             assert_eq!(sub, event.sub.to_be_bytes());
-            assert_eq!(payload[0], u8::from(event.delete));
-            assert_eq!(&payload[3..3 + event.key.len()], event.key);
+            assert_eq!(cell.payload[0] & 1, u8::from(event.delete));
+            assert_eq!(&cell.payload[3..3 + event.key.len()], event.key);
+            let has_shed = cell.payload[0] & 2 != 0;
+            if event.revision > self.oracle.compacted {
+                assert!(!has_shed, "{event:?} behind the boundary keeps what it replaced");
+                continue;
+            }
+            assert!(!cell.sheds, "{event:?} at the boundary has not shed");
+            // Only what an earlier change of the same revision wrote stays with its run.
+            let again = !boundary.insert(event.key);
+            assert!(again || cell.run.is_none(), "{event:?} at the boundary owns a run");
+            assert!(!(again && has_shed), "{event:?} replaced what the same revision wrote");
+            self.tally.shed += u64::from(has_shed);
         }
         let live = self.oracle.live_keys(i64::MAX).len() as u64;
         assert_eq!(self.machine.state.pages().summary(TreeId(0)).count, live);
         self.tally.trims_verified += 1;
     }
 
-    fn dump(&mut self, tree: TreeId) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut cells: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    fn dump(&mut self, tree: TreeId) -> Vec<Dumped> {
+        let mut cells: Vec<Dumped> = Vec::new();
         loop {
-            let mut start = cells.last().map_or(Vec::new(), |(key, _)| key.clone());
+            let mut start = cells.last().map_or(Vec::new(), |cell| cell.key.clone());
             if !cells.is_empty() {
                 start.push(0);
             }
@@ -698,7 +728,12 @@ impl<'p> Round<'p> {
                 Direction::Ascending,
                 &mut |_| false,
                 &mut |cell| {
-                    cells.push((cell.key.to_vec(), cell.payload.to_vec()));
+                    cells.push(Dumped {
+                        key: cell.key.to_vec(),
+                        payload: cell.payload.to_vec(),
+                        sheds: cell.number != 0,
+                        run: cell.run,
+                    });
                     ControlFlow::Continue(())
                 },
             );
@@ -842,6 +877,8 @@ fn random_operations_agree_with_the_oracle_and_members_agree_with_each_other() {
         ("overtaken reads", total.overtaken),
         ("half applied reads", total.half_applied_reads),
         ("verified trims", total.trims_verified),
+        ("compactions at a delete", total.compacted_at_deletes),
+        ("shed events", total.shed),
         ("crashes", total.crashes),
         ("fetches", total.fetched),
     ] {
@@ -862,6 +899,8 @@ impl Tally {
         self.validations_refused += other.validations_refused;
         self.half_applied_reads += other.half_applied_reads;
         self.trims_verified += other.trims_verified;
+        self.compacted_at_deletes += other.compacted_at_deletes;
+        self.shed += other.shed;
         self.checkpoints += other.checkpoints;
         self.crashes += other.crashes;
         self.replayed += other.replayed;

@@ -200,6 +200,43 @@ fn the_front_is_dropped_by_whole_leaves_and_exactly() {
     }
 }
 
+/// A value that goes and leaves its key must give its room back, or deleting would free nothing: in
+/// either direction and any order, and written out in between, so that pages are copied.
+#[test]
+fn leaves_of_cells_that_shrank_merge() {
+    for order in 0..3 {
+        let mut file = PageFile::create(&options(1 << 30));
+        let mut disk = Disk::default();
+        let mut numbers: Vec<u64> = (0..6_000).collect();
+        for number in &numbers {
+            file.put(TREE, &number.to_be_bytes(), &cell(&[0; 900])).unwrap();
+        }
+        match order {
+            0 => {}
+            1 => numbers.reverse(),
+            _ => numbers.sort_by_key(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+        }
+        for (step, number) in numbers.iter().enumerate() {
+            let small = NewCell { counted: false, number: 0, payload: &[1; 10], run: None };
+            file.put(TREE, &number.to_be_bytes(), &small).unwrap();
+            if step % 2_000 == 500 {
+                grow(&mut file, &mut disk);
+                begin(&mut file, &mut disk, &[]);
+                publish(&mut file, &mut disk);
+            }
+        }
+        assert_eq!((file.summary(TREE).count, file.summary(TREE).number_max), (0, 0));
+        assert_eq!(keys(&file, Direction::Ascending).len(), 6_000);
+        grow(&mut file, &mut disk);
+        begin(&mut file, &mut disk, &[]);
+        publish(&mut file, &mut disk);
+        let counts = check(&options(0), &disk.image).expect("the file is whole");
+        assert_eq!(counts.cells[0], 6_000);
+        let least = counts.leaf_used_size / 8_192 + 1;
+        assert!(counts.leaves <= 4 * least, "{} leaves for {least}, order {order}", counts.leaves);
+    }
+}
+
 /// Runs up to the greatest size: written in parts, read back, their pages reused.
 #[test]
 fn runs_of_sixteen_mebibytes_come_back_and_their_space_is_reused() {
