@@ -19,9 +19,12 @@ pub(crate) fn boot(directory: &mut Directory, only: Option<usize>) -> Result<Boo
     let mut boot = Boot::new(directory.page_options(), directory.pages_size(), files);
     while let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? {
         match file {
-            DataFile::Pages => {
-                boot.feed(directory.read_pages(offset, size)?).map_err(refused)?;
-            }
+            DataFile::Pages => match directory.read_pages(offset, size) {
+                Ok(bytes) => boot.feed(bytes).map_err(refused)?,
+                // What is only foreseen is read alone once it is really missed.
+                Err(_) if boot.survives_failure() => boot.feed_unreadable(),
+                Err(error) => return Err(error),
+            },
             DataFile::Wal(_) => match directory.read(file, offset, size) {
                 Ok(bytes) => boot.feed(bytes).map_err(refused)?,
                 Err(_) => boot.feed_unreadable(),
