@@ -318,7 +318,8 @@ impl Sockets {
     /// Closes a connection: at once, or when what was sent has gone out.
     pub fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
         let Some(socket) = self.socket(connection) else { return };
-        socket.paused = false;
+        // Its end is told without being asked for; what it still sends is of no use.
+        socket.paused = true;
         socket.closing = true;
         match reason {
             CloseReason::SlowReader => {
