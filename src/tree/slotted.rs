@@ -141,6 +141,19 @@ fn common(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
+/// The first slot from `first` on, of which there is one at least before `end`, whose head is not below
+/// `head`, or `end`.
+#[inline(always)]
+fn first_at_least(page: &Page, first: usize, end: usize, head: u32) -> usize {
+    let (mut base, mut size) = (first, end - first);
+    while size > 1 {
+        let half = size / 2;
+        base = select_unpredictable(head_at(page, base + half) < head, base + half, base);
+        size -= half;
+    }
+    base + usize::from(head_at(page, base) < head)
+}
+
 /// The slot of `key` and true, or the slot where it belongs and false.
 #[inline]
 pub(crate) fn search(page: &Page, key_sought: &[u8]) -> (usize, bool) {
@@ -150,13 +163,11 @@ pub(crate) fn search(page: &Page, key_sought: &[u8]) -> (usize, bool) {
     }
     let prefix = u16_at(page, PREFIX);
     let head = head_of(key_sought.get(prefix..).unwrap_or(&[]));
-    let (mut base, mut size) = (first, end - first);
-    while size > 1 {
-        let half = size / 2;
-        base = select_unpredictable(head_at(page, base + half) < head, base + half, base);
-        size -= half;
+    let at = first_at_least(page, first, end, head);
+    let same_head = at < end && head_at(page, at) == head;
+    if same_head && key(page, at) == key_sought {
+        return (at, true);
     }
-    let at = base + usize::from(head_at(page, base) < head);
     let candidate = key(page, at.min(end - 1));
     // The heads mean something only if the key shares the prefix, which every cell can tell.
     let shared = prefix.min(key_sought.len());
@@ -166,13 +177,8 @@ pub(crate) fn search(page: &Page, key_sought: &[u8]) -> (usize, bool) {
         Ordering::Equal if key_sought.len() < prefix => return (first, false),
         Ordering::Equal => {}
     }
-    if at == end || head_at(page, at) != head {
+    if !same_head || candidate > key_sought {
         return (at, false);
-    }
-    match candidate.cmp(key_sought) {
-        Ordering::Equal => return (at, true),
-        Ordering::Greater => return (at, false),
-        Ordering::Less => {}
     }
     // Several cells may have this head: order them by their whole keys.
     let (mut low, mut high) = (at + 1, end);
@@ -200,13 +206,7 @@ pub(crate) fn search_heads(page: &Page, key_sought: &[u8]) -> usize {
         return 0;
     }
     let head = head_of(key_sought.get(u16_at(page, PREFIX)..).unwrap_or(&[]));
-    let (mut base, mut size) = (first, end - first);
-    while size > 1 {
-        let half = size / 2;
-        base = select_unpredictable(head_at(page, base + half) < head, base + half, base);
-        size -= half;
-    }
-    (base + usize::from(head_at(page, base) < head)).min(end - 1)
+    first_at_least(page, first, end, head).min(end - 1)
 }
 
 /// The bytes of the cell in slot `index` and what follows it.
