@@ -376,6 +376,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 Output::Leading { term } => {
                     effects.push(ConsensusEffect::ToStore(StoreEvent::Leading { term }));
                 }
+                other => unreachable!("a lone voter has no peers and takes no changes: {other:?}"),
             }
         }
         self.outputs = outputs;

@@ -2,15 +2,20 @@
 
 use base::LogIndex;
 
-/// The greatest index that a majority of voters has reached, given what each has (in any order; the
-/// slice is reordered).
+/// The greatest value that a majority has reached, given what each has (in any order; the slice is
+/// reordered). Of booleans: whether a majority says yes.
 ///
-/// With `n` voters that is the `n - quorum`-th smallest position: `quorum` voters lie at or above it.
+/// With `n` voters that is the `n - quorum`-th smallest value: `quorum` voters lie at or above it.
+pub fn majority<T: Ord + Copy>(values: &mut [T]) -> T {
+    assert!(!values.is_empty(), "a quorum of no voters");
+    values.sort_unstable();
+    let quorum = values.len() / 2 + 1;
+    values[values.len() - quorum]
+}
+
+/// The greatest index that a majority of voters has reached, given what each has.
 pub fn committed_by(matched: &mut [LogIndex]) -> LogIndex {
-    assert!(!matched.is_empty(), "a quorum of no voters");
-    matched.sort_unstable();
-    let quorum = matched.len() / 2 + 1;
-    matched[matched.len() - quorum]
+    majority(matched)
 }
 
 #[cfg(test)]
@@ -34,6 +39,16 @@ mod tests {
                 };
                 let naive = (0..4).rev().find(|&index| holds(index)).expect("all hold 0");
                 assert_eq!(committed_by(&mut matched.clone()).get(), naive, "{matched:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_majority_of_yes_is_more_than_half_for_up_to_seven() {
+        for voters in 1..=7_usize {
+            for yes in 0..=voters {
+                let mut votes: Vec<bool> = (0..voters).map(|voter| voter < yes).collect();
+                assert_eq!(majority(&mut votes), yes * 2 > voters, "{yes} of {voters}");
             }
         }
     }
