@@ -760,3 +760,19 @@ fn what_does_not_fit_the_page_cache_of_a_new_data_directory_is_read_back() {
         process::check_clean(data_dir.path());
     }
 }
+
+#[test]
+fn a_server_starts_behind_one_that_was_killed_a_moment_ago() {
+    let dir = DataDir::new("behind");
+    for round in 0..5 {
+        let first = Server::start(dir.path(), SMALL);
+        first.client().put(&Put::new(b"key", format!("{round}").as_bytes())).unwrap();
+        first.signal(Signal::KILL);
+        // Not waited for: the kernel may still be taking it apart.
+        let second = Server::start(dir.path(), SMALL);
+        let found = second.client().get(b"key").unwrap().unwrap();
+        assert_eq!(found.value, format!("{round}").as_bytes());
+        assert!(first.kill().was_killed());
+        second.kill();
+    }
+}

@@ -18,10 +18,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use base::{FileId, NodeId, crc32};
 
 use crate::Error;
+use crate::listener::{TRIES, TRY_INTERVAL};
 
 /// Version of everything in a data directory. A newer one is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -67,7 +69,7 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(wrap("has a lock file that cannot be opened"))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::DataDirInUse { path: path.to_path_buf() });
@@ -116,6 +118,18 @@ impl DataDir {
     pub fn wal(&self) -> PathBuf {
         self.path.join("wal")
     }
+}
+
+/// Locks the file. The kernel holds the lock of a process that was killed for some milliseconds after
+/// its end, while it takes the process apart: so a lock that is held is tried again for a second.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(TRY_INTERVAL),
+            done => return done,
+        }
+    }
+    lock.try_lock()
 }
 
 /// Reads the identity of a directory that nobody needs to own (for `inspect`).

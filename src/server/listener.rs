@@ -13,10 +13,11 @@ use glommio::net::TcpListener;
 use crate::Error;
 use crate::inbox::Inbox;
 
-/// How often, and how far apart, a port that is in use is tried again: the kernel may hold the port of a
-/// process that was killed for some milliseconds after its end.
-const TRIES: u32 = 20;
-const TRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often, and how far apart, a port or a data directory that is in use is tried again: the kernel may
+/// hold what a process that was killed had for some milliseconds after its end.
+pub const TRIES: u32 = 20;
+/// See [`TRIES`].
+pub const TRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Binds and listens. Refused when another process listens there.
 pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
