@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/kv", &["base", "tree"]),
     ("src/node", &["base", "wire", "raft", "wal", "tree", "kv"]),
     ("src/client", &["base", "wire"]),
-    ("src/server", &["base", "node", "raft", "wal", "tree", "kv"]),
+    ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire"]),
     ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire"]),
     ("bench", &["base", "wire", "client"]),
 ];
@@ -166,7 +166,7 @@ fn sources_keep_to_the_bans() {
 fn every_source_says_what_it_is_for_and_keeps_its_size() {
     let mut problems = Vec::new();
     for path in ["src", "bench", "tests", "schema"].iter().flat_map(|folder| sources(folder)) {
-        if path.ends_with("schema/generated.rs") {
+        if path.starts_with("schema") && path.to_string_lossy().contains("generated") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a source can be read");

@@ -1,4 +1,4 @@
-//! Rewrites `schema/generated.rs` from `schema/client.fbs`.
+//! Rewrites the generated Rust of every schema in `schema`.
 //!
 //!     cargo run --release --manifest-path schema/regenerate/Cargo.toml
 //!
@@ -10,19 +10,22 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::{env, fs, io};
 
+/// Each schema and the file that is made from it.
+const SCHEMAS: [(&str, &str); 2] = [("client", "generated.rs"), ("peer", "generated_peer.rs")];
+
 fn main() -> ExitCode {
-    match regenerate() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("schema/generated.rs is unchanged: {error}");
-            ExitCode::FAILURE
+    for (name, output) in SCHEMAS {
+        if let Err(error) = regenerate(name, output) {
+            eprintln!("schema/{output} is unchanged: {error}");
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
-fn regenerate() -> io::Result<()> {
+fn regenerate(name: &str, output: &str) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let schema = folder.join("client.fbs");
+    let schema = folder.join(format!("{name}.fbs"));
     let scratch = env::temp_dir().join(format!("quorate-flatc-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
     let status =
@@ -30,9 +33,10 @@ fn regenerate() -> io::Result<()> {
     if !status.success() {
         return Err(io::Error::other(format!("flatc ended with {status}")));
     }
-    let body = fs::read_to_string(scratch.join("client_generated.rs"))?;
+    let body = fs::read_to_string(scratch.join(format!("{name}_generated.rs")))?;
     let crc = crc32fast::hash(&fs::read(&schema)?);
-    let header = format!("// client.fbs {crc:08x}\n// Written by schema/regenerate; do not edit.\n\n");
-    fs::write(folder.join("generated.rs"), header + &body)?;
+    let header =
+        format!("// {name}.fbs {crc:08x}\n// Written by schema/regenerate; do not edit.\n\n");
+    fs::write(folder.join(output), header + &body)?;
     fs::remove_dir_all(&scratch)
 }

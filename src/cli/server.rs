@@ -30,6 +30,24 @@ pub enum Sync {
     Dsync,
 }
 
+/// Whether the cluster of a new member exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClusterState {
+    /// All members begin together.
+    New,
+    /// The member has been added to a cluster that runs.
+    Existing,
+}
+
+fn founder(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text
+        .split_once('=')
+        .ok_or_else(|| format!("\"{text}\" is not NAME=HOST:PORT"))?;
+    // etcd writes URLs here.
+    let address = address.strip_prefix("http://").unwrap_or(address);
+    Ok((name.to_string(), address.to_string()))
+}
+
 /// Flags of `server`.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArguments {
@@ -42,6 +60,26 @@ pub struct ServerArguments {
     /// Name of this member, for people
     #[arg(long, default_value = "default")]
     pub name: String,
+    /// Address for other members, IP:PORT; port 0 takes a free one [default: this member's address in
+    /// --initial-cluster; none without it]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_peer: Option<SocketAddr>,
+    /// Address where other members find this one, HOST:PORT [default: that of --listen-peer]
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_peer: Option<String>,
+    /// Address where clients find this member, HOST:PORT, told to clients of other members [default:
+    /// that of --listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_client: Option<String>,
+    /// Members of the cluster that this one begins or joins; holds for a new data directory
+    #[arg(long, value_name = "NAME=ADDRESS,...", value_delimiter = ',', value_parser = founder)]
+    pub initial_cluster: Vec<(String, String)>,
+    /// Whether the cluster begins now or exists; holds for a new data directory
+    #[arg(long, default_value = "new")]
+    pub initial_cluster_state: ClusterState,
+    /// Tells clusters apart that begin with the same members; holds for a new data directory
+    #[arg(long, default_value = server::ClusterConfig::TOKEN_DEFAULT)]
+    pub initial_cluster_token: String,
     /// Cores to run on: how many, or which, like 0,2,4-7; all if absent
     #[arg(long, value_parser = Cores::parse)]
     pub cores: Option<Cores>,
@@ -135,6 +173,15 @@ impl ServerArguments {
             Sync::Dsync => server::SyncMethod::Dsync,
         };
         config.unsafe_buffered = self.unsafe_buffered;
+        config.cluster = server::ClusterConfig {
+            name: self.name.clone(),
+            listen_peer: self.listen_peer,
+            advertise_peer: self.advertise_peer.clone(),
+            advertise_client: self.advertise_client.clone(),
+            initial_cluster: self.initial_cluster.clone(),
+            existing: self.initial_cluster_state == ClusterState::Existing,
+            token: self.initial_cluster_token.clone(),
+        };
         Ok(config)
     }
 }

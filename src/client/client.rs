@@ -4,18 +4,21 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use base::{NodeId, Prng, RequestId};
 use wire::{
-    Call, Compact, DeleteRange, HelloReply, KeyValue, Put, Range, RangeSummary, Reply, Txn,
-    VERSION_MAX, VERSION_MIN,
+    Call, Compact, DeleteRange, HelloReply, KeyValue, MemberChange, MoveLeader, Put, Range,
+    RangeSummary, Reply, Txn, VERSION_MAX, VERSION_MIN,
 };
 
 use crate::connection::{Answer, Connection};
 use crate::error::Error;
-use crate::result::{DeleteResult, MemberStatus, OwnedKeyValue, PutResult, RangeResult, TxnResult};
+use crate::result::{
+    DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OwnedKeyValue, PutResult,
+    RangeResult, TxnResult,
+};
 
 /// First pause before another attempt; each further one is twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
@@ -228,6 +231,35 @@ impl Client {
         })
     }
 
+    /// The members of the cluster, as the member at the other end knows them.
+    pub fn member_list(&mut self) -> Result<MembersResult, Error> {
+        self.call_checked(&Call::MemberList, |reply| match reply {
+            Reply::MemberList(reply) => Some(reply.try_into()),
+            _ => None,
+        })
+    }
+
+    /// Changes the members. Never sent a second time once it may have arrived:
+    /// [`Self::member_list`] tells what became of it.
+    pub fn member_change(
+        &mut self,
+        request: &MemberChange<'_>,
+    ) -> Result<MemberChangeResult, Error> {
+        self.call_checked(&Call::MemberChange(*request), |reply| match reply {
+            Reply::MemberChange(reply) => Some(reply.try_into()),
+            _ => None,
+        })
+    }
+
+    /// Hands leadership to this member, or to one that the server chooses if it is 0; the leader
+    /// behind that is the result.
+    pub fn move_leader(&mut self, target: NodeId) -> Result<NodeId, Error> {
+        self.call(&Call::MoveLeader(MoveLeader { target }), |reply| match reply {
+            Reply::MoveLeader(reply) => Some(reply.leader),
+            _ => None,
+        })
+    }
+
     /// Asks for a sign of life.
     pub fn ping(&mut self) -> Result<(), Error> {
         self.call(&Call::Ping, |reply| match reply {
@@ -313,6 +345,21 @@ impl Client {
         Ok(result.expect("the last piece was accepted"))
     }
 
+    /// The same for a reply that holds what has to be decoded once more.
+    fn call_checked<T>(
+        &mut self,
+        call: &Call<'_>,
+        take: impl Fn(Reply<'_>) -> Option<Result<T, wire::DecodeError>>,
+    ) -> Result<T, Error> {
+        self.call(call, take)?.map_err(|source| {
+            let endpoint = self.server().map(|server| server.endpoint.clone()).unwrap_or_default();
+            let error = Error::Protocol { endpoint, source };
+            // The server cannot be trusted with what comes next either.
+            self.connection = None;
+            if call.is_read() { error } else { Error::OutcomeUnknown { reason: error.to_string() } }
+        })
+    }
+
     /// One call, repeated where that is safe until its time is up. `take` gets every piece of the
     /// answer and says whether its kind was right.
     fn call_pieces(
@@ -322,6 +369,7 @@ impl Client {
     ) -> Result<(), Error> {
         let deadline = Instant::now() + self.options.request_timeout;
         let mut backoff = BACKOFF_MIN;
+        let mut hurried = false;
         loop {
             let mut pieces = 0;
             let error = match self.attempt(call, deadline, &mut pieces, take) {
@@ -331,11 +379,12 @@ impl Client {
             let Some(advice) = self.advice(&error, pieces) else { return Err(error) };
             // Between half and all of it, so that many clients do not come back together.
             let nanos = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
+            let backed_off = Duration::from_nanos(nanos / 2 + self.prng.below(nanos / 2));
             let pause = match advice {
-                Advice::AtOnce => Duration::ZERO,
-                Advice::After(pause) => {
-                    pause.max(Duration::from_nanos(nanos / 2 + self.prng.below(nanos / 2)))
-                }
+                // Once: two members may take each other for the leader.
+                Advice::AtOnce if !mem::replace(&mut hurried, true) => Duration::ZERO,
+                Advice::AtOnce => backed_off,
+                Advice::After(pause) => pause.max(backed_off),
             };
             if Instant::now() + pause >= deadline {
                 return Err(error);

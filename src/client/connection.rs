@@ -221,7 +221,10 @@ impl Connection {
             | Reply::Range(_)
             | Reply::DeleteRange(_)
             | Reply::Txn(_)
-            | Reply::Compact(_) => {
+            | Reply::Compact(_)
+            | Reply::MemberList(_)
+            | Reply::MemberChange(_)
+            | Reply::MoveLeader(_) => {
                 Err(protocol(wire::DecodeError::UnexpectedKind { kind: header.kind }))
             }
         }

@@ -25,11 +25,13 @@ pub use client::{Client, Completion, Options, Server, prefix_end};
 pub use connection::Answer;
 pub use error::{Error, Refusal};
 pub use result::{
-    DeleteResult, MemberStatus, OpResult, OwnedKeyValue, PutResult, RangeResult, TxnResult,
+    DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OpResult, OwnedKeyValue,
+    PutResult, RangeResult, TxnResult,
 };
 
 pub use base::{NodeId, RequestId};
 pub use wire::{
-    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, KeyValue, Op, Put,
-    Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
+    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, KeyValue, Member,
+    MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader, Op, Put, RaftRole, Range,
+    RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
 };

@@ -1,7 +1,10 @@
 //! Answers that outlive their frame: owned copies of what `wire` reads in place.
 
 use base::NodeId;
-use wire::{DeleteRangeReply, KeyValue, OpReply, PutReply, RangeReply, StatusReply, TxnReplyView};
+use wire::{
+    DecodeError, DeleteRangeReply, KeyValue, MemberChangeReply, MemberList, MemberListReply,
+    OpReply, PutReply, RaftRole, RangeReply, StatusReply, TxnReplyView,
+};
 
 /// A key and what belongs to it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -171,6 +174,12 @@ pub struct MemberStatus {
     pub no_space: bool,
     /// Members disagree about the state.
     pub corrupt: bool,
+    /// The member's name.
+    pub member_name: String,
+    /// What it is in its term.
+    pub role: RaftRole,
+    /// What an operator should look at.
+    pub errors: Vec<String>,
 }
 
 impl From<StatusReply<'_>> for MemberStatus {
@@ -193,6 +202,52 @@ impl From<StatusReply<'_>> for MemberStatus {
             is_learner: reply.is_learner,
             no_space: reply.no_space,
             corrupt: reply.corrupt,
+            member_name: reply.member_name.to_owned(),
+            role: reply.role,
+            errors: reply.errors.iter().map(str::to_owned).collect(),
         }
     }
+}
+
+/// The members of the cluster, as the answering member knows them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MembersResult {
+    /// The members.
+    pub list: MemberList,
+    /// The leader; 0: none known.
+    pub leader: NodeId,
+}
+
+impl TryFrom<MemberListReply<'_>> for MembersResult {
+    type Error = DecodeError;
+
+    fn try_from(reply: MemberListReply<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { list: members(reply.members)?, leader: reply.leader })
+    }
+}
+
+/// The members were changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberChangeResult {
+    /// The member that was changed, or came to be.
+    pub member: NodeId,
+    /// The members now.
+    pub list: MemberList,
+    /// The leader; 0: none known.
+    pub leader: NodeId,
+}
+
+impl TryFrom<MemberChangeReply<'_>> for MemberChangeResult {
+    type Error = DecodeError;
+
+    fn try_from(reply: MemberChangeReply<'_>) -> Result<Self, DecodeError> {
+        let (member, leader) = (reply.member, reply.leader);
+        Ok(Self { member, list: members(reply.members)?, leader })
+    }
+}
+
+/// The list in a reply. What is wrong with it matters to nobody here: the server is broken, or of a
+/// release that this client does not understand.
+fn members(bytes: &[u8]) -> Result<MemberList, DecodeError> {
+    MemberList::decode(bytes).map_err(|_| DecodeError::Malformed)
 }

@@ -300,7 +300,7 @@ fn check_start(
     let mut booted = boot(directory, None)?;
     let mut fields = state_fields(&booted.state);
     fields.push(("replayed", booted.replayed.into()));
-    fields.push(("pending", booted.pending.len().into()));
+    fields.push(("pending", booted.tail.pending().len().into()));
     report.line("start", &fields)?;
 
     let state = &mut booted.state;

@@ -123,7 +123,7 @@ impl Directory {
                 }
                 error => Fault::Identity(error),
             })?;
-        self.identity = Some(identity);
+        self.identity = Some(identity.clone());
         Ok(identity)
     }
 
@@ -144,15 +144,20 @@ impl Directory {
 
     /// Whose log it should be.
     pub fn owner(&self) -> Owner {
-        self.identity.map_or(Owner::Any, |identity| Owner::Member {
+        self.identity.as_ref().map_or(Owner::Any, |identity| Owner::Member {
             cluster: identity.cluster,
             member: identity.member,
         })
     }
 
+    /// The members that the log begins with, encoded.
+    pub fn founders(&self) -> Vec<u8> {
+        self.identity.as_ref().map_or_else(Vec::new, |identity| identity.members.clone())
+    }
+
     /// What the page file is opened with.
     pub fn page_options(&self) -> tree::Options {
-        let identity = self.identity;
+        let identity = self.identity.as_ref();
         tree::Options {
             file: identity.map_or_else(Default::default, |identity| identity.page_file),
             cluster: identity.map_or(0, |identity| identity.cluster),

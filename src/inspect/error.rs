@@ -188,6 +188,8 @@ pub enum RecordFault {
     Kind(u8),
     /// Its payload is no request of its kind.
     Payload(wire::DecodeError),
+    /// Its payload is no list of members.
+    Members(wire::MemberListError),
 }
 
 /// What is wrong with a pair.
@@ -249,6 +251,9 @@ impl fmt::Display for Fault {
                 write!(f, "{file} at byte {offset}: log index {index} in group LSN {lsn} ")?;
                 match reason {
                     RecordFault::Kind(kind) => write!(f, "has kind {kind}, which is not known"),
+                    RecordFault::Members(error) => {
+                        write!(f, "holds a list of members that cannot be read: {error}")
+                    }
                     RecordFault::Payload(error) => {
                         write!(f, "verifies but cannot be read: {error}")
                     }

@@ -16,7 +16,9 @@ pub(crate) fn boot(directory: &mut Directory, only: Option<usize>) -> Result<Boo
     directory.show_only(only);
     let refused = |error| Fault::Start { slot: only, error: Box::<BootError>::new(error) };
     let files = directory.files().clone();
-    let mut boot = Boot::new(directory.page_options(), directory.pages_size(), files);
+    let founders = directory.founders();
+    let options = directory.page_options();
+    let mut boot = Boot::new(options, directory.pages_size(), files, founders);
     while let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? {
         match file {
             DataFile::Pages => match directory.read_pages(offset, size) {

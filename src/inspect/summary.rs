@@ -1,7 +1,7 @@
 //! One line that says what a log entry does.
 
 use node::EntryKind;
-use wire::{DecodeError, Kind, OpView, Request, TxnView, VerifyLimits};
+use wire::{DecodeError, Kind, Member, MemberList, OpView, Request, TxnView, VerifyLimits};
 
 use crate::error::RecordFault;
 
@@ -16,7 +16,7 @@ const OPS_SHOWN: usize = 8;
 /// # Errors
 /// It cannot be understood.
 pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String), RecordFault> {
-    let kind = EntryKind::from_u8(kind).ok_or(RecordFault::Kind(kind))?;
+    let (kind, payload) = EntryKind::of(kind, payload).ok_or(RecordFault::Kind(kind))?;
     let request = |kind| verified(kind, payload).map_err(RecordFault::Payload);
     Ok(match kind {
         EntryKind::Empty => ("empty", String::new()),
@@ -24,7 +24,16 @@ pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String)
         EntryKind::DeleteRange => ("delete", request(Kind::DeleteRange)?),
         EntryKind::Txn => ("txn", request(Kind::Txn)?),
         EntryKind::Compact => ("compact", request(Kind::Compact)?),
+        EntryKind::Members => ("members", members(payload)?),
     })
+}
+
+fn members(payload: &[u8]) -> Result<String, RecordFault> {
+    let list = MemberList::decode(payload).map_err(RecordFault::Members)?;
+    let member = |member: &Member| {
+        format!("{}={}@{} {:?}", member.id.get(), member.name, member.peer_address, member.role)
+    };
+    Ok(list.members.iter().map(member).collect::<Vec<_>>().join(", "))
 }
 
 fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
@@ -40,7 +49,10 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
         | Request::Status
         | Request::Hello(_)
         | Request::Ping
-        | Request::Cancel => unreachable!("{kind:?} is none of these"),
+        | Request::Cancel
+        | Request::MemberList
+        | Request::MemberChange(_)
+        | Request::MoveLeader(_) => unreachable!("{kind:?} is none of these"),
     })
 }
 

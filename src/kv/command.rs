@@ -25,6 +25,9 @@ pub enum Command<'a> {
         /// whoever answers waits for [`crate::State::trimmed`].
         physical: bool,
     },
+    /// Replaces what the store keeps about the members of the cluster: opaque bytes, at most
+    /// [`crate::MEMBERS_SIZE_MAX`]. No revision comes of it.
+    Members(&'a [u8]),
     /// Changes nothing; entries of the log itself.
     Nothing,
 }
@@ -195,7 +198,11 @@ impl Command<'_> {
     pub fn is_read_only(&self) -> bool {
         match self {
             Self::Txn(txn) => txn.is_read_only(),
-            Self::Put(_) | Self::DeleteRange(_) | Self::Compact { .. } | Self::Nothing => false,
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Compact { .. }
+            | Self::Members(_)
+            | Self::Nothing => false,
         }
     }
 }

@@ -29,7 +29,8 @@
 //!
 //! One owner drives a [`State`]: [`State::apply`] for each entry of the log, [`Answer`] for what a
 //! client asked to read along with a write, [`Read`] and [`ReadTxn`] for reads, [`State::trim`] in idle
-//! moments, [`State::checkpoint_begin`] between entries. Each works in steps: bounded by a budget, and
+//! moments, [`State::checkpoint_begin`] between entries. An [`Export`] and an [`Import`] bring the state
+//! of a checkpoint to another member. Each works in steps: bounded by a budget, and
 //! handing out a miss when a page is not in memory. Nothing here knows a protocol, a log or a clock.
 
 #![cfg_attr(not(test), no_std)]
@@ -44,9 +45,12 @@ mod command;
 mod compare;
 mod count;
 mod delete;
+mod export;
 mod foresee;
+mod import;
 mod keys;
 mod listing;
+mod members;
 mod outcome;
 mod pair;
 mod path;
@@ -54,6 +58,7 @@ mod read;
 mod refusal;
 mod scan;
 mod state;
+mod transfer;
 mod trim;
 mod txn;
 mod union;
@@ -65,11 +70,15 @@ pub use command::{
     Command, Compare, DeleteRange, Op, Operand, Put, RangeRequest, Relation, SortOrder, SortTarget,
     Txn,
 };
+pub use export::{Chunk, Export};
+pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
 pub use listing::SORT_SIZE_MAX;
+pub use members::MEMBERS_SIZE_MAX;
 pub use outcome::{OpReply, Outcome, RangeEnd, Reply, Step, TxnOutcome, TxnReply};
 pub use pair::{KeyValue, KeyValueList};
 pub use read::{Read, ReadStep};
 pub use refusal::{Damage, Refusal};
 pub use state::{OpenError, State};
+pub use transfer::CHUNK_SIZE_MAX;
 pub use validate::Limits;

@@ -8,7 +8,11 @@
 //! ```text
 //! meta  format u8 | applied u64 | term u64 | revision u64 | compacted + 1, or 0 for none: u64
 //!       | sum over live versions 16 | sum over events 16 | trimmed revision u64, sub u32
+//!       | index of the entry that set the members u64 | size u16 | bytes about the members
 //! ```
+//!
+//! Format 1 has nothing about the members. Format 255 has nothing but the format: the state of an
+//! [`crate::Import`] that has not come to its end.
 //!
 //! Trimmed is how far trimming has got: up to the compacted revision with taking events away, from
 //! there on with having those of that revision shed what they replaced.
@@ -22,13 +26,31 @@ use tree::{Miss, PageFile};
 use crate::command::{Command, Op};
 use crate::delete::Deleting;
 use crate::keys::{CURRENT, Point};
+use crate::members::{MEMBERS_SIZE_MAX, Members};
 use crate::outcome::{Outcome, Step, Stop, charge};
 use crate::refusal::Refusal;
 use crate::txn::Running;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// The format that ends before the members.
+const FORMAT_WITHOUT_MEMBERS: u8 = 1;
+
+/// The format of a state that has arrived in part.
+const FORMAT_INCOMPLETE: u8 = 255;
+
+/// Greatest revision: what clients can name.
+const REVISION_MAX: u64 = u64::MAX >> 1;
+
+/// Bytes of the meta without those about the members.
+const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2;
+
+const _: () = assert!(
+    META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
+    "the numbers of the state and the members fit a meta record"
+);
 
 /// The replicated state of one member. It has one owner.
 pub struct State {
@@ -55,6 +77,10 @@ pub struct State {
     /// Events of the compacted revision before this point have shed what they replaced. Not
     /// beyond its first event while trimming has not come to that revision.
     pub(crate) shed: Point,
+    /// What is kept about the members of the cluster.
+    pub(crate) members: Members,
+    /// An import is filling it: nothing else may change it, and its checkpoints are not to be opened.
+    pub(crate) incomplete: bool,
     /// How far the entry that is being applied has got.
     progress: Progress,
     pub(crate) scratch: Scratch,
@@ -87,6 +113,8 @@ pub enum OpenError {
     },
     /// The meta bytes are cut short or contradict themselves.
     Malformed,
+    /// A transfer from another member had not come to its end.
+    Incomplete,
 }
 
 impl core::fmt::Display for OpenError {
@@ -100,6 +128,10 @@ impl core::fmt::Display for OpenError {
             Self::Malformed => f.write_str(
                 "the numbers of the state in the page file contradict themselves; restore this \
                  member from its peers or from a snapshot",
+            ),
+            Self::Incomplete => f.write_str(
+                "the state in the page file has not arrived whole from the member that sent it; \
+                 remove the file and have it sent again",
             ),
         }
     }
@@ -124,6 +156,8 @@ impl State {
             undropped: false,
             dropped: Revision::ZERO,
             shed: beginning,
+            members: Members::NONE,
+            incomplete: false,
             progress: Progress::None,
             scratch: Scratch::default(),
         }
@@ -135,25 +169,41 @@ impl State {
     ///
     /// When the bytes are not of this format or contradict themselves.
     pub fn open(pages: PageFile, meta: &[u8]) -> Result<Self, OpenError> {
+        let mut state = Self::create(pages);
+        state.adopt(meta)?;
+        Ok(state)
+    }
+
+    /// Takes over the numbers of a checkpoint.
+    pub(crate) fn adopt(&mut self, meta: &[u8]) -> Result<(), OpenError> {
         let mut reader = Reader(meta);
         let format = reader.u8().ok_or(OpenError::Malformed)?;
-        if format != FORMAT {
+        if format == FORMAT_INCOMPLETE {
+            return Err(OpenError::Incomplete);
+        }
+        if format != FORMAT && format != FORMAT_WITHOUT_MEMBERS {
             return Err(OpenError::Format { found: format });
         }
-        let mut state = Self::create(pages);
-        state.decode(&mut reader).ok_or(OpenError::Malformed)?;
-        let readable = state.compacted.is_none_or(|compacted| compacted <= state.revision);
-        let goal = Point::before(state.compacted.unwrap_or(Revision::ZERO));
-        if state.trimmed > goal {
-            state.shed = state.trimmed;
-            state.trimmed = goal;
+        self.decode(&mut reader).ok_or(OpenError::Malformed)?;
+        if format == FORMAT {
+            self.decode_members(&mut reader).ok_or(OpenError::Malformed)?;
         }
-        let sheddable = state.compacted.map_or(goal, Point::at);
-        if !readable || state.shed > sheddable || !reader.0.is_empty() {
+        let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
+        let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
+        if self.trimmed > goal {
+            self.shed = self.trimmed;
+            self.trimmed = goal;
+        }
+        let sheddable = self.compacted.map_or(goal, Point::at);
+        // There is a number behind each of them.
+        let continues = self.revision.get() < REVISION_MAX
+            && self.applied < LogIndex::MAX
+            && self.trim_position().sub < u32::MAX;
+        if !readable || self.shed > sheddable || !continues || !reader.0.is_empty() {
             return Err(OpenError::Malformed);
         }
-        state.undropped = true;
-        Ok(state)
+        self.undropped = true;
+        Ok(())
     }
 
     /// How far trimming has got, as one point: what a restart goes on from.
@@ -177,6 +227,18 @@ impl State {
         Some(())
     }
 
+    fn decode_members(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let index = LogIndex::new(reader.u64()?);
+        let size = usize::from(u16::from_le_bytes(reader.take()?));
+        let (bytes, rest) = reader.0.split_at_checked(size)?;
+        reader.0 = rest;
+        if size > MEMBERS_SIZE_MAX || index > self.applied {
+            return None;
+        }
+        self.members = Members { bytes: bytes.to_vec(), index };
+        Some(())
+    }
+
     /// Begins a checkpoint of the state as it is now.
     ///
     /// # Panics
@@ -184,7 +246,17 @@ impl State {
     /// While an entry is half applied: see [`Self::between_entries`].
     pub fn checkpoint_begin(&mut self) {
         assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
-        let mut meta = Vec::with_capacity(1 + 4 * 8 + 2 * 16 + 12);
+        let meta = self.encode_meta();
+        self.pages.checkpoint_begin(&meta);
+    }
+
+    /// The application's bytes of the meta record.
+    pub(crate) fn encode_meta(&self) -> Vec<u8> {
+        if self.incomplete {
+            return [FORMAT_INCOMPLETE].to_vec();
+        }
+        let members = &self.members;
+        let mut meta = Vec::with_capacity(META_FIXED_SIZE + members.bytes.len());
         meta.push(FORMAT);
         meta.extend_from_slice(&self.applied.get().to_le_bytes());
         meta.extend_from_slice(&self.term.get().to_le_bytes());
@@ -196,7 +268,11 @@ impl State {
         let trimmed = self.trim_position();
         meta.extend_from_slice(&trimmed.revision.get().to_le_bytes());
         meta.extend_from_slice(&trimmed.sub.to_le_bytes());
-        self.pages.checkpoint_begin(&meta);
+        meta.extend_from_slice(&members.index.get().to_le_bytes());
+        let size = u16::try_from(members.bytes.len()).expect("at most MEMBERS_SIZE_MAX");
+        meta.extend_from_slice(&size.to_le_bytes());
+        meta.extend_from_slice(&members.bytes);
+        meta
     }
 
     /// Applies the entry at `index`, which is the one behind the last applied one. Called again with
@@ -222,6 +298,7 @@ impl State {
             self.applied,
             self.term
         );
+        assert!(!self.incomplete, "entry {index} comes before the state has arrived");
         let result = self.apply_command(command, budget);
         if result.is_ok() {
             if self.sub > 0 {
@@ -281,6 +358,9 @@ impl State {
                 }
             }
             (Command::Compact { revision, .. }, Progress::None) => Ok(self.compact(*revision)),
+            (Command::Members(bytes), Progress::None) => {
+                Ok(self.set_members(bytes, self.applied.next()))
+            }
             (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
         }
@@ -355,7 +435,8 @@ impl State {
     }
 
     /// The hash of everything that members must agree on at the same applied index: live keys, all
-    /// events ever applied, revision and compacted revision. What has been trimmed does not matter. O(1).
+    /// events ever applied, revision, compacted revision, and what is kept about the members. What has
+    /// been trimmed does not matter. O(1).
     ///
     /// # Panics
     ///
@@ -368,6 +449,8 @@ impl State {
         hasher.update(&self.compacted_number().to_le_bytes());
         hasher.update(&self.live_sum.to_bytes());
         hasher.update(&self.events_sum.to_bytes());
+        hasher.update(&self.members.index.get().to_le_bytes());
+        hasher.update(&self.members.bytes);
         hasher.finish()
     }
 
@@ -412,7 +495,7 @@ impl State {
                     }
                 }
             }
-            Command::Compact { .. } | Command::Nothing => {}
+            Command::Compact { .. } | Command::Members(_) | Command::Nothing => {}
         }
     }
 }

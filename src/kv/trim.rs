@@ -152,6 +152,9 @@ impl State {
     ///
     /// The budget counts events looked at, leaves dropped, and events rewritten some more.
     pub fn trim(&mut self, keep: Revision, budget: &mut u32) -> Step<()> {
+        if self.incomplete {
+            return Step::Done(());
+        }
         let mut key = core::mem::take(&mut self.scratch.keys);
         let result = self.trim_on(keep, &mut key, budget);
         self.scratch.keys = key;

@@ -38,6 +38,7 @@ impl Command<'_> {
             Self::Put(put) => put.validate(limits),
             Self::DeleteRange(delete) => delete.validate(),
             Self::Txn(txn) => txn.validate(limits),
+            Self::Members(bytes) => crate::members::validate(bytes),
             Self::Compact { .. } | Self::Nothing => Ok(()),
         }
     }

@@ -361,7 +361,7 @@ pub(crate) fn delete_hash(key: &[u8], at: Point) -> Hash128 {
 /// Takes fixed fields off the front of bytes.
 pub(crate) struct Reader<'a>(pub &'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     #[inline]
     pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
@@ -377,6 +377,14 @@ impl Reader<'_> {
     #[inline]
     pub fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+
+    /// The next `size` bytes.
+    #[inline]
+    pub fn bytes(&mut self, size: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(size)?;
+        self.0 = rest;
+        Some(bytes)
     }
 
     #[inline]

@@ -24,17 +24,18 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::ControlFlow;
 
-use base::{Frame, LogIndex, PageNo, Term};
+use base::{Frame, Hash128, LogIndex, PageNo, Term};
 use hashbrown::HashSet;
 use kv::{Command, State, Step};
 use raft::TermRun;
 use tree::{Miss, Open, OpenError, OpenStep, PageFile, WARM_MAX};
 use wal::{
-    Applied, Files, Owner, READ_SIZE_MAX, Recovered, Recovery, RecoveryError, Replay, ReplayStep,
-    WalFile,
+    Applied, Entry, Files, Owner, READ_SIZE_MAX, Recovered, Recovery, RecoveryError, Replay,
+    ReplayStep, WalFile,
 };
 
-use crate::message::{Committed, EntryKind};
+use crate::message::EntryKind;
+use crate::tail::{Kept, Tail};
 use crate::translate;
 
 /// What a window may take in memory, entries and pages: half of what the cache has room for, since the
@@ -49,6 +50,9 @@ const GAP_MAX: u64 = 16 << 10;
 
 /// Reads of the WAL that are foretold: it is read from front to back.
 const WAL_AHEAD: usize = 4;
+
+/// Bytes of applied entries that are kept for peers that lack them.
+const RECENT_SIZE_MAX: usize = 8 << 20;
 
 /// Entries looked at when one misses a page that its keys did not tell.
 const LOOK_AHEAD: usize = 64;
@@ -157,8 +161,11 @@ impl core::error::Error for BootError {}
 pub struct Booted {
     /// The state, applied up to the commit index that is known.
     pub state: State,
-    /// Entries behind it, for the next leader to commit.
-    pub pending: Vec<Committed>,
+    /// The end of the log: the last entries that were replayed, for peers that lack them, and those
+    /// behind the commit index, for the next leader to commit.
+    pub tail: Tail,
+    /// The members that the state holds and those of later entries: index and encoded list.
+    pub members: Vec<(LogIndex, Frame)>,
     /// What the writer goes on from.
     pub recovered: Recovered,
     /// The terms of the log for raft.
@@ -200,8 +207,13 @@ struct Replaying {
     recovered: Recovered,
     replay: Replay,
     /// Entries to apply: those of the window whose pages have come, then those of the next window.
-    entries: VecDeque<Committed>,
-    /// How many of them are of the first.
+    entries: VecDeque<Kept>,
+    /// The last entries that were applied.
+    recent: VecDeque<Kept>,
+    recent_size: usize,
+    /// The entry before the first of those, or before the first to apply.
+    before: Option<wal::Position>,
+    /// How many of the entries to apply are of the first window.
     ready: usize,
     /// How many of those `warm` has been called for.
     warm: usize,
@@ -226,8 +238,10 @@ struct Replaying {
 pub struct Boot {
     options: tree::Options,
     files: Files,
+    /// The members of a cluster that begins, encoded.
+    founders: Vec<u8>,
     phase: Phase,
-    pending: Vec<Committed>,
+    pending: Vec<Kept>,
     replayed: u64,
     published: LogIndex,
     clear_slots: bool,
@@ -236,12 +250,14 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Begins with nothing read. `pages_size` is 0 where there is no page file.
-    pub fn new(options: tree::Options, pages_size: u64, files: Files) -> Self {
+    /// Begins with nothing read. `pages_size` is 0 where there is no page file; `founders` are the
+    /// members that the cluster begins with, encoded.
+    pub fn new(options: tree::Options, pages_size: u64, files: Files, founders: Vec<u8>) -> Self {
         let phase = Phase::Pages(Box::new(Open::new(&options, pages_size)));
         Self {
             options,
             files,
+            founders,
             phase,
             pending: Vec::new(),
             replayed: 0,
@@ -374,7 +390,9 @@ impl Boot {
             // its meta record was torn; a log that begins later is refused as a gap.
             Err(OpenError::NoMeta { blank }) => {
                 self.clear_slots = !blank;
-                Ok(State::create(PageFile::create(&self.options)))
+                let mut state = State::create(PageFile::create(&self.options));
+                state.set_members_at_creation(&self.founders);
+                Ok(state)
             }
             Err(error) => Err(BootError::Pages(error)),
         }
@@ -426,11 +444,20 @@ impl Boot {
     /// If `next` has not said `Done`.
     pub fn finish(self) -> Booted {
         let Phase::Replay(replaying) = self.phase else { unreachable!("boot is not done") };
-        let Replaying { state, recovered, .. } = *replaying;
+        let Replaying { state, recovered, recent, before, .. } = *replaying;
         let terms = terms(&recovered);
+        let (list, index) = state.members();
+        let mut members = Vec::from([(index, Frame::copy_from_slice(list))]);
+        for entry in &self.pending {
+            if entry.kind == EntryKind::Members as u8 {
+                members.push((entry.index, entry.frame.clone()));
+            }
+        }
+        let tail = Tail::restored(before.unwrap_or(recovered.last), recent, self.pending);
         Booted {
             state,
-            pending: self.pending,
+            tail,
+            members,
             recovered,
             terms,
             replayed: self.replayed,
@@ -448,6 +475,9 @@ impl Replaying {
             recovered,
             replay,
             entries: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_size: 0,
+            before: None,
             ready: 0,
             warm: 0,
             gathered: false,
@@ -476,18 +506,21 @@ impl Replaying {
 
     /// Takes the entries of the next window from the log and plans its reads; or the read of the log
     /// that it needs for that. Entries that may not be applied yet go to `pending`.
-    fn gather(&mut self, pending: &mut Vec<Committed>) -> Result<Option<wal::Read>, BootError> {
+    fn gather(&mut self, pending: &mut Vec<Kept>) -> Result<Option<wal::Read>, BootError> {
         while self.gathered_size < self.window_size {
             let entry = match self.replay.next().map_err(BootError::Wal)? {
                 ReplayStep::Read(read) => return Ok(Some(read)),
                 ReplayStep::Done => break,
-                ReplayStep::Entry(entry) => owned(&entry)?,
+                ReplayStep::Entry(entry, link) => {
+                    self.before.get_or_insert(link.before);
+                    owned(&entry, link.hash)?
+                }
             };
             if entry.index > self.recovered.hard_state.commit {
                 pending.push(entry);
                 continue;
             }
-            self.gathered_size += size64(entry.frame.len() + size_of::<Committed>());
+            self.gathered_size += size64(entry.frame.len() + size_of::<Kept>());
             self.foresee(&entry)?;
             self.entries.push_back(entry);
         }
@@ -497,7 +530,7 @@ impl Replaying {
     }
 
     /// Notes what `entry` of the next window will miss.
-    fn foresee(&mut self, entry: &Committed) -> Result<(), BootError> {
+    fn foresee(&mut self, entry: &Kept) -> Result<(), BootError> {
         let Self { state, gathered_size, window_size, wanted, misses, .. } = self;
         state.foresee(&command(entry)?, &mut |miss| {
             if wanted.insert(miss.page) {
@@ -538,10 +571,23 @@ impl Replaying {
                 self.fetch_missed(miss)?;
                 break;
             }
+            self.remember(entry);
             self.ready -= 1;
             applied += 1;
         }
         Ok(applied)
+    }
+
+    /// Keeps an entry that was applied, and lets go of older ones.
+    fn remember(&mut self, entry: Kept) {
+        self.recent_size += entry.frame.len();
+        self.recent.push_back(entry);
+        while self.recent_size > RECENT_SIZE_MAX
+            && let Some(gone) = self.recent.pop_front()
+        {
+            self.recent_size -= gone.frame.len();
+            self.before = Some(gone.position());
+        }
     }
 
     /// Has the memory fetched that the next entries will touch; returns how many, at least one.
@@ -561,7 +607,7 @@ impl Replaying {
     }
 
     /// Applies an entry; or what it misses.
-    fn apply(&mut self, entry: &Committed) -> Result<Option<Miss>, BootError> {
+    fn apply(&mut self, entry: &Kept) -> Result<Option<Miss>, BootError> {
         let command = command(entry)?;
         loop {
             let mut budget = u32::MAX;
@@ -667,25 +713,23 @@ fn merge(misses: &mut [Miss]) -> Vec<Fetch> {
     fetches
 }
 
-fn command(entry: &Committed) -> Result<Command<'_>, BootError> {
-    translate::command(entry.kind, &entry.frame)
-        .map_err(|error| BootError::Entry { index: entry.index, error })
+fn command(entry: &Kept) -> Result<Command<'_>, BootError> {
+    let Kept { index, kind, ref frame, .. } = *entry;
+    let (kind, body) = EntryKind::of(kind, frame).ok_or(BootError::EntryKind { index, kind })?;
+    translate::command(kind, body).map_err(|error| BootError::Entry { index, error })
 }
 
 fn size64(size: usize) -> u64 {
     u64::try_from(size).expect("usize has at most 64 bits")
 }
 
-fn owned(entry: &wal::Entry<'_>) -> Result<Committed, BootError> {
-    let kind = EntryKind::from_u8(entry.kind)
-        .ok_or(BootError::EntryKind { index: entry.index, kind: entry.kind })?;
-    Ok(Committed {
-        index: entry.index,
-        term: entry.term,
-        kind,
-        frame: Frame::copy_from_slice(entry.payload),
-        ticket: None,
-    })
+fn owned(entry: &Entry<'_>, hash: Hash128) -> Result<Kept, BootError> {
+    let Entry { index, term, kind, payload } = *entry;
+    let frame = Frame::copy_from_slice(payload);
+    if EntryKind::decode(kind, &frame).is_none() {
+        return Err(BootError::EntryKind { index, kind });
+    }
+    Ok(Kept { index, term, kind, frame, hash, ticket: None })
 }
 
 /// The terms of the log, the entry before its first one included.

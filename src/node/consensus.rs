@@ -1,37 +1,47 @@
-//! Consensus: the role that orders writes. It joins raft, which knows positions, and the WAL, which
-//! holds bytes; what is committed goes to the store.
+//! Consensus: the role that orders writes. It joins raft, which knows positions, the journal, which
+//! holds bytes, and the links to other members; what is committed goes to the store.
 //!
 //! ```text
-//! Propose ─► position (raft) ─► open block (wal) ─► group written ─► durable ─► committed ─► Apply
-//! proposed        >=          appended       >=        durable  >=  committed
+//!                                  ┌─► peers: append ─────► accepted ─┐
+//! Propose ─► position (raft) ─► tail ─► open block ─► group written ─► durable ─► committed ─► Apply
+//! proposed        >=          appended                  >=             durable  >=  committed
 //! ```
 //!
-//! A turn's proposals share one group: `flush` seals when a write slot is free, so that while the
-//! device is busy records gather in the open block and the group size follows the device.
+//! A turn's proposals share one group and one append for each peer: `flush` seals when a write slot is
+//! free, so that while the device is busy records gather in the open block and the group size follows
+//! the device; the same entries leave for the peers in the same turn, beside the write.
+//!
+//! A member that does not lead passes proposals on to the leader and says the outcome when it applies
+//! the entry itself; what was under way when the leader is lost has an unknown outcome, and is told so.
 //!
 //! Bounds: proposals that have been taken in and not applied are at most `proposed_bytes_max`; beyond
-//! that, and while space is short, clients get a typed refusal. Deletes, compactions and the empty
-//! entry of a new term live on the WAL's reserve.
+//! that, and while space is short, clients get a typed refusal. Deletes, compactions, lists of members
+//! and the empty entry of a new term live on the WAL's reserve.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Duration, FileId, Frame, Instant, LogIndex, Lsn, Prng, ReactorId, Ticket};
-use raft::{HardState, Output, Raft};
-use wal::{Append, Seal, WalFile, Writer};
-use wire::Status;
+use base::{
+    ConnectionId, Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket,
+};
+use bytes::BytesMut;
+use raft::{Input, Output, Raft, RoleName};
+use wal::{WalFile, Writer};
+use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 
-use crate::message::{Committed, EntryKind, Refused, Reply, ReplyBody};
+use crate::admin::{Admin, AdminRequest};
+use crate::journal::Journal;
+use crate::members::Members;
+use crate::message::{Committed, EntryKind, Origin, Refused, Reply, ReplyBody, Standing};
+use crate::peers::{Greeting, Incoming, Introduction, Peers};
+use crate::tail::{Kept, Tail};
 use crate::{Allocate, ReactorEvent, Role, StoreEvent};
 
-/// The watermark is written this long after something became durable.
-const WATERMARK_DELAY: Duration = Duration::from_millis(100);
-
-/// A segment file that could not be made for want of space is tried again after this.
-const SLOT_RETRY: Duration = Duration::from_millis(500);
+/// Bytes of entries that are kept in memory for peers after they have been applied.
+const TAIL_SIZE_MAX: usize = 32 << 20;
 
 /// What consensus is told at its making.
 #[derive(Clone, Debug)]
@@ -46,8 +56,12 @@ pub struct ConsensusConfig {
     pub reserve_size: u64,
     /// Slot number for the first new segment file: above all that are there.
     pub next_slot: u32,
-    /// Randomness for the names of segments, from the system.
+    /// Randomness for the names of segments and for pauses, from the system.
     pub seed: u64,
+    /// Number of reactors.
+    pub reactors: u16,
+    /// Who this member is to others.
+    pub introduction: Introduction,
 }
 
 /// What happens to consensus.
@@ -84,6 +98,49 @@ pub enum ConsensusEvent {
     Checkpointed {
         /// The lower of the two slots' applied indices.
         index: LogIndex,
+    },
+    /// A request about the members.
+    Admin {
+        /// Who waits.
+        ticket: Ticket,
+        /// What is wanted.
+        request: AdminRequest,
+    },
+    /// The state of the member is wanted.
+    Status {
+        /// By whom.
+        ticket: Ticket,
+    },
+    /// Another member, or a stranger, has opened a socket to this one.
+    LinkAccepted {
+        /// Its name from now on.
+        link: ConnectionId,
+    },
+    /// A dial has ended.
+    LinkDialed {
+        /// Its number.
+        dial: u64,
+        /// The socket; none if nobody answered.
+        link: Option<ConnectionId>,
+    },
+    /// Bytes came in on a link.
+    LinkReceived {
+        /// Which.
+        link: ConnectionId,
+        /// The bytes.
+        bytes: BytesMut,
+    },
+    /// The socket of a link takes no more for now, or has taken all that was sent.
+    LinkBlocked {
+        /// Which.
+        link: ConnectionId,
+        /// Whether bytes wait.
+        blocked: bool,
+    },
+    /// A link has gone.
+    LinkClosed {
+        /// Which.
+        link: ConnectionId,
     },
     /// Whether the page file is short of space.
     PageSpace {
@@ -154,200 +211,298 @@ pub enum ConsensusEffect<B> {
     },
     /// Write the watermark, sync, report `WatermarkDurable`.
     WriteWatermark(wal::Write<B>),
+    /// Connect to another member, report `LinkDialed`.
+    Dial {
+        /// The number of the dial.
+        dial: u64,
+        /// Host and port.
+        address: String,
+    },
+    /// Send bytes on a link.
+    LinkSend {
+        /// Which.
+        link: ConnectionId,
+        /// Whole frames.
+        bytes: Vec<u8>,
+    },
+    /// Close a link once what was sent before has gone out; no report follows.
+    LinkClose {
+        /// Which.
+        link: ConnectionId,
+    },
+    /// Something that the operator should know.
+    Tell(String),
+    /// Stop the process: this member must not go on, and why.
+    Halt(String),
     /// For a reactor.
     ToReactor(ReactorId, ReactorEvent),
     /// For the store.
     ToStore(StoreEvent),
 }
 
-/// A group on its way: what its durability means to raft.
-struct InFlight {
-    lsn: Lsn,
-    slot: WalFile,
-    hard_state: HardState,
-    written: bool,
-}
-
+/// A write that has no position yet.
 struct Proposal {
-    ticket: Ticket,
-    kind: EntryKind,
+    ticket: Option<Ticket>,
+    /// The number of its kind in the log, with the mark of a forwarded one.
+    kind: u8,
+    frees_space: bool,
+    /// The payload.
     frame: Frame,
     deadline: Option<Instant>,
 }
 
+/// A write that the leader was asked to propose.
+struct Forwarded {
+    ticket: Ticket,
+    size: usize,
+}
+
+/// A member that has lost nothing, as far as it knows, but remembers nothing either: it takes part in
+/// no election before it knows that no vote and no acknowledgement of its own can have been forgotten.
+struct Beginner {
+    /// Members that have not said yet whether they begin as well.
+    waiting: Vec<NodeId>,
+    /// The cluster has begun before: this must be in the log first.
+    catch_up: Option<LogIndex>,
+    /// The operator is told whom it waits for then.
+    tell_at: Instant,
+}
+
 /// The role of the consensus core.
 pub struct Consensus<B> {
-    config: ConsensusConfig,
-    raft: Raft,
-    writer: Writer<B>,
-    allocate: Allocate<B>,
-    /// Taken in, not appended yet: the open block is full.
+    pub(crate) config: ConsensusConfig,
+    pub(crate) raft: Raft,
+    pub(crate) journal: Journal<B>,
+    pub(crate) tail: Tail,
+    pub(crate) peers: Peers,
+    pub(crate) members: Members,
+    /// Taken in, not appended yet: the open block is full, or leadership is being handed over.
     waiting: VecDeque<Proposal>,
-    /// Appended, not committed yet.
-    appended: VecDeque<Committed>,
-    /// Groups that are not durable, in LSN order.
-    in_flight: VecDeque<InFlight>,
-    /// The last group that the sync on its way covers.
-    syncing: Option<Lsn>,
-    hard_state: HardState,
+    /// Passed on to the leader, by number.
+    forwarded: BTreeMap<u64, Forwarded>,
+    next_forward: u64,
     /// Bytes of proposals taken in and not applied.
     proposed_bytes: usize,
+    /// Bytes of proposals of other members in the log and not committed.
+    foreign_bytes: usize,
     page_space_low: bool,
-    /// A slot that failed for want of space is tried again then.
-    slot_retry_at: Option<Instant>,
-    /// A slot or spare is being made; one at a time, for zeroing competes with groups.
-    preparing: bool,
-    next_slot: u32,
-    prng: Prng,
-    watermark_at: Option<Instant>,
-    watermark_writing: bool,
     stopping: bool,
-    /// What the store was last told of the log's size and space.
-    log_told: (u64, bool),
-    outputs: Vec<Output>,
+    /// The first group of this start is durable: others may be talked to.
+    settled: bool,
+    beginner: Option<Beginner>,
+    /// The leader that reactors were last told of, and where clients find it.
+    leader_told: (Option<NodeId>, String),
+    pub(crate) outputs: Vec<Output>,
+    incoming: Vec<Incoming>,
+    /// The entries of the append that is being taken.
+    pub(crate) arriving: Vec<Kept>,
     replies: Vec<(ReactorId, Vec<Reply>)>,
     read_waiters: Vec<ReactorId>,
+    /// What members have said of themselves.
+    pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) review_at: Instant,
+    pub(crate) writer: ReplyWriter,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
-    /// Consensus after recovery; it begins with [`ConsensusEvent::Start`]. `pending` are the entries
-    /// of the log behind its commit index.
+    /// Consensus after recovery; it begins with [`ConsensusEvent::Start`]. `tail` is the end of the
+    /// log, `members` are the lists that raft was made with.
     pub fn new(
         config: ConsensusConfig,
         raft: Raft,
         writer: Writer<B>,
         allocate: Allocate<B>,
-        pending: Vec<Committed>,
+        tail: Tail,
+        members: Members,
     ) -> Self {
-        let (next_slot, prng) = (config.next_slot, Prng::new(config.seed));
-        let hard_state = writer.hard_state();
-        let hard_state = HardState { term: hard_state.term, vote: hard_state.vote };
+        let journal =
+            Journal::new(writer, allocate, config.write_is_durable, config.next_slot, config.seed);
+        let own = config.introduction.clone();
+        let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
+        let peers = Peers::new(own, config.seed.rotate_left(32));
         Self {
             config,
             raft,
-            writer,
-            allocate,
+            journal,
+            tail,
+            peers,
+            members,
             waiting: VecDeque::new(),
-            appended: pending.into(),
-            in_flight: VecDeque::new(),
-            syncing: None,
-            hard_state,
+            forwarded: BTreeMap::new(),
+            next_forward: 0,
             proposed_bytes: 0,
+            foreign_bytes: 0,
             page_space_low: false,
-            slot_retry_at: None,
-            preparing: false,
-            next_slot,
-            prng,
-            watermark_at: None,
-            watermark_writing: false,
             stopping: false,
-            log_told: (0, false),
+            settled: false,
+            beginner: None,
+            leader_told: (None, String::new()),
             outputs: Vec::new(),
+            incoming: Vec::new(),
+            arriving: Vec::new(),
             replies: Vec::new(),
             read_waiters: Vec::new(),
+            introduced,
+            admin: None,
+            review_at: Instant::ORIGIN,
+            writer: ReplyWriter::new(),
         }
     }
 
-    /// Whether this member leads and has committed in its term: it can serve.
+    /// Whether this member can serve: it leads and has committed in its term, or knows who leads.
     pub fn may_serve(&self) -> bool {
-        self.raft.read_index().is_some()
+        match self.raft.leader() {
+            Some(leader) if leader == self.raft.id() => self.raft.read_index().is_some(),
+            leader => leader.is_some(),
+        }
+    }
+
+    /// raft, for looking at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
     }
 
     /// The greatest durable LSN.
     pub fn durable_lsn(&self) -> Lsn {
-        self.writer.durable_lsn()
+        self.journal.writer().durable_lsn()
     }
 
-    /// Whether nothing is on its way to the disk or to the store.
+    /// Whether nothing is on its way to the disk, to the store or to the next leader.
     pub fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
-            && self.appended.is_empty()
-            && self.in_flight.is_empty()
+            && self.forwarded.is_empty()
+            && self.tail.is_handed_out()
+            && self.journal.is_quiet()
             && self.proposed_bytes == 0
-            && !self.watermark_writing
-            && self.watermark_at.is_none()
+            && self.admin.is_none()
+    }
+
+    /// Whether this member is its own cluster: no one to ask, no one to send to.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.raft.is_lone_voter() && self.raft.membership().learners().is_empty()
+    }
+
+    /// Whether there may be others to talk to.
+    #[inline]
+    fn is_connected(&self) -> bool {
+        self.settled && (!self.is_alone() || !self.peers.own().peer_address.is_empty())
     }
 
     /// Whether only requests that free space may go on.
     fn space_is_low(&self) -> bool {
-        self.page_space_low
-            || (self.slot_retry_at.is_some() && self.writer.room() < self.config.reserve_size)
+        self.page_space_low || self.journal.is_short(self.config.reserve_size)
     }
 
-    fn refuse(&mut self, ticket: Ticket, status: Status, message: String) {
-        let refused = Refused { status, message, compacted: 0, applied: false };
-        let reply = Reply { ticket, body: ReplyBody::Refused(refused) };
+    pub(crate) fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
+        let reply = Reply { ticket, body };
         match self.replies.iter_mut().find(|(reactor, _)| *reactor == ticket.reactor) {
             Some((_, replies)) => replies.push(reply),
             None => self.replies.push((ticket.reactor, [reply].into())),
         }
     }
 
-    fn propose(&mut self, proposal: Proposal, frees_space: bool) {
-        assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
-        let size = proposal.frame.len();
+    pub(crate) fn refuse(&mut self, ticket: Ticket, status: Status, message: String) {
+        let refused = Refused { status, message, compacted: 0, applied: false };
+        self.reply(ticket, ReplyBody::Refused(refused));
+    }
+
+    /// Why a write of this size is not taken now. The leader judges by its own disk.
+    fn objection(&self, size: usize, frees_space: bool) -> Option<(Status, String)> {
+        let leads = self.raft.role() == RoleName::Leader;
         if self.stopping {
             let message = "the server is stopping; nothing was written; send the request again \
-                           when it is back"
-                .into();
-            return self.refuse(proposal.ticket, Status::ShuttingDown, message);
+                           when it is back";
+            return Some((Status::ShuttingDown, message.to_string()));
         }
-        if self.space_is_low() && !frees_space {
-            let message =
-                "the disk is full; nothing was written; delete keys and compact, or make \
-                           room on the file system of the data directory, then try again"
-                    .into();
-            return self.refuse(proposal.ticket, Status::NoSpace, message);
+        if leads && self.space_is_low() && !frees_space {
+            let message = "the disk is full; nothing was written; delete keys and compact, or make \
+                           room on the file system of the data directory, then try again";
+            return Some((Status::NoSpace, message.to_string()));
         }
-        if self.proposed_bytes > 0 && self.proposed_bytes + size > self.config.proposed_bytes_max {
+        let taken = self.proposed_bytes + self.foreign_bytes;
+        if taken > 0 && taken + size > self.config.proposed_bytes_max {
             let message = format!(
-                "{} bytes of writes wait for the disk and the limit is {}; nothing was written; \
-                 try again after a pause",
-                self.proposed_bytes, self.config.proposed_bytes_max
+                "{taken} bytes of writes wait for the disk and the limit is {}; nothing was \
+                 written; try again after a pause",
+                self.config.proposed_bytes_max
             );
-            return self.refuse(proposal.ticket, Status::Overloaded, message);
+            return Some((Status::Overloaded, message));
         }
-        self.proposed_bytes += size;
-        if !self.waiting.is_empty() {
+        None
+    }
+
+    fn propose(&mut self, proposal: Proposal, effects: &mut Vec<ConsensusEffect<B>>) {
+        assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
+        let size = proposal.frame.len();
+        if let Some((status, message)) = self.objection(size, proposal.frees_space) {
+            if let Some(ticket) = proposal.ticket {
+                self.refuse(ticket, status, message);
+            }
+            return;
+        }
+        self.count(&proposal);
+        if self.raft.role() != RoleName::Leader {
+            self.pass_on(proposal, effects);
+        } else if !self.waiting.is_empty() {
             self.waiting.push_back(proposal);
         } else if let Err(proposal) = self.append(proposal) {
             self.waiting.push_back(proposal);
         }
     }
 
-    /// Gives the proposal a position and copies it into the open block, unless that is full.
-    fn append(&mut self, proposal: Proposal) -> Result<(), Proposal> {
-        let Some((index, term)) = self.raft.next() else {
-            self.proposed_bytes -= proposal.frame.len();
-            let message = "this member does not lead; nothing was written; try another member or \
-                           again after the election"
-                .into();
-            self.refuse(proposal.ticket, Status::NotLeader, message);
-            return Ok(());
-        };
-        let kind = proposal.kind;
-        let record = wal::Entry { index, term, kind: kind as u8, payload: &proposal.frame };
-        match self.writer.append(&record, &mut *self.allocate) {
-            Append::Full => Err(proposal),
-            Append::Taken(_) => {
-                self.raft.propose().expect("it leads: it named the next position");
-                let Proposal { ticket, frame, .. } = proposal;
-                let entry = Committed { index, term, kind, frame, ticket: Some(ticket) };
-                self.appended.push_back(entry);
-                Ok(())
-            }
+    fn count(&mut self, proposal: &Proposal) {
+        match proposal.ticket {
+            Some(_) => self.proposed_bytes += proposal.frame.len(),
+            None => self.foreign_bytes += proposal.frame.len(),
         }
     }
 
+    fn drop_proposal(&mut self, proposal: &Proposal, status: Status, message: &str) {
+        match proposal.ticket {
+            Some(ticket) => {
+                self.proposed_bytes -= proposal.frame.len();
+                self.refuse(ticket, status, message.to_string());
+            }
+            None => self.foreign_bytes = self.foreign_bytes.saturating_sub(proposal.frame.len()),
+        }
+    }
+
+    /// Gives the proposal a position and copies it into the open block, unless that is full.
+    fn append(&mut self, proposal: Proposal) -> Result<(), Proposal> {
+        let Some((index, term)) = self.raft.next() else { return Err(proposal) };
+        let kind = proposal.kind;
+        let record = wal::Entry { index, term, kind, payload: &proposal.frame };
+        let Some(hash) = self.journal.append(&record) else { return Err(proposal) };
+        self.raft.propose().expect("it leads: it named the next position");
+        let Proposal { ticket, frame, .. } = proposal;
+        self.tail.push(Kept { index, term, kind, frame, hash, ticket });
+        Ok(())
+    }
+
+    /// Puts an entry of this member's own at the position that raft has given it already.
+    pub(crate) fn append_own(&mut self, index: LogIndex, term: base::Term, kind: u8, frame: Frame) {
+        let entry = wal::Entry { index, term, kind, payload: &frame };
+        let hash = match self.journal.append(&entry) {
+            Some(hash) => hash,
+            None => {
+                self.journal.push(index);
+                wal::chain_hash(&entry, self.tail.last().hash)
+            }
+        };
+        self.tail.push(Kept { index, term, kind, frame, hash, ticket: None });
+    }
+
     /// Appends what waits, as far as the open block has room; drops what nobody waits for any more.
-    fn append_waiting(&mut self, now: Instant) {
+    fn append_waiting(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         while let Some(proposal) = self.waiting.pop_front() {
             if proposal.deadline.is_some_and(|deadline| now > deadline) {
-                self.proposed_bytes -= proposal.frame.len();
                 let message = "the deadline of the request passed before it was written; nothing \
-                               was written"
-                    .into();
-                self.refuse(proposal.ticket, Status::DeadlineExceeded, message);
+                               was written";
+                self.drop_proposal(&proposal, Status::DeadlineExceeded, message);
+            } else if self.raft.role() != RoleName::Leader {
+                self.pass_on(proposal, effects);
             } else if let Err(proposal) = self.append(proposal) {
                 self.waiting.push_front(proposal);
                 return;
@@ -355,146 +510,354 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
-    /// Does what raft wants, at once: a proposal that came in between would take the position that
-    /// the empty entry of a new leader has.
-    fn take_outputs(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        let mut outputs = mem::take(&mut self.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                // The next group carries it, and is due for that alone.
-                Output::SaveHardState(state) => self.hard_state = state,
-                Output::AppendEmpty { index, term } => {
-                    let (kind, frame) = (EntryKind::Empty, Frame::new());
-                    let record = wal::Entry { index, term, kind: kind as u8, payload: &frame };
-                    match self.writer.append(&record, &mut *self.allocate) {
-                        Append::Taken(_) => {}
-                        Append::Full => unreachable!("a member that does not lead appends nothing"),
-                    }
-                    self.appended.push_back(Committed { index, term, kind, frame, ticket: None });
-                }
-                Output::Committed { index } => self.commit(index, effects),
-                Output::Leading { term } => {
-                    effects.push(ConsensusEffect::ToStore(StoreEvent::Leading { term }));
-                }
-                other => unreachable!("a lone voter has no peers and takes no changes: {other:?}"),
-            }
+    /// Has the leader propose it.
+    fn pass_on(&mut self, proposal: Proposal, effects: &mut Vec<ConsensusEffect<B>>) {
+        let leader = self.raft.leader().filter(|leader| *leader != self.raft.id());
+        let link = leader.and_then(|leader| self.peers.open(leader, PeerLane::Bulk));
+        let (Some(link), Some(ticket)) = (link, proposal.ticket) else {
+            let message = "no leader is known at present, or it cannot be reached; nothing was \
+                           written; try again after the election";
+            return self.drop_proposal(&proposal, Status::NoLeader, message);
+        };
+        let sequence = self.next_forward;
+        self.next_forward += 1;
+        let own = self.peers.own();
+        let origin = Origin { member: own.member, start_id: own.start_id, sequence };
+        let body = origin.wrap(&proposal.frame);
+        let frame = PeerFrame::Forward(wire::PeerForward {
+            sequence,
+            kind: proposal.kind | Origin::MARK,
+            frees_space: proposal.frees_space,
+            body: &body,
+        });
+        let mut bytes = Vec::new();
+        if let Err(error) = self.peers.encoder().encode(&mut bytes, &frame) {
+            let message = format!("the request cannot be passed on to the leader: {error}");
+            return self.drop_proposal(&proposal, Status::TooLarge, &message);
         }
-        self.outputs = outputs;
+        effects.push(ConsensusEffect::LinkSend { link, bytes });
+        self.forwarded.insert(sequence, Forwarded { ticket, size: proposal.frame.len() });
+    }
+
+    /// A member has a write for the leader to propose.
+    pub(crate) fn take_forward(
+        &mut self,
+        from: NodeId,
+        forward: &wire::PeerForward<'_>,
+        frame: Frame,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) {
+        let is_known = EntryKind::decode(forward.kind, &frame).is_some_and(|(kind, origin, _)| {
+            kind != EntryKind::Members && origin.is_some_and(|origin| origin.member == from)
+        });
+        let objection = if !is_known {
+            Some((Status::InvalidArgument, "the leader does not know this kind of write".into()))
+        } else if self.raft.role() != RoleName::Leader {
+            Some((
+                Status::NoLeader,
+                "the leader has changed; nothing was written; try again".into(),
+            ))
+        } else {
+            self.objection(frame.len(), forward.frees_space)
+        };
+        if let Some((status, message)) = objection {
+            let refused =
+                wire::PeerForwardRefused { sequence: forward.sequence, status, message: &message };
+            self.send(from, PeerLane::Control, &PeerFrame::ForwardRefused(refused), effects);
+            return;
+        }
+        let proposal = Proposal {
+            ticket: None,
+            kind: forward.kind,
+            frees_space: forward.frees_space,
+            frame,
+            deadline: None,
+        };
+        self.count(&proposal);
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(proposal);
+        } else if let Err(proposal) = self.append(proposal) {
+            self.waiting.push_back(proposal);
+        }
+    }
+
+    /// The leader has not proposed it and will not.
+    pub(crate) fn take_forward_refused(&mut self, refused: &wire::PeerForwardRefused<'_>) {
+        if let Some(Forwarded { ticket, size }) = self.forwarded.remove(&refused.sequence) {
+            self.proposed_bytes -= size;
+            self.refuse(ticket, refused.status, refused.message.to_string());
+        }
+    }
+
+    /// What happens to the writes that are in nobody's hands: nobody can say.
+    fn abandon(&mut self, waiting: Vec<(Ticket, usize)>, why: &str) {
+        for (ticket, size) in waiting {
+            self.proposed_bytes -= size;
+            let message = format!("{why}; the write may or may not take effect; read to find out");
+            self.refuse(ticket, Status::Unknown, message);
+        }
+    }
+
+    pub(crate) fn abandon_forwarded(&mut self, why: &str) {
+        let forwarded = mem::take(&mut self.forwarded);
+        self.abandon(forwarded.into_values().map(|f| (f.ticket, f.size)).collect(), why);
+    }
+
+    /// This member does not lead, or not any more.
+    pub(crate) fn follow(&mut self) {
+        let waiting = self.tail.abandon();
+        self.abandon(waiting, "leadership was lost before the write was committed");
+        self.abandon_forwarded("the leader was lost before the write was applied here");
+        self.foreign_bytes = 0;
+        // Those of other members are told by the new term, or by the broken link.
+        self.waiting.retain(|proposal| proposal.ticket.is_some());
+    }
+
+    /// Entries were cut off: who waited for them learns that nobody knows.
+    pub(crate) fn cut(&mut self, first: LogIndex) {
+        let waiting = self.tail.cut(first);
+        self.abandon(waiting, "another leader replaced the entry of the write");
+        self.members.cut(first);
+        self.journal.cut(self.tail.last(), self.raft.log().era());
     }
 
     /// Hands committed entries to the store.
-    fn commit(&mut self, index: LogIndex, effects: &mut Vec<ConsensusEffect<B>>) {
-        let count = self.appended.partition_point(|entry| entry.index <= index);
-        let entries: Vec<Committed> = self.appended.drain(..count).collect();
+    pub(crate) fn commit(&mut self, index: LogIndex, effects: &mut Vec<ConsensusEffect<B>>) {
+        let keep = !self.is_alone();
+        let kept = self.tail.commit(index, keep);
+        let mut entries = Vec::with_capacity(kept.len());
+        let (member, start_id) = (self.peers.own().member, self.peers.own().start_id);
+        for entry in kept {
+            let Kept { index, term, kind, frame, hash, mut ticket } = entry;
+            let size = frame.len();
+            let Some((kind, origin, frame)) = EntryKind::decode(kind, &frame) else {
+                effects.push(ConsensusEffect::Halt(format!(
+                    "log entry {index} has kind {kind}, which this version does not know; start \
+                     the version that the leader runs"
+                )));
+                return;
+            };
+            if let Some(origin) = origin {
+                if origin.member == member && origin.start_id == start_id {
+                    let forwarded = self.forwarded.remove(&origin.sequence);
+                    ticket = forwarded.map(|forwarded| forwarded.ticket);
+                }
+                self.foreign_bytes = self.foreign_bytes.saturating_sub(size);
+            }
+            entries.push(Committed { index, term, kind, frame, hash, ticket });
+        }
         if !entries.is_empty() {
             effects.push(ConsensusEffect::ToStore(StoreEvent::Apply(entries)));
         }
+        if keep {
+            self.tail.shrink(TAIL_SIZE_MAX);
+            let index = self.tail.before().index;
+            if index > self.raft.log().base().index {
+                // Nothing is put out for it.
+                self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
+            }
+        }
+        self.members.prune(self.raft.log().committed());
+        self.review_admin(effects);
     }
 
     /// Groups up to `lsn`, all written, are durable.
-    fn groups_durable(&mut self, now: Instant, lsn: Lsn) {
-        while let Some(group) = self.in_flight.front()
-            && group.lsn <= lsn
-        {
-            let position = self.writer.durable(group.lsn);
-            self.raft.hard_state_durable(group.hard_state, &mut self.outputs);
-            self.raft.durable(position.index, position.term, &mut self.outputs);
-            self.in_flight.pop_front();
-        }
-        if self.watermark_at.is_none() {
-            self.watermark_at = Some(now.after(WATERMARK_DELAY));
-        }
-    }
-
-    fn group_written(&mut self, lsn: Lsn) {
-        self.writer.written(lsn);
-        let group = self.in_flight.iter_mut().find(|group| group.lsn == lsn);
-        group.expect("a group that was written is in flight").written = true;
-    }
-
-    /// Makes the groups that are written, from the oldest on, durable: one sync at a time, each for
-    /// all that had been written before it began.
-    fn sync(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
-        let written = || self.in_flight.iter().take_while(|group| group.written);
-        let Some(last) = written().last() else { return };
-        let lsn = last.lsn;
-        if self.config.write_is_durable {
-            self.groups_durable(now, lsn);
-            self.take_outputs(effects);
-        } else if self.syncing.is_none() {
-            let mut slots = [None; 2];
-            for group in written() {
-                match slots {
-                    [None, _] => slots[0] = Some(group.slot),
-                    [Some(first), _] if first == group.slot => {}
-                    [Some(_), _] => slots[1] = Some(group.slot),
-                }
+    fn groups_durable(&mut self, now: Instant, lsn: Lsn, effects: &mut Vec<ConsensusEffect<B>>) {
+        while let Some(durable) = self.journal.next_durable(now, lsn) {
+            let outputs = &mut self.outputs;
+            self.raft.handle(now, Input::HardStateDurable(durable.hard_state), outputs);
+            let wal::Position { index, term, .. } = durable.position;
+            let (position, era) = (raft::Position { index, term }, durable.era);
+            self.raft.handle(now, Input::Durable { position, era }, outputs);
+            self.take_outputs(now, effects);
+            if !self.settled {
+                self.settle(now, effects);
             }
-            self.syncing = Some(lsn);
-            effects.push(ConsensusEffect::Sync { lsn, slots });
         }
     }
 
-    fn answer_reads(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
+    /// Nothing of this start can be taken for something of an earlier one any more: to work.
+    fn settle(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
+        self.settled = true;
+        self.peers.set_members(now, self.members.newest(), effects);
+        let own = self.raft.id();
+        let knows_nothing = self.raft.log().last() == LogIndex::ZERO
+            && self.raft.hard_state() == raft::HardState::default();
+        let others: Vec<NodeId> =
+            self.raft.membership().all_voters().into_iter().filter(|id| *id != own).collect();
+        if knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own) {
+            let tell_at = now.after(Duration::from_millis(5_000));
+            self.beginner = Some(Beginner { waiting: others, catch_up: None, tell_at });
+        }
+    }
+
+    /// Another member has said what it remembers.
+    pub(crate) fn take_greeting(&mut self, peer: NodeId, greeting: Greeting) {
+        let Some(beginner) = &mut self.beginner else { return };
+        beginner.waiting.retain(|id| *id != peer);
+        if greeting.bootstrapped {
+            let last = greeting.last.index.max(LogIndex::ZERO.next());
+            beginner.catch_up = Some(beginner.catch_up.map_or(last, |at| at.max(last)));
+        }
+    }
+
+    /// Whether this member may take part in elections: it remembers all that it ever promised.
+    pub(crate) fn may_vote(&mut self) -> bool {
+        let Some(beginner) = &self.beginner else { return true };
+        let is_over = match beginner.catch_up {
+            None => beginner.waiting.is_empty(),
+            Some(index) => {
+                let leader = self.raft.leader();
+                leader.is_some_and(|leader| !beginner.waiting.contains(&leader))
+                    && self.raft.log().durable() >= index
+                    && self.raft.log().committed() >= index
+            }
+        };
+        if is_over {
+            self.beginner = None;
+        }
+        is_over
+    }
+
+    fn greeting(&self) -> Greeting {
+        let log = self.raft.log();
+        Greeting {
+            bootstrapped: log.last() > LogIndex::ZERO
+                || self.raft.hard_state() != raft::HardState::default(),
+            last: log.last_position(),
+        }
+    }
+
+    fn answer_reads(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         if self.read_waiters.is_empty() {
             return;
         }
         // A lone voter is its own quorum: it has led since before the question came in.
-        let answer = if self.raft.is_lone_voter() { self.raft.read_index() } else { None };
-        if let Some(index) = answer {
+        if self.raft.is_lone_voter() {
+            let Some(index) = self.raft.read_index() else { return };
             for reactor in self.read_waiters.drain(..) {
                 let event = ReactorEvent::ReadGranted { index };
                 effects.push(ConsensusEffect::ToReactor(reactor, event));
             }
+            return;
+        }
+        for reactor in mem::take(&mut self.read_waiters) {
+            let ticket = u64::from(reactor.get());
+            self.raft.handle(now, Input::Read { ticket }, &mut self.outputs);
+        }
+        self.take_outputs(now, effects);
+    }
+
+    pub(crate) fn read_granted(
+        &mut self,
+        ticket: u64,
+        index: Option<LogIndex>,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) {
+        let reactor = ReactorId::new(u16::try_from(ticket).expect("reactors are the only askers"));
+        let event = match index {
+            Some(index) => ReactorEvent::ReadGranted { index },
+            None => ReactorEvent::ReadRefused(Refused {
+                status: Status::NoLeader,
+                message: "no leader is known at present, or it cannot reach a quorum; try again \
+                          after the election, or ask for a serializable read"
+                    .into(),
+                compacted: 0,
+                applied: false,
+            }),
+        };
+        effects.push(ConsensusEffect::ToReactor(reactor, event));
+    }
+
+    /// Tells reactors where the leader is, when that has changed.
+    fn tell_leader(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
+        let leader = self.raft.leader();
+        let member = leader.and_then(|leader| self.members.get(leader));
+        let address = member.map_or("", |member| member.client_address.as_str());
+        if self.leader_told.0 == leader && self.leader_told.1 == address {
+            return;
+        }
+        self.leader_told = (leader, address.to_string());
+        let member = leader.unwrap_or_default();
+        for reactor in 0..self.config.reactors {
+            let event = ReactorEvent::Leader { member, address: self.leader_told.1.clone() };
+            effects.push(ConsensusEffect::ToReactor(ReactorId::new(reactor), event));
         }
     }
 
-    fn seal(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        let (HardState { term, vote }, commit) = (self.hard_state, self.raft.log().committed());
-        self.writer.set_hard_state(wal::HardState { term, vote, commit });
-        loop {
-            match self.writer.seal(&mut *self.allocate) {
-                Seal::Nothing | Seal::Busy | Seal::NoSegment => return,
-                Seal::Group(sealed) => {
-                    self.in_flight.push_back(InFlight {
-                        lsn: sealed.lsn,
-                        slot: sealed.group.file,
-                        hard_state: self.hard_state,
-                        written: false,
-                    });
-                    effects.push(ConsensusEffect::WriteGroup {
-                        lsn: sealed.lsn,
-                        group: sealed.group,
-                        ring: sealed.ring,
-                    });
-                }
+    fn standing(&self) -> Standing {
+        let id = self.raft.id();
+        Standing {
+            name: self.members.name_of(id),
+            role: self.raft.role(),
+            is_learner: self.raft.membership().learners().contains(&id),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            last: self.raft.log().last(),
+            committed: self.raft.log().committed(),
+            log_size: self.journal.writer().size(),
+            no_space: self.space_is_low(),
+        }
+    }
+
+    fn links(
+        &mut self,
+        now: Instant,
+        effects: &mut Vec<ConsensusEffect<B>>,
+        act: impl FnOnce(&mut Peers, Greeting, &mut Vec<Incoming>, &mut Vec<ConsensusEffect<B>>),
+    ) {
+        let greeting = self.greeting();
+        let mut incoming = mem::take(&mut self.incoming);
+        act(&mut self.peers, greeting, &mut incoming, effects);
+        for item in incoming.drain(..) {
+            self.take_incoming(now, item, effects);
+        }
+        self.incoming = incoming;
+    }
+
+    fn tick(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
+        self.links(now, effects, |peers, _, incoming, effects| peers.tick(now, incoming, effects));
+        if self.may_vote() {
+            if self.raft.deadline().is_some_and(|at| now >= at) {
+                self.raft.handle(now, Input::Tick, &mut self.outputs);
+                self.take_outputs(now, effects);
             }
+        } else if let Some(beginner) = &mut self.beginner
+            && now >= beginner.tell_at
+        {
+            beginner.tell_at = now.after(Duration::from_millis(30_000));
+            let names: Vec<String> =
+                beginner.waiting.iter().map(|id| self.members.name_of(*id)).collect();
+            let text = match beginner.catch_up {
+                None => format!(
+                    "this member is new and waits for {} to say whether the cluster has begun \
+                     before",
+                    names.join(", ")
+                ),
+                Some(index) => format!(
+                    "this member has an empty data directory and waits for the leader to bring \
+                     its log to entry {index}; until then it does not vote"
+                ),
+            };
+            effects.push(ConsensusEffect::Tell(text));
         }
+        self.review(now, effects);
     }
 
-    fn prepare_spares(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
-        if self.preparing {
-            return;
+    fn stop(&mut self, now: Instant) {
+        self.stopping = true;
+        self.journal.hurry_watermark(now);
+        let voters = self.raft.membership().voters().to_vec();
+        let heir = self
+            .raft
+            .peers()
+            .iter()
+            .filter(|peer| peer.is_active() && voters.contains(&peer.id()))
+            .max_by_key(|peer| peer.matched())
+            .map(raft::Progress::id);
+        if let Some(to) = heir {
+            self.raft.handle(now, Input::Transfer { to }, &mut self.outputs);
         }
-        if self.writer.spares_wanted() == 0 {
-            self.slot_retry_at = None;
-            return;
-        }
-        if let Some(slot) = self.writer.take_free() {
-            self.prepare_spare(slot, effects);
-        } else if self.slot_retry_at.is_none_or(|at| now >= at) {
-            self.preparing = true;
-            let slot = self.next_slot;
-            effects.push(ConsensusEffect::MakeSlot { slot });
-        }
-    }
-
-    fn prepare_spare(&mut self, slot: u32, effects: &mut Vec<ConsensusEffect<B>>) {
-        self.preparing = true;
-        let (high, low) = (self.prng.next_u64(), self.prng.next_u64());
-        let uuid = FileId::new((u128::from(high) << 64) | u128::from(low));
-        let header = self.writer.prepare_spare(slot, uuid, &mut *self.allocate);
-        effects.push(ConsensusEffect::PrepareSpare { slot, header });
     }
 }
 
@@ -510,88 +873,98 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
     ) {
         match event {
             ConsensusEvent::Start => {
-                self.raft.campaign(&mut self.outputs);
-                self.take_outputs(effects);
+                if self.raft.is_lone_voter() {
+                    self.raft.handle(now, Input::Campaign, &mut self.outputs);
+                    self.take_outputs(now, effects);
+                }
             }
             ConsensusEvent::Propose { ticket, kind, frees_space, frame, deadline } => {
-                self.propose(Proposal { ticket, kind, frame, deadline }, frees_space);
+                let (ticket, kind) = (Some(ticket), kind as u8);
+                self.propose(Proposal { ticket, kind, frees_space, frame, deadline }, effects);
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,
-            ConsensusEvent::Checkpointed { index } => self.writer.recycle(index.next()),
+            ConsensusEvent::Checkpointed { index } => self.journal.recycle(index.next()),
+            ConsensusEvent::Admin { ticket, request } => {
+                self.take_admin(now, ticket, request, effects);
+            }
+            ConsensusEvent::Status { ticket } => {
+                let standing = self.standing();
+                let event = StoreEvent::Status { ticket, standing };
+                effects.push(ConsensusEffect::ToStore(event));
+            }
+            ConsensusEvent::LinkAccepted { link } if self.settled => {
+                self.peers.accepted(now, link);
+            }
+            ConsensusEvent::LinkAccepted { link } => {
+                effects.push(ConsensusEffect::LinkClose { link });
+            }
+            ConsensusEvent::LinkDialed { dial, link } => {
+                self.peers.dialed(now, dial, link, effects);
+            }
+            ConsensusEvent::LinkReceived { link, bytes } => {
+                self.links(now, effects, |peers, greeting, incoming, effects| {
+                    peers.received(now, link, bytes, greeting, incoming, effects);
+                });
+            }
+            ConsensusEvent::LinkBlocked { link, blocked } => {
+                self.peers.set_blocked(now, link, blocked);
+            }
+            ConsensusEvent::LinkClosed { link } => {
+                self.links(now, effects, |peers, _, incoming, _| peers.closed(now, link, incoming));
+            }
             ConsensusEvent::PageSpace { low } => self.page_space_low = low,
-            ConsensusEvent::Written { lsn } => self.group_written(lsn),
+            ConsensusEvent::Written { lsn } => self.journal.written(lsn),
             ConsensusEvent::Synced { lsn } => {
-                self.syncing = None;
-                self.groups_durable(now, lsn);
-                self.take_outputs(effects);
+                self.journal.synced();
+                self.groups_durable(now, lsn, effects);
             }
-            ConsensusEvent::SlotMade { slot } => {
-                self.next_slot = slot + 1;
-                self.slot_retry_at = None;
-                self.prepare_spare(slot, effects);
-            }
-            ConsensusEvent::SlotFailed => {
-                self.preparing = false;
-                self.slot_retry_at = Some(now.after(SLOT_RETRY));
-            }
-            ConsensusEvent::SpareReady { slot } => {
-                self.preparing = false;
-                self.writer.spare_ready(slot);
-            }
-            ConsensusEvent::WatermarkDurable => {
-                self.watermark_writing = false;
-                self.writer.watermark_durable();
-            }
+            ConsensusEvent::SlotMade { slot } => self.journal.slot_made(slot, effects),
+            ConsensusEvent::SlotFailed => self.journal.slot_failed(now),
+            ConsensusEvent::SpareReady { slot } => self.journal.spare_ready(slot),
+            ConsensusEvent::WatermarkDurable => self.journal.watermark_durable(),
             ConsensusEvent::Stop => {
-                self.stopping = true;
-                if self.watermark_at.is_some() {
-                    self.watermark_at = Some(now);
-                }
+                self.stop(now);
+                self.take_outputs(now, effects);
             }
         }
     }
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
-        self.sync(now, effects);
-        self.append_waiting(now);
-        self.seal(effects);
+        if let Some(lsn) = self.journal.sync(effects) {
+            self.groups_durable(now, lsn, effects);
+        }
+        if self.is_connected() {
+            self.tick(now, effects);
+        }
+        self.append_waiting(now, effects);
+        let committed = self.raft.log().committed();
+        self.journal.write_waiting(&self.tail, committed, effects);
+        self.journal.seal(committed, effects);
         if !self.waiting.is_empty() {
             // Sealing made room; the next group gathers while this one is on its way.
-            self.append_waiting(now);
-            self.seal(effects);
+            self.append_waiting(now, effects);
+            self.journal.seal(committed, effects);
         }
-        self.answer_reads(effects);
-        self.prepare_spares(now, effects);
-        let log = (self.writer.size(), self.space_is_low());
-        if log != self.log_told {
-            self.log_told = log;
-            let (size, no_space) = log;
-            effects.push(ConsensusEffect::ToStore(StoreEvent::Log { size, no_space }));
+        self.answer_reads(now, effects);
+        if self.is_connected() {
+            self.raft.handle(now, Input::Flush, &mut self.outputs);
+            self.take_outputs(now, effects);
         }
-        if self.watermark_at.is_some_and(|at| now >= at)
-            && (!self.stopping || self.in_flight.is_empty())
-        {
-            // One that is still on its way is followed by another.
-            self.watermark_at = None;
-            match self.writer.watermark(&mut *self.allocate) {
-                Some(write) => {
-                    self.watermark_writing = true;
-                    effects.push(ConsensusEffect::WriteWatermark(write));
-                }
-                None if self.watermark_writing => {
-                    self.watermark_at = Some(now.after(WATERMARK_DELAY));
-                }
-                None => {}
-            }
-        }
+        self.tell_leader(effects);
+        self.journal.prepare_spares(now, effects);
+        self.journal.write_watermark(now, self.stopping, effects);
         for (reactor, replies) in self.replies.drain(..) {
             effects.push(ConsensusEffect::ToReactor(reactor, ReactorEvent::Replies(replies)));
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let slot_retry_at = self.slot_retry_at.filter(|_| !self.preparing);
-        [self.watermark_at, slot_retry_at].into_iter().flatten().min()
+        let journal = self.journal.deadline();
+        if !self.is_connected() {
+            return journal;
+        }
+        let raft = self.raft.deadline().filter(|_| self.beginner.is_none());
+        [journal, raft, self.peers.deadline(), Some(self.review_at)].into_iter().flatten().min()
     }
 }

@@ -25,21 +25,31 @@
 
 extern crate alloc;
 
+mod admin;
 mod boot;
 mod checkpoint;
 mod consensus;
+mod journal;
+mod members;
 mod message;
+mod peers;
 mod reactor;
+mod replication;
 mod session;
 mod store;
+mod tail;
 mod translate;
 
+pub use admin::AdminRequest;
 pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 pub use checkpoint::CheckpointConfig;
 pub use consensus::{Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent};
-pub use message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+pub use members::{Members, membership};
+pub use message::{Committed, EntryKind, Origin, ReadRequest, Refused, Reply, ReplyBody, Standing};
+pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
 pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};
+pub use tail::{Kept, Tail};
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

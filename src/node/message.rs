@@ -5,7 +5,8 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use base::{Frame, Instant, LogIndex, Term, Ticket};
+use base::{Frame, Hash128, Instant, LogIndex, NodeId, Term, Ticket};
+use raft::RoleName;
 use wire::Status;
 
 /// What the payload of a log entry is. Stored in the WAL: numbers never change.
@@ -22,6 +23,8 @@ pub enum EntryKind {
     Txn = 3,
     /// The body of a `Compact` request.
     Compact = 4,
+    /// The members from here on, as `wire::MemberList` encodes them.
+    Members = 5,
 }
 
 impl EntryKind {
@@ -33,6 +36,7 @@ impl EntryKind {
             2 => Self::DeleteRange,
             3 => Self::Txn,
             4 => Self::Compact,
+            5 => Self::Members,
             _ => return None,
         })
     }
@@ -40,9 +44,70 @@ impl EntryKind {
     /// Whether an entry of this kind may go on when space is short: it gives space back.
     pub const fn frees_space(self) -> bool {
         match self {
-            Self::Empty | Self::DeleteRange | Self::Compact => true,
+            Self::Empty | Self::DeleteRange | Self::Compact | Self::Members => true,
             Self::Put | Self::Txn => false,
         }
+    }
+}
+
+impl EntryKind {
+    /// What the payload of a log entry is: kind, who passed it on to the leader, and the body; none if
+    /// this version does not know the number.
+    pub fn decode(number: u8, payload: &Frame) -> Option<(Self, Option<Origin>, Frame)> {
+        let kind = Self::from_u8(number & !Origin::MARK)?;
+        if number & Origin::MARK == 0 {
+            return Some((kind, None, payload.clone()));
+        }
+        let (origin, body) = Origin::unwrap(payload)?;
+        Some((kind, Some(origin), body))
+    }
+
+    /// Kind and body of a log entry.
+    pub fn of(number: u8, payload: &[u8]) -> Option<(Self, &[u8])> {
+        let kind = Self::from_u8(number & !Origin::MARK)?;
+        let skip = if number & Origin::MARK == 0 { 0 } else { Origin::SIZE };
+        Some((kind, payload.get(skip..)?))
+    }
+}
+
+/// Who passed a write on to the leader: part of the payload of its entry, so that this member, when it
+/// applies the entry, knows who waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The member.
+    pub member: NodeId,
+    /// The random name of this start of its process.
+    pub start_id: u64,
+    /// Its number for the write.
+    pub sequence: u64,
+}
+
+impl Origin {
+    /// Marks the kind of an entry whose payload begins with an origin.
+    pub const MARK: u8 = 0x80;
+
+    /// Bytes of an origin in front of the body.
+    pub const SIZE: usize = 24;
+
+    /// The payload of an entry with this origin.
+    pub fn wrap(self, body: &[u8]) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(Self::SIZE + body.len());
+        for number in [self.member.get(), self.start_id, self.sequence] {
+            payload.extend_from_slice(&number.to_le_bytes());
+        }
+        payload.extend_from_slice(body);
+        payload
+    }
+
+    fn unwrap(payload: &Frame) -> Option<(Self, Frame)> {
+        let (numbers, _) = payload.get(..Self::SIZE)?.as_chunks::<8>();
+        let [member, start_id, sequence] = *numbers.as_array::<3>()?;
+        let origin = Self {
+            member: NodeId::new(u64::from_le_bytes(member)),
+            start_id: u64::from_le_bytes(start_id),
+            sequence: u64::from_le_bytes(sequence),
+        };
+        Some((origin, payload.slice(Self::SIZE..)))
     }
 }
 
@@ -57,6 +122,8 @@ pub struct Committed {
     pub kind: EntryKind,
     /// The request body, verified before it was proposed.
     pub frame: Frame,
+    /// The log chain hash behind it.
+    pub hash: Hash128,
     /// Who waits for the outcome; none for entries that no connection of this process proposed.
     pub ticket: Option<Ticket>,
 }
@@ -112,4 +179,27 @@ pub enum ReplyBody {
     Piece(Vec<u8>),
     /// Not carried out.
     Refused(Refused),
+}
+
+/// What consensus knows of this member and its cluster, for status.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The member's name.
+    pub name: String,
+    /// The part that it plays.
+    pub role: RoleName,
+    /// Whether it listens without a vote.
+    pub is_learner: bool,
+    /// The term.
+    pub term: Term,
+    /// The leader, where one is known.
+    pub leader: Option<NodeId>,
+    /// The last entry of the log.
+    pub last: LogIndex,
+    /// The commit index.
+    pub committed: LogIndex,
+    /// Bytes of the segments of the log.
+    pub log_size: u64,
+    /// Whether writes are refused for want of space there.
+    pub no_space: bool,
 }

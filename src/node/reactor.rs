@@ -6,13 +6,14 @@
 //! is open at a time, and reads that arrive meanwhile ride the next one.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
 use base::limits::{HANDSHAKE_TIMEOUT_MS, SEND_STALL_TIMEOUT_MS};
 use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
-use wire::{DecodeError, Kind, ReplyWriter, Request, Splitter, Status, VerifyLimits};
+use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
 use crate::message::{ReadRequest, Refused, Reply, ReplyBody};
 use crate::session::{Phase, Session};
@@ -84,6 +85,13 @@ pub enum ReactorEvent {
     ReadRefused(Refused),
     /// Answers of the store or of consensus.
     Replies(Vec<Reply>),
+    /// Who leads, as far as consensus knows.
+    Leader {
+        /// The leader; 0: none known.
+        member: NodeId,
+        /// Where clients find it; empty: not known.
+        address: String,
+    },
     /// Take no new requests; connections are told so.
     Stop,
 }
@@ -149,6 +157,8 @@ pub struct Reactor {
     reads_next: Vec<ReadRequest>,
     reads_asked: Vec<ReadRequest>,
     writer: ReplyWriter,
+    /// Who leads, and where clients find it.
+    leader: (NodeId, String),
     /// Bytes sent to sockets that are blocked.
     unsent: usize,
     stopping: bool,
@@ -167,6 +177,7 @@ impl Reactor {
             reads_next: Vec::new(),
             reads_asked: Vec::new(),
             writer: ReplyWriter::new(),
+            leader: (NodeId::default(), String::new()),
             unsent: 0,
             stopping: false,
             sweep_at: None,
@@ -279,7 +290,7 @@ impl Reactor {
                 self.close(connection, CloseReason::Protocol, effects);
             }
             (Phase::Open, Kind::Ping) => {
-                let (session, writer) = self.session_and_writer(connection);
+                let (session, writer, _) = self.session_and_writer(connection);
                 writer.ping(&mut session.replies, header.request);
                 self.mark_dirty(connection);
             }
@@ -346,14 +357,12 @@ impl Reactor {
         };
         match granted {
             Ok(version) => {
-                let reply = translate::hello_reply(
-                    version,
-                    self.config.cluster,
-                    self.config.member,
-                    self.config.value_size_max,
-                    self.config.bytes_max,
-                );
-                let (session, writer) = self.session_and_writer(connection);
+                let names = (self.config.cluster, self.config.member);
+                let (value_size_max, bytes_max) =
+                    (self.config.value_size_max, self.config.bytes_max);
+                let (session, writer, leader) = self.session_and_writer(connection);
+                let reply =
+                    translate::hello_reply(version, names, value_size_max, bytes_max, leader);
                 session.phase = Phase::Open;
                 session.splitter.agree(version, body_size_max);
                 writer.hello(&mut session.replies, header.request, &reply);
@@ -411,7 +420,11 @@ impl Reactor {
                 self.start_or_queue(connection, read, linearizable, effects);
             }
             translate::Plan::Status => {
-                effects.push(ReactorEffect::ToStore(StoreEvent::Status { ticket }));
+                effects.push(ReactorEffect::ToConsensus(ConsensusEvent::Status { ticket }));
+            }
+            translate::Plan::Admin(request) => {
+                let event = ConsensusEvent::Admin { ticket, request };
+                effects.push(ReactorEffect::ToConsensus(event));
             }
         }
     }
@@ -479,7 +492,7 @@ impl Reactor {
                 self.runnable.push(connection);
             }
         }
-        let (session, writer) = self.session_and_writer(connection);
+        let (session, writer, leader) = self.session_and_writer(connection);
         let before = session.replies.len();
         match body {
             ReplyBody::Put { revision } => {
@@ -490,7 +503,8 @@ impl Reactor {
                 Self::append(&mut session.replies, bytes);
             }
             ReplyBody::Refused(refused) => {
-                translate::write_refused(writer, &mut session.replies, ticket.request, &refused);
+                let (replies, request) = (&mut session.replies, ticket.request);
+                translate::write_refused(writer, replies, request, &refused, leader);
             }
         }
         if session.blocked_since.is_some() {
@@ -529,15 +543,21 @@ impl Reactor {
         if self.session(connection).is_none() {
             return;
         }
-        let (session, writer) = self.session_and_writer(connection);
-        translate::write_refused(writer, &mut session.replies, request, refused);
+        let (session, writer, leader) = self.session_and_writer(connection);
+        translate::write_refused(writer, &mut session.replies, request, refused, leader);
         self.mark_dirty(connection);
     }
 
-    fn session_and_writer(&mut self, connection: ConnectionId) -> (&mut Session, &mut ReplyWriter) {
+    fn session_and_writer(
+        &mut self,
+        connection: ConnectionId,
+    ) -> (&mut Session, &mut ReplyWriter, LeaderHint<'_>) {
         let slot = usize::try_from(connection.slot).expect("a slot fits usize");
         let session = self.sessions[slot].as_mut().expect("the caller found the session");
-        (session, &mut self.writer)
+        let (member, address) = (self.leader.0, self.leader.1.as_str());
+        // Without an address a client stays where it is.
+        let address = if member == self.config.member { "" } else { address };
+        (session, &mut self.writer, LeaderHint { member, address })
     }
 
     fn mark_dirty(&mut self, connection: ConnectionId) {
@@ -680,6 +700,7 @@ impl Role for Reactor {
                     self.answer(reply, effects);
                 }
             }
+            ReactorEvent::Leader { member, address } => self.leader = (member, address),
             ReactorEvent::Stop => self.stopping = true,
         }
     }

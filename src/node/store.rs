@@ -21,14 +21,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Term, Ticket};
+use base::{Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Ticket};
 use hashbrown::HashMap;
 use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
+use raft::RoleName;
 use tree::{Miss, WARM_MAX};
-use wire::{Kind, ReplyWriter, Request, Status, StatusReply, VerifyLimits};
+use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, VerifyLimits};
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
-use crate::message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing};
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
 
 /// Units of work (keys touched) that applying may take in one turn.
@@ -67,18 +68,6 @@ pub struct StoreConfig {
 pub enum StoreEvent {
     /// Committed entries, following the ones before.
     Apply(Vec<Committed>),
-    /// What the log takes on disk, and whether it is short of space there; for status.
-    Log {
-        /// Bytes of its segments.
-        size: u64,
-        /// Whether writes are refused for want of space.
-        no_space: bool,
-    },
-    /// This member leads.
-    Leading {
-        /// In this term.
-        term: Term,
-    },
     /// A read that may run once enough is applied.
     Read(ReadRequest),
     /// The connection takes the next piece of a long answer.
@@ -95,6 +84,8 @@ pub enum StoreEvent {
     Status {
         /// By whom.
         ticket: Ticket,
+        /// What consensus knows.
+        standing: Standing,
     },
     /// Bytes of the page file that were asked for.
     PageRead {
@@ -208,9 +199,6 @@ pub struct Store<B> {
     /// Compactions whose client waits until the space is free.
     physical: Vec<(Ticket, Revision)>,
     checkpoint: Checkpoint,
-    /// Bytes of the log's segments, and whether writes are refused for want of space.
-    log: (u64, bool),
-    term: Term,
     applied_bytes: usize,
     replies: Vec<Vec<Reply>>,
     /// Work is left over for the next turn.
@@ -245,8 +233,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             doubted: None,
             physical: Vec::new(),
             checkpoint,
-            log: (0, false),
-            term: Term::ZERO,
             applied_bytes: 0,
             replies: (0..reactors).map(|_| Vec::new()).collect(),
             is_busy: false,
@@ -685,27 +671,44 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         }
     }
 
-    fn status(&mut self, ticket: Ticket) {
+    fn status(&mut self, ticket: Ticket, standing: &Standing) {
         let (applied, _) = self.state.applied();
         let pages = self.state.pages();
+        let role = match standing.role {
+            _ if standing.is_learner => RaftRole::Learner,
+            RoleName::Leader => RaftRole::Leader,
+            RoleName::Candidate | RoleName::PreCandidate => RaftRole::Candidate,
+            RoleName::Follower => RaftRole::Follower,
+        };
+        let mut errors = Vec::new();
+        let no_space = standing.no_space || self.checkpoint.space_is_low();
+        if no_space {
+            errors.push("the disk is full");
+        }
+        if standing.leader.is_none() {
+            errors.push("no leader");
+        }
         let status = StatusReply {
             server_version: env!("CARGO_PKG_VERSION"),
             cluster: self.config.cluster,
             member: self.config.member,
-            leader: if self.term == Term::ZERO { NodeId::new(0) } else { self.config.member },
-            term: self.term.get(),
-            last_index: applied.get() + self.entries.len() as u64,
-            committed_index: applied.get() + self.entries.len() as u64,
+            leader: standing.leader.unwrap_or_default(),
+            term: standing.term.get(),
+            last_index: standing.last.get(),
+            committed_index: standing.committed.get(),
             applied_index: applied.get(),
             revision: translate::i64_of(self.state.revision()),
             compacted_revision: translate::count_of(self.compacted()),
             file_size: pages.file_size(),
             file_size_in_use: pages.allocated_size(),
-            log_size: self.log.0,
+            log_size: standing.log_size,
             quota_size: 0,
-            is_learner: false,
-            no_space: self.log.1 || self.checkpoint.space_is_low(),
+            is_learner: standing.is_learner,
+            no_space,
             corrupt: false,
+            member_name: &standing.name,
+            role,
+            errors: Texts::Given(&errors),
         };
         let mut out = Vec::new();
         self.writer.status(&mut out, ticket.request, &status);
@@ -729,8 +732,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
     fn handle(&mut self, now: Instant, event: StoreEvent, effects: &mut Vec<StoreEffect<B>>) {
         match event {
             StoreEvent::Apply(entries) => self.entries.extend(entries),
-            StoreEvent::Log { size, no_space } => self.log = (size, no_space),
-            StoreEvent::Leading { term } => self.term = term,
             StoreEvent::Read(request) => self.read(request),
             StoreEvent::Continue { ticket } => {
                 if let Some(task) = self.stalled.remove(&ticket) {
@@ -738,7 +739,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 }
             }
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
-            StoreEvent::Status { ticket } => self.status(ticket),
+            StoreEvent::Status { ticket, standing } => self.status(ticket, &standing),
             StoreEvent::PageRead { miss, bytes } => self.installed(miss, &bytes, effects),
             StoreEvent::PagesWritten => self.checkpoint.written(),
             StoreEvent::PagesSynced => {

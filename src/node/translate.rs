@@ -13,14 +13,15 @@ use kv::{
     SortOrder, SortTarget, Txn,
 };
 use wire::{
-    Effect, Hello, HelloReply, Kind, LeaderHint, OpView, RangeSummary, ReplyWriter, Request,
-    Status, TxnView, VerifyLimits,
+    Effect, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView, RangeSummary, ReplyWriter,
+    Request, Status, TxnView, VerifyLimits,
 };
 
+use crate::AdminRequest;
 use crate::message::{EntryKind, Refused};
 
 /// What becomes of a request that may be carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Plan {
     /// It goes through the log.
     Propose {
@@ -38,6 +39,8 @@ pub enum Plan {
     },
     /// The state of the member.
     Status,
+    /// Something about the members.
+    Admin(AdminRequest),
 }
 
 /// Decides what a verified request needs, after everything that can be refused without the state.
@@ -73,6 +76,17 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
             }
         }
         Request::Status => Ok(Plan::Status),
+        Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
+        Request::MemberChange(change) => Ok(Plan::Admin(AdminRequest::Change {
+            operation: change.operation,
+            member: change.member,
+            name: change.name.to_string(),
+            peer_address: change.peer_address.to_string(),
+            force: change.force,
+        })),
+        Request::MoveLeader(MoveLeader { target }) => {
+            Ok(Plan::Admin(AdminRequest::MoveLeader { target: *target }))
+        }
         Request::Hello(_) | Request::Ping | Request::Cancel => Err(Refused {
             status: Status::ProtocolError,
             message: format!("a frame of kind {:?} cannot stand here", request.kind()),
@@ -87,6 +101,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
 pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::DecodeError> {
     let kind = match kind {
         EntryKind::Empty => return Ok(Command::Nothing),
+        EntryKind::Members => return Ok(Command::Members(body)),
         EntryKind::Put => Kind::Put,
         EntryKind::DeleteRange => Kind::DeleteRange,
         EntryKind::Txn => Kind::Txn,
@@ -103,7 +118,10 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         | Request::Status
         | Request::Hello(_)
         | Request::Ping
-        | Request::Cancel => unreachable!("{kind:?} is none of these"),
+        | Request::Cancel
+        | Request::MemberList
+        | Request::MemberChange(_)
+        | Request::MoveLeader(_) => unreachable!("{kind:?} is none of these"),
     })
 }
 
@@ -229,6 +247,7 @@ pub fn write_refused(
     out: &mut Vec<u8>,
     request: RequestId,
     refused: &Refused,
+    leader: LeaderHint<'_>,
 ) {
     let retry_after_ms = match refused.status {
         Status::Overloaded => 10,
@@ -238,11 +257,15 @@ pub fn write_refused(
     let reply = wire::Refused {
         status: refused.status,
         message: &refused.message,
-        leader: LeaderHint::default(),
+        leader,
         retry_after_ms,
         compacted_revision: count_of(refused.compacted),
         current_revision: 0,
-        effect: if refused.applied { Effect::Applied } else { Effect::None },
+        effect: match refused.status {
+            _ if refused.applied => Effect::Applied,
+            Status::Unknown => Effect::Unknown,
+            _ => Effect::None,
+        },
     };
     writer.refused(out, request, &reply);
 }
@@ -281,11 +304,11 @@ pub fn check_hello(hello: &Hello<'_>, cluster: u64) -> Result<u8, Refused> {
 /// What a connection is granted.
 pub fn hello_reply(
     version: u8,
-    cluster: u64,
-    member: NodeId,
+    (cluster, member): (u64, NodeId),
     value_size_max: usize,
     bytes_max: usize,
-) -> HelloReply<'static> {
+    leader: LeaderHint<'_>,
+) -> HelloReply<'_> {
     let bytes = |size: usize| u32::try_from(size).expect("limits are below 4 GiB");
     HelloReply {
         version: u16::from(version),
@@ -297,7 +320,7 @@ pub fn hello_reply(
         value_size_max: bytes(value_size_max),
         request_body_size_max: bytes(body_size_max(value_size_max)),
         reply_body_size_max: bytes(wire::limits::REPLY_BODY_SIZE_MAX),
-        leader: LeaderHint { member, address: "" },
+        leader,
     }
 }
 

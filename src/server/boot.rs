@@ -69,7 +69,9 @@ pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Boote
     };
     let begin = Instant::now();
     let mut told = false;
-    let mut boot = Boot::new(page_options(data_dir, config), size(data_dir.pages()), files);
+    let founders = data_dir.identity.members.clone();
+    let mut boot =
+        Boot::new(page_options(data_dir, config), size(data_dir.pages()), files, founders);
     let early_size = usize::try_from(config.pages_size() / EARLY_SHARE).unwrap_or(usize::MAX);
     let readers = Readers::default();
     thread::scope(|scope| -> Result<(), Error> {

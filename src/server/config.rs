@@ -30,6 +30,96 @@ pub enum SyncMethod {
     Dsync,
 }
 
+/// The member and the others of its cluster. All but the addresses hold for a new data directory only.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Name of this member, for people.
+    pub name: String,
+    /// Where other members reach it; port 0 takes a free one. Needed in a cluster of several.
+    pub listen_peer: Option<SocketAddr>,
+    /// The same as others know it: HOST:PORT. What it listens on if absent.
+    pub advertise_peer: Option<String>,
+    /// Where clients reach it, as others know it: HOST:PORT. What it listens on if absent.
+    pub advertise_client: Option<String>,
+    /// The founders, or the members to ask: name and HOST:PORT. Empty: a cluster of one.
+    pub initial_cluster: Vec<(String, String)>,
+    /// Join a cluster that exists.
+    pub existing: bool,
+    /// Tells clusters with the same founders apart.
+    pub token: String,
+}
+
+impl ClusterConfig {
+    /// Token of a cluster that is not told otherwise.
+    pub const TOKEN_DEFAULT: &'static str = "quorate-cluster";
+
+    /// Where other members find this one.
+    pub fn advertised_peer(&self) -> Option<String> {
+        self.advertise_peer.clone().or_else(|| self.listen_peer.map(|address| address.to_string()))
+    }
+
+    /// Where it listens for other members: as told, else at its own address in the list of founders.
+    pub fn peer_address(&self) -> Result<Option<SocketAddr>, Error> {
+        let own = self.initial_cluster.iter().find(|(name, _)| *name == self.name);
+        match (self.listen_peer, own) {
+            (Some(address), _) => Ok(Some(address)),
+            (None, None) => Ok(None),
+            (None, Some((_, address))) => address.parse().map(Some).map_err(|_| {
+                Error::Config(format!(
+                    "--initial-cluster gives this member the address {address}, which is no \
+                     IP:PORT to listen on; say --listen-peer"
+                ))
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |text: String| Err(Error::Config(text));
+        if !wire::is_member_name(&self.name) {
+            return refuse(format!(
+                "--name is {:?}; use 1 to 48 visible ASCII characters without = and ,",
+                self.name
+            ));
+        }
+        if self.existing && self.initial_cluster.is_empty() {
+            return refuse(
+                "--initial-cluster-state existing needs --initial-cluster with the members to ask"
+                    .into(),
+            );
+        }
+        for (name, address) in &self.initial_cluster {
+            if !wire::is_member_name(name) || !wire::is_member_address(address) {
+                return refuse(format!(
+                    "--initial-cluster has {name}={address}; write NAME=HOST:PORT, with names to 48 \
+                     and addresses to 64 visible ASCII characters"
+                ));
+            }
+        }
+        let has_own = self.initial_cluster.iter().any(|(name, _)| *name == self.name);
+        if !self.initial_cluster.is_empty() && !self.existing && !has_own {
+            return refuse(format!(
+                "--initial-cluster does not name this member, {}; every founder gets the same list",
+                self.name
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            name: "default".into(),
+            listen_peer: None,
+            advertise_peer: None,
+            advertise_client: None,
+            initial_cluster: Vec::new(),
+            existing: false,
+            token: Self::TOKEN_DEFAULT.into(),
+        }
+    }
+}
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -37,6 +127,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address of the native protocol; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The member and its cluster.
+    pub cluster: ClusterConfig,
     /// Cores to run on, as numbered by the system; empty: all that the process may use.
     pub cores: Vec<usize>,
     /// How roles are put on them.
@@ -75,6 +167,7 @@ impl Config {
         Self {
             data_dir,
             listen,
+            cluster: ClusterConfig::default(),
             cores: Vec::new(),
             topology: Topology::Auto,
             page_cache_size: Self::PAGE_CACHE_SIZE_DEFAULT,
@@ -87,6 +180,7 @@ impl Config {
 
     /// Refuses what cannot work, naming the value.
     pub fn check(&self) -> Result<(), Error> {
+        self.cluster.check()?;
         let refuse = |text: String| Err(Error::Config(text));
         if self.value_size_max == 0 || self.value_size_max > VALUE_SIZE_MAX {
             return refuse(format!(

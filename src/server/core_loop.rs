@@ -16,14 +16,15 @@ use std::task::Poll;
 use base::Instant;
 use glommio::net::TcpStream;
 use node::{
-    Consensus, ConsensusEffect, ConsensusEvent, Reactor, ReactorEffect, ReactorEvent, Role, Store,
-    StoreEffect, StoreEvent,
+    CloseReason, Consensus, ConsensusEffect, ConsensusEvent, Reactor, ReactorEffect, ReactorEvent,
+    Role, Store, StoreEffect, StoreEvent,
 };
 
 use crate::clock::Clock;
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::inbox::Inbox;
 use crate::link::Links;
+use crate::listener;
 use crate::socket::Sockets;
 
 /// Rounds of a turn: a message passes at most this often between roles before sockets and disk get
@@ -44,6 +45,8 @@ pub struct ConsensusSeat {
     pub role: Consensus<Block>,
     /// The WAL's files.
     pub wal: Rc<WalDisk>,
+    /// The sockets of other members, where there are or may be any.
+    pub sockets: Option<Sockets>,
 }
 
 /// The store and its file.
@@ -77,6 +80,7 @@ pub struct CoreLoop {
     store_events: Vec<StoreEvent>,
     store_effects: Vec<StoreEffect<Block>>,
     accepted: Vec<TcpStream>,
+    linked: Vec<(Option<u64>, Option<TcpStream>)>,
 }
 
 impl CoreLoop {
@@ -94,6 +98,7 @@ impl CoreLoop {
             store_events: Vec::new(),
             store_effects: Vec::new(),
             accepted: Vec::new(),
+            linked: Vec::new(),
         }
     }
 
@@ -120,11 +125,13 @@ impl CoreLoop {
     /// Waits for an event, for a socket that is ready, or for the tick.
     async fn wait(&mut self) {
         poll_fn(|context| {
-            let sockets = self.seats.reactor.as_mut().map(|seat| seat.sockets.poll(context));
-            match (self.inbox.poll(context), sockets) {
-                (Poll::Ready(()), _) | (_, Some(Poll::Ready(()))) => Poll::Ready(()),
-                (Poll::Pending, Some(Poll::Pending) | None) => Poll::Pending,
+            let clients = self.seats.reactor.as_mut().map(|seat| &mut seat.sockets);
+            let members = self.seats.consensus.as_mut().and_then(|seat| seat.sockets.as_mut());
+            let mut ready = self.inbox.poll(context).is_ready();
+            for sockets in [clients, members].into_iter().flatten() {
+                ready |= sockets.poll(context).is_ready();
             }
+            if ready { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -148,6 +155,7 @@ impl CoreLoop {
             seat.sockets.work(&mut self.reactor_events);
             self.inbox.append_reactor(&mut self.reactor_events);
         }
+        self.members_turn();
         for _ in 0..ROUNDS_MAX {
             let now = self.clock.now();
             self.reactor_turn(now);
@@ -164,11 +172,39 @@ impl CoreLoop {
         let Some(seat) = &mut self.seats.reactor else { return };
         self.inbox.take_accepted(&mut self.accepted);
         for stream in self.accepted.drain(..) {
-            if let Err(error) = seat.sockets.add(&stream, &mut self.reactor_events) {
-                eprintln!("quorate: a connection was refused: {error}");
+            match seat.sockets.add(&stream) {
+                Ok(connection) => self.reactor_events.push(ReactorEvent::Accepted { connection }),
+                Err(error) => eprintln!("quorate: a connection was refused: {error}"),
             }
         }
         self.inbox.append_reactor(&mut self.reactor_events);
+    }
+
+    /// Takes in new sockets of other members, and what the others bring.
+    fn members_turn(&mut self) {
+        let Some(seat) = &mut self.seats.consensus else { return };
+        let Some(sockets) = &mut seat.sockets else { return };
+        self.inbox.take_peers(&mut self.linked);
+        for (dial, stream) in self.linked.drain(..) {
+            let link = stream.and_then(|stream| match sockets.add(&stream) {
+                Ok(link) => Some(link),
+                Err(error) => {
+                    eprintln!("quorate: a link to a member was refused: {error}");
+                    None
+                }
+            });
+            match (dial, link) {
+                (Some(dial), link) => {
+                    self.consensus_events.push(ConsensusEvent::LinkDialed { dial, link });
+                }
+                (None, Some(link)) => {
+                    self.consensus_events.push(ConsensusEvent::LinkAccepted { link });
+                }
+                (None, None) => {}
+            }
+        }
+        sockets.work(&mut self.consensus_events);
+        self.inbox.append_consensus(&mut self.consensus_events);
     }
 
     fn reactor_turn(&mut self, now: Instant) {
@@ -205,11 +241,27 @@ impl CoreLoop {
         let effects = &mut self.consensus_effects;
         self.inbox.take_consensus(&mut self.consensus_events);
         for event in self.consensus_events.drain(..) {
+            if let (ConsensusEvent::LinkClosed { link }, Some(sockets)) =
+                (&event, &mut seat.sockets)
+            {
+                sockets.remove(*link);
+            }
             seat.role.handle(now, event, effects);
         }
         seat.role.flush(now, effects);
         for effect in effects.drain(..) {
-            perform_consensus(effect, &seat.wal, &self.inbox, &self.links);
+            match (effect, &mut seat.sockets) {
+                (ConsensusEffect::LinkSend { link, bytes }, Some(sockets)) => {
+                    if sockets.send(link, bytes) {
+                        let event = ConsensusEvent::LinkBlocked { link, blocked: true };
+                        self.inbox.push_consensus(event);
+                    }
+                }
+                (ConsensusEffect::LinkClose { link }, Some(sockets)) => {
+                    sockets.close(link, CloseReason::Stopping);
+                }
+                (effect, _) => perform_consensus(effect, &seat.wal, &self.inbox, &self.links),
+            }
         }
     }
 
@@ -284,6 +336,13 @@ fn perform_consensus(
                 inbox.push_consensus(ConsensusEvent::WatermarkDurable);
             });
         }
+        ConsensusEffect::Dial { dial, address } => {
+            spawn(listener::dial(dial, address, Rc::clone(inbox)));
+        }
+        // Only who has sockets has links.
+        ConsensusEffect::LinkSend { .. } | ConsensusEffect::LinkClose { .. } => {}
+        ConsensusEffect::Tell(text) => eprintln!("quorate: {text}"),
+        ConsensusEffect::Halt(reason) => exclude(&reason),
         ConsensusEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         ConsensusEffect::ToStore(event) => links.to_store(inbox, event),
     }
@@ -325,6 +384,12 @@ fn perform_store(
         StoreEffect::ToConsensus(event) => links.to_consensus(&inbox, event),
         StoreEffect::Halt(damage) => halt("verifying", pages.path(), &damage),
     }
+}
+
+/// This member must not go on, although its disk is well.
+fn exclude(reason: &str) -> ! {
+    eprintln!("quorate: stopped: {reason}");
+    std::process::exit(6);
 }
 
 fn spawn(future: impl Future<Output = ()> + 'static) {

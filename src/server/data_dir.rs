@@ -23,13 +23,15 @@ use std::thread;
 use base::{FileId, NodeId, crc32};
 
 use crate::Error;
+use crate::config::ClusterConfig;
+use crate::founding::{Founding, found};
 use crate::listener::{TRIES, TRY_INTERVAL};
 
 /// Version of everything in a data directory. A newer one is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// What an identity file says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// Id of the cluster.
     pub cluster: u64,
@@ -39,6 +41,8 @@ pub struct Identity {
     pub page_file: FileId,
     /// Bytes of a WAL segment.
     pub segment_size: u64,
+    /// The members that the log begins with, encoded; empty where this one is alone.
+    pub members: Vec<u8>,
 }
 
 /// An open, locked data directory.
@@ -50,8 +54,9 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens `path`, making it if it is not there; `segment_size` holds for a new directory.
-    pub fn open(path: &Path, segment_size: u64) -> Result<Self, Error> {
+    /// Opens `path`, making it if it is not there; `segment_size` and `cluster` hold for a new
+    /// directory.
+    pub fn open(path: &Path, segment_size: u64, cluster: &ClusterConfig) -> Result<Self, Error> {
         let wrap = |what: &'static str| {
             let path = path.to_path_buf();
             move |source: io::Error| Error::DataDir { path, what, source }
@@ -87,7 +92,7 @@ impl DataDir {
                         return Err(Error::IdentityMissing { path: path.to_path_buf(), name });
                     }
                 }
-                create_identity(path, segment_size)?
+                create_identity(path, segment_size, cluster)?
             }
             Err(error) => return Err(error),
         };
@@ -144,11 +149,13 @@ pub fn read_identity(path: &Path) -> Result<Identity, Error> {
 
 fn render_identity(identity: &Identity) -> String {
     let body = format!(
-        "format={FORMAT_VERSION}\ncluster={:016x}\nmember={:016x}\npages={:032x}\nsegment={}\n",
+        "format={FORMAT_VERSION}\ncluster={:016x}\nmember={:016x}\npages={:032x}\nsegment={}\n\
+         members={}\n",
         identity.cluster,
         identity.member.get(),
         identity.page_file.get(),
         identity.segment_size,
+        identity.members.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     );
     let crc = crc32(body.as_bytes());
     format!("{body}crc32={crc:08x}\n")
@@ -175,7 +182,17 @@ fn parse_identity(text: &str) -> Result<Identity, &'static str> {
         segment_size: field(text, "segment")?
             .parse()
             .map_err(|_| "the segment size is no number")?,
+        // A directory from before there were clusters has no such line.
+        members: field(text, "members").map_or(Ok(Vec::new()), bytes_of_hex)?,
     })
+}
+
+fn bytes_of_hex(text: &str) -> Result<Vec<u8>, &'static str> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?));
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    bytes.filter(|_| rest.is_empty()).ok_or("the list of members is no hexadecimal number")
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Result<&'a str, &'static str> {
@@ -184,13 +201,14 @@ fn field<'a>(text: &'a str, name: &str) -> Result<&'a str, &'static str> {
         .ok_or("a line is missing")
 }
 
-fn create_identity(path: &Path, segment_size: u64) -> Result<Identity, Error> {
-    let identity = Identity {
-        cluster: random_u64()?,
-        member: NodeId::new(random_u64()?),
-        page_file: random_id()?,
-        segment_size,
-    };
+fn create_identity(
+    path: &Path,
+    segment_size: u64,
+    cluster: &ClusterConfig,
+) -> Result<Identity, Error> {
+    let Founding { cluster, member, members } = found(cluster, random_u64()?)?;
+    let page_file = random_id()?;
+    let identity = Identity { cluster, member, page_file, segment_size, members };
     let write = || -> io::Result<()> {
         let temporary = path.join("identity.new");
         let mut file = OpenOptions::new()
@@ -227,28 +245,31 @@ pub fn random_id() -> Result<FileId, Error> {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity = Identity {
-        cluster: 1,
-        member: NodeId::new(2),
-        page_file: FileId::new(3),
-        segment_size: 64 << 20,
-    };
+    fn identity() -> Identity {
+        Identity {
+            cluster: 1,
+            member: NodeId::new(2),
+            page_file: FileId::new(3),
+            segment_size: 64 << 20,
+            members: vec![1, 0xfe, 0x30],
+        }
+    }
 
     #[test]
     fn an_identity_is_read_back_and_any_changed_byte_is_refused() {
-        let text = render_identity(&IDENTITY);
-        assert_eq!(parse_identity(&text), Ok(IDENTITY));
+        let text = render_identity(&identity());
+        assert_eq!(parse_identity(&text), Ok(identity()));
         for place in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[place] ^= 1;
             let Ok(changed) = String::from_utf8(bytes) else { continue };
-            assert_ne!(parse_identity(&changed), Ok(IDENTITY), "byte {place}");
+            assert_ne!(parse_identity(&changed), Ok(identity()), "byte {place}");
         }
     }
 
     #[test]
     fn a_newer_format_is_refused_as_such() {
-        let text = render_identity(&IDENTITY).replace("format=1", "format=9");
+        let text = render_identity(&identity()).replace("format=1", "format=9");
         let reason = parse_identity(&text).expect_err("a newer format");
         assert!(reason.contains("newer"), "{reason}");
     }

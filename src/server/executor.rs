@@ -9,16 +9,17 @@ use std::sync::mpsc::Sender;
 use std::time::Duration as StdDuration;
 
 use base::limits::{CONNECTION_BYTES_MAX, PROPOSED_BYTES_MAX};
-use base::{Duration, FileId, Instant};
+use base::{Duration, FileId, Frame, Instant, LogIndex};
 use glommio::channels::shared_channel::{SharedReceiver, SharedSender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use kv::State;
 use node::{
-    Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, Reactor, ReactorConfig,
-    ReactorEvent, Store, StoreConfig,
+    Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, Introduction, Members,
+    Reactor, ReactorConfig, ReactorEvent, Store, StoreConfig, Tail,
 };
-use raft::{HardState, Log, Membership, Raft, TermRun};
+use raft::{HardState, Log, Raft, Restored, TermRun};
 use wal::{Recovered, Writer};
+use wire::{Member, MemberList, MemberRole};
 
 use crate::boot::growth_size;
 use crate::clock::Clock;
@@ -34,6 +35,10 @@ use crate::{Error, listener};
 
 /// How often deadlines of roles and the stop flag are looked at.
 const TICK: StdDuration = StdDuration::from_millis(5);
+
+/// Links of members at one time: two each way with each of thirteen others, twice over while they are
+/// made anew.
+const LINKS_MAX: usize = 128;
 
 /// What is still under way this long after a stop is given up: clients learn of it as of a crash.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
@@ -80,7 +85,7 @@ impl Plan {
         })?;
         let (seed, _) = split(random_id()?.get());
         Ok(Self {
-            identity: data_dir.identity,
+            identity: data_dir.identity.clone(),
             incarnation,
             pages: data_dir.pages(),
             probe: data_dir.probe(),
@@ -120,26 +125,35 @@ impl Wiring {
 struct StoreParts {
     state: State,
     /// Applied index of the page file.
-    published: base::LogIndex,
+    published: LogIndex,
     /// Meta slots to overwrite with zeros before anything else is written.
     slots_to_clear: Vec<(u64, usize)>,
+}
+
+/// What recovery found for consensus.
+struct LogParts {
+    recovered: Recovered,
+    terms: Vec<TermRun>,
+    tail: Tail,
+    members: Vec<(LogIndex, Frame)>,
 }
 
 /// What recovery found for the roles of one executor.
 pub struct Parts {
     /// For consensus.
-    log: Option<(Recovered, Vec<TermRun>, Vec<node::Committed>)>,
+    log: Option<LogParts>,
     /// For the store.
     state: Option<StoreParts>,
     /// Applied index and term of the state.
-    applied: base::LogIndex,
+    applied: LogIndex,
 }
 
 impl Parts {
     /// Deals what recovery found out to these places, in order.
     pub fn deal(booted: Booted, places: &[Place]) -> Vec<Self> {
         let applied = booted.state.applied().0;
-        let mut log = Some((booted.recovered, booted.terms, booted.pending));
+        let Booted { recovered, terms, tail, members, .. } = booted;
+        let mut log = Some(LogParts { recovered, terms, tail, members });
         let slots_to_clear = if booted.clear_slots {
             tree::SLOT_OFFSETS.map(|offset| (offset, tree::META_SIZE)).to_vec()
         } else {
@@ -170,6 +184,8 @@ pub struct Start {
     pub wiring: Wiring,
     /// The listening socket, for a place with a reactor.
     pub listener: Option<TcpListener>,
+    /// The listening socket for other members, for the place of consensus.
+    pub peers: Option<TcpListener>,
     /// The clock of the process.
     pub clock: Clock,
     /// Set when the server is to stop.
@@ -200,8 +216,19 @@ pub fn spawn(start: Start) -> Result<ExecutorJoinHandle<()>, Error> {
 }
 
 async fn run(start: Start) -> Result<(), Error> {
-    let Start { index, places, plan, parts, wiring, listener, clock, stop, reactors, notices } =
-        start;
+    let Start {
+        index,
+        places,
+        plan,
+        parts,
+        wiring,
+        listener,
+        peers,
+        clock,
+        stop,
+        reactors,
+        notices,
+    } = start;
     let place = places[index];
     let inbox = Rc::new(Inbox::default());
     let links = links(&places, index, wiring, &inbox);
@@ -217,7 +244,7 @@ async fn run(start: Start) -> Result<(), Error> {
     }
     let consensus = match log {
         None => None,
-        Some(log) => Some(consensus(&plan, log, applied).await?),
+        Some(log) => Some(consensus(&plan, log, applied, clock.now()).await?),
     };
     let store = match state {
         None => None,
@@ -241,6 +268,9 @@ async fn run(start: Start) -> Result<(), Error> {
     if let Some(listener) = listener {
         glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox))).detach();
         drop(notices.send(Notice::Ready));
+    }
+    if let Some(peers) = peers {
+        glommio::spawn_local(listener::accept_peers(peers, Rc::clone(&inbox))).detach();
     }
     glommio::spawn_local(tick(Rc::clone(&inbox))).detach();
 
@@ -333,9 +363,11 @@ fn proposed_bytes_max(config: &Config) -> usize {
 
 async fn consensus(
     plan: &Plan,
-    (recovered, terms, pending): (Recovered, Vec<TermRun>, Vec<node::Committed>),
-    applied: base::LogIndex,
+    log: LogParts,
+    applied: LogIndex,
+    now: Instant,
 ) -> Result<ConsensusSeat, Error> {
+    let LogParts { recovered, terms, tail, members } = log;
     let identity = wal::Identity {
         cluster: plan.identity.cluster,
         member: plan.identity.member,
@@ -358,7 +390,10 @@ async fn consensus(
     let committed = recovered.hard_state.commit.max(applied);
     let log = Log::recovered(terms, recovered.last.index, committed);
     let member = plan.identity.member;
-    let raft = Raft::new(member, Membership::of_voters(vec![member]), hard_state, log);
+    let members = lists(plan, members)?;
+    let configurations = members.configurations();
+    let restored = Restored { hard_state, log, configurations };
+    let raft = Raft::restore(member, raft::Options::LOCAL, restored, now, plan.seed);
     let writer = Writer::resume(identity, options, &recovered);
     let config = ConsensusConfig {
         proposed_bytes_max: proposed_bytes_max(&plan.config),
@@ -366,9 +401,46 @@ async fn consensus(
         reserve_size: plan.identity.segment_size,
         next_slot: plan.next_slot,
         seed: plan.seed,
+        reactors: plan.reactors,
+        introduction: Introduction {
+            cluster: plan.identity.cluster,
+            member,
+            data_id: plan.identity.page_file,
+            start_id: plan.seed.rotate_left(17),
+            client_address: plan.config.cluster.advertise_client.clone().unwrap_or_default(),
+            peer_address: plan.config.cluster.advertised_peer().unwrap_or_default(),
+        },
     };
-    let role = Consensus::new(config, raft, writer, Box::new(Block::allocate), pending);
-    Ok(ConsensusSeat { role, wal: Rc::new(wal) })
+    let has_links = !config.introduction.peer_address.is_empty();
+    let role = Consensus::new(config, raft, writer, Box::new(Block::allocate), tail, members);
+    let sockets = if has_links { Some(Sockets::new(LINKS_MAX)) } else { None };
+    let sockets = sockets
+        .transpose()
+        .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
+    Ok(ConsensusSeat { role, wal: Rc::new(wal), sockets })
+}
+
+/// The lists of members that recovery found.
+fn lists(plan: &Plan, members: Vec<(LogIndex, Frame)>) -> Result<Members, Error> {
+    let list = |(index, bytes): (LogIndex, Frame)| {
+        if bytes.is_empty() {
+            let members = vec![Member {
+                id: plan.identity.member,
+                name: plan.config.cluster.name.clone(),
+                peer_address: plan.config.cluster.advertised_peer().unwrap_or_default(),
+                client_address: String::new(),
+                data_id: FileId::new(0),
+                role: MemberRole::Voter,
+            }];
+            let next_member = plan.identity.member.get().saturating_add(1);
+            return Ok((index, MemberList { next_member, members }));
+        }
+        MemberList::decode(&bytes).map(|list| (index, list)).map_err(|error| {
+            Error::Recovery(format!("the list of members at log entry {index} is damaged: {error}"))
+        })
+    };
+    let lists: Vec<_> = members.into_iter().map(list).collect::<Result<_, _>>()?;
+    Ok(Members::new(lists))
 }
 
 async fn store(

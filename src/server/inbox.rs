@@ -53,6 +53,8 @@ pub struct Inbox {
     consensus: List<ConsensusEvent>,
     store: List<StoreEvent>,
     accepted: List<TcpStream>,
+    /// Sockets of other members: accepted, or dialed under a number, then none if nobody answered.
+    peers: List<(Option<u64>, Option<TcpStream>)>,
     waker: Cell<Option<Waker>>,
     /// Something was pushed, or the ticker ran, since the loop last looked.
     signalled: Cell<bool>,
@@ -81,6 +83,22 @@ impl Inbox {
     pub fn push_accepted(&self, stream: TcpStream) {
         self.accepted.push(stream);
         self.signal();
+    }
+
+    /// Queues a socket of another member, and the number of its dial.
+    pub fn push_peer(&self, dial: Option<u64>, stream: Option<TcpStream>) {
+        self.peers.push((dial, stream));
+        self.signal();
+    }
+
+    /// Queues what the core loop itself brings for consensus, in order, without a signal.
+    pub fn append_consensus(&self, events: &mut Vec<ConsensusEvent>) {
+        self.consensus.append(events);
+    }
+
+    /// Takes the sockets of other members into `streams`, which must be empty.
+    pub fn take_peers(&self, streams: &mut Vec<(Option<u64>, Option<TcpStream>)>) {
+        self.peers.take(streams);
     }
 
     /// Makes the loop take a turn, with or without events.

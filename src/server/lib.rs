@@ -17,6 +17,7 @@ mod direct;
 mod disk;
 mod error;
 mod executor;
+mod founding;
 mod inbox;
 mod link;
 mod listener;
@@ -26,13 +27,14 @@ mod readiness;
 mod socket;
 mod topology;
 
-pub use config::{Config, SyncMethod, Topology};
+pub use config::{ClusterConfig, Config, SyncMethod, Topology};
 pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
 pub use direct::{AlignedBuffer, DirectFile};
 pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -47,7 +49,8 @@ use data_dir::DataDir;
 use executor::{Notice, Parts, Plan, Start, Wiring};
 
 /// Runs a server until it is told to stop (SIGTERM or SIGINT) or cannot go on. Prints one line to
-/// standard output when it serves: `ready native=ADDR pid=PID data=DIR`.
+/// standard output when it serves: `ready native=ADDR pid=PID data=DIR`, with `peer=ADDR` before the pid
+/// where it listens for members.
 ///
 /// # Errors
 /// Why it did not start, or why it stopped.
@@ -57,7 +60,15 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let listener = listener::bind(config.listen)?;
     let address =
         listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-    let data_dir = DataDir::open(&config.data_dir, config.wal_segment_size)?;
+    let mut config = config.clone();
+    let peer_listener = config.cluster.peer_address()?.map(listener::bind).transpose()?;
+    if let Some(listener) = &peer_listener {
+        let source = |source| Error::Listen { address, source };
+        config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
+    }
+    config.cluster.advertise_client.get_or_insert_with(|| address.to_string());
+    let config = &config;
+    let data_dir = DataDir::open(&config.data_dir, config.wal_segment_size, &config.cluster)?;
     let buffered = probe::direct_io(&data_dir, config.unsafe_buffered)?;
     let dsync = probe::sync_method(&data_dir, config.sync, buffered)?;
     // Before any thread is there: signals that come from now on are kept for the loop below.
@@ -92,8 +103,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     {
         let listener = places[index].reactor.map(|_| listener.try_clone()).transpose();
         let listener = listener.map_err(|source| Error::Listen { address, source })?;
+        let peers = if places[index].consensus { peer_listener.as_ref() } else { None };
+        let peers = peers.map(std::net::TcpListener::try_clone).transpose();
+        let peers = peers.map_err(|source| Error::Listen { address, source })?;
         handles.push(executor::spawn(Start {
             index,
+            peers,
             places: places.clone(),
             plan: Arc::clone(&plan),
             parts,
@@ -107,7 +122,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     }
     drop(notices);
 
-    // Ready when every reactor listens and the member leads.
+    // Ready when every reactor listens and the member leads or knows who does.
     let mut waiting = reactors + 1;
     let signal_stop = Arc::clone(&stop);
     let watcher = signals.handle();
@@ -122,7 +137,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             Notice::Ready => {
                 waiting -= 1;
                 if waiting == 0 {
-                    announce(&address, &data_dir);
+                    announce(&address, config.cluster.listen_peer, &data_dir);
                 }
             }
             Notice::Failed(error) => {
@@ -142,10 +157,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
     failure.map_or(Ok(()), Err)
 }
 
-fn announce(address: &std::net::SocketAddr, data_dir: &DataDir) {
+fn announce(address: &SocketAddr, peer: Option<SocketAddr>, data_dir: &DataDir) {
+    let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
     let mut out = std::io::stdout().lock();
     let line = format!(
-        "ready native={address} pid={} data={}\n",
+        "ready native={address}{peer} pid={} data={}\n",
         std::process::id(),
         data_dir.path().display()
     );

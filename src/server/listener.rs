@@ -2,13 +2,13 @@
 //! socket, so that a port in use is refused and not silently shared.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use glommio::net::TcpListener;
+use glommio::net::{TcpListener, TcpStream};
 
 use crate::Error;
 use crate::inbox::Inbox;
@@ -43,6 +43,37 @@ fn adopt(listener: StdListener) -> TcpListener {
     // SAFETY: the descriptor is open, listens, and was owned by nobody else than `listener`, which
     // has given it up.
     unsafe { TcpListener::from_raw_fd(descriptor) }
+}
+
+/// Connects to another member.
+pub async fn dial(dial: u64, address: String, inbox: Rc<Inbox>) {
+    let target = match address.parse::<SocketAddr>() {
+        Ok(target) => Some(target),
+        // A name is looked up beside the core, for that may take seconds.
+        Err(_) => {
+            let look_up = move || address.to_socket_addrs().ok().and_then(|mut all| all.next());
+            glommio::executor().spawn_blocking(look_up).await
+        }
+    };
+    let stream = match target {
+        Some(target) => TcpStream::connect(target).await.ok(),
+        None => None,
+    };
+    inbox.push_peer(Some(dial), stream);
+}
+
+/// Accepts other members until the executor ends.
+pub async fn accept_peers(listener: StdListener, inbox: Rc<Inbox>) {
+    let listener = adopt(listener);
+    loop {
+        match listener.accept().await {
+            Ok(stream) => inbox.push_peer(None, Some(stream)),
+            Err(error) => {
+                eprintln!("quorate: a member could not be accepted: {error}");
+                glommio::timer::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
 }
 
 /// Accepts connections until the executor ends.

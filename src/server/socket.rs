@@ -16,7 +16,7 @@ use base::ConnectionId;
 use base::limits::CONNECTIONS_MAX;
 use bytes::{BufMut, BytesMut};
 use glommio::net::TcpStream;
-use node::{CloseReason, ReactorEvent};
+use node::{CloseReason, ConsensusEvent, ReactorEvent};
 use rustix::net::RecvFlags;
 
 use crate::readiness::{Interest, Readiness, Ready};
@@ -33,6 +33,57 @@ const CHUNKS_KEPT_MAX: usize = 8;
 
 /// How often a slow connection that takes bytes is reported as alive.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What happens to a socket.
+#[derive(Debug)]
+pub enum SocketEvent {
+    /// Bytes came in.
+    Received {
+        /// From whom.
+        connection: ConnectionId,
+        /// The bytes.
+        bytes: BytesMut,
+    },
+    /// The peer has gone, or the socket failed.
+    Closed {
+        /// Who.
+        connection: ConnectionId,
+    },
+    /// A blocked socket has taken some bytes.
+    Progressed {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// A socket has taken all that was sent.
+    Drained {
+        /// Whose.
+        connection: ConnectionId,
+    },
+}
+
+impl From<SocketEvent> for ReactorEvent {
+    fn from(event: SocketEvent) -> Self {
+        match event {
+            SocketEvent::Received { connection, bytes } => Self::Received { connection, bytes },
+            SocketEvent::Closed { connection } => Self::Closed { connection },
+            SocketEvent::Progressed { connection } => Self::Progressed { connection },
+            SocketEvent::Drained { connection } => Self::Drained { connection },
+        }
+    }
+}
+
+impl From<SocketEvent> for ConsensusEvent {
+    fn from(event: SocketEvent) -> Self {
+        match event {
+            SocketEvent::Received { connection: link, bytes } => Self::LinkReceived { link, bytes },
+            SocketEvent::Closed { connection: link } => Self::LinkClosed { link },
+            SocketEvent::Progressed { connection: link } => {
+                Self::LinkBlocked { link, blocked: true }
+            }
+            SocketEvent::Drained { connection: link } => Self::LinkBlocked { link, blocked: false },
+        }
+    }
+}
 
 struct Socket {
     stream: StdStream,
@@ -137,8 +188,8 @@ impl Sockets {
         self.readiness.poll(context)
     }
 
-    /// Takes an accepted socket in.
-    pub fn add(&mut self, stream: &TcpStream, events: &mut Vec<ReactorEvent>) -> io::Result<()> {
+    /// Takes a socket in.
+    pub fn add(&mut self, stream: &TcpStream) -> io::Result<ConnectionId> {
         stream.set_nodelay(true).map_err(io::Error::from)?;
         let stream = duplicate(stream)?;
         stream.set_nonblocking(true)?;
@@ -164,8 +215,7 @@ impl Sockets {
             return Err(error);
         }
         self.slots[index(connection)].socket = Some(socket);
-        events.push(ReactorEvent::Accepted { connection });
-        Ok(())
+        Ok(connection)
     }
 
     /// A name for one more connection, or none at the limit.
@@ -189,7 +239,7 @@ impl Sockets {
     }
 
     /// Reads from and writes to every socket that is ready.
-    pub fn work(&mut self, events: &mut Vec<ReactorEvent>) {
+    pub fn work<E: From<SocketEvent>>(&mut self, events: &mut Vec<E>) {
         let mut ready = mem::take(&mut self.ready);
         self.readiness.take(&mut ready);
         for ready in ready.drain(..) {
@@ -203,7 +253,7 @@ impl Sockets {
         self.ready = ready;
     }
 
-    fn read(&mut self, ready: Ready, events: &mut Vec<ReactorEvent>) {
+    fn read<E: From<SocketEvent>>(&mut self, ready: Ready, events: &mut Vec<E>) {
         let connection = ready.connection;
         let Some(socket) = self.socket(connection) else { return };
         if socket.over || (socket.paused && !ready.over) {
@@ -217,7 +267,7 @@ impl Sockets {
                 Ok(0) => true,
                 Ok(_) => {
                     let bytes = self.chunk.split();
-                    events.push(ReactorEvent::Received { connection, bytes });
+                    events.push(SocketEvent::Received { connection, bytes }.into());
                     false
                 }
                 Err(error) => {
@@ -228,7 +278,7 @@ impl Sockets {
         if over {
             let socket = self.slots[index(connection)].socket.as_mut().expect("just seen");
             socket.over = true;
-            events.push(ReactorEvent::Closed { connection });
+            events.push(SocketEvent::Closed { connection }.into());
         }
     }
 
@@ -251,7 +301,7 @@ impl Sockets {
         };
     }
 
-    fn drain(&mut self, connection: ConnectionId, events: &mut Vec<ReactorEvent>) {
+    fn drain<E: From<SocketEvent>>(&mut self, connection: ConnectionId, events: &mut Vec<E>) {
         let Some(socket) = self.socket(connection) else { return };
         if socket.unsent.is_empty() {
             return;
@@ -263,10 +313,10 @@ impl Sockets {
                 socket.shut_down();
             }
             self.changed(connection);
-            events.push(ReactorEvent::Drained { connection });
+            events.push(SocketEvent::Drained { connection }.into());
         } else if took && socket.told.is_none_or(|told| told.elapsed() > PROGRESS_INTERVAL) {
             socket.told = Some(Instant::now());
-            events.push(ReactorEvent::Progressed { connection });
+            events.push(SocketEvent::Progressed { connection }.into());
         }
     }
 

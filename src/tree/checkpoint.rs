@@ -20,12 +20,13 @@ use base::{PageNo, RootNo};
 
 use crate::file::{PageFile, Root, Slot};
 use crate::free::CHUNK;
+use crate::held::Newest;
 use crate::meta::{META_SIZE, Meta, SLOT_OFFSETS};
 use crate::page::{Page, RUN_HEADER_SIZE, is_leaf, level, put_u32, wide};
 use crate::{Run, TREES_MAX, slotted};
 
-/// Greatest size of the application's bytes in a meta record.
-pub const APPLICATION_SIZE_MAX: usize = 1024;
+/// Greatest size of the application's bytes in a meta record: what the record has room for.
+pub const APPLICATION_SIZE_MAX: usize = crate::meta::APPLICATION_ROOM;
 
 /// Greatest size of one write: 1 MiB.
 const WRITE_PAGES_MAX: u32 = 128;
@@ -55,7 +56,8 @@ pub(crate) struct Plan {
     pages: u32,
     /// Where the next `checkpoint_fill` must begin: the order is part of the contract.
     filled: (usize, u32),
-    hash: Option<base::Hash128>,
+    /// The hash of the meta record, and what it leads to.
+    made: Option<(base::Hash128, Newest)>,
 }
 
 /// A write of a checkpoint: contiguous, at most 1 MiB.
@@ -120,7 +122,7 @@ impl PageFile {
             part: 0,
             pages: 0,
             filled: (0, 0),
-            hash: None,
+            made: None,
         });
         self.root = self.root.next();
     }
@@ -275,7 +277,8 @@ impl PageFile {
         };
         let hash = meta.encode(out);
         if let Some(plan) = &mut self.plan {
-            plan.hash = Some(hash);
+            let newest = Newest { roots: meta.roots, application: meta.application };
+            plan.made = Some((hash, newest));
         }
         SLOT_OFFSETS[self.slot_next]
     }
@@ -284,7 +287,8 @@ impl PageFile {
     /// the last could reach become free.
     pub fn checkpoint_published(&mut self) {
         let plan = self.plan.take().expect("a checkpoint runs");
-        self.meta_hash = plan.hash.expect("the meta record was made before it was durable");
+        let made = plan.made.expect("the meta record was made before it was durable");
+        (self.meta_hash, self.newest) = made;
         self.published = plan.root;
         self.slots[self.slot_next] = Slot { needed: plan.needed };
         self.slot_refused = self.slot_refused.filter(|slot| *slot != self.slot_next);

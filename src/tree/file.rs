@@ -17,6 +17,7 @@ use crate::checkpoint::Plan;
 use crate::error::{Damage, DamageKind};
 use crate::frames::Frames;
 use crate::free::Free;
+use crate::held::{Held, Newest};
 use crate::meta::{META_SIZE, RootRef, SLOT_OFFSETS};
 use crate::page::{
     Expected, KIND_LEAF, KIND_RUN, Origin, Page, RUN_HEADER_SIZE, birth, put_u32, run_size,
@@ -92,6 +93,10 @@ pub struct PageFile {
     pub(crate) slot_refused: Option<usize>,
     /// Hash of the meta record published last.
     pub(crate) meta_hash: base::Hash128,
+    /// What the meta record published last leads to.
+    pub(crate) newest: Newest,
+    /// Roots that somebody holds.
+    pub(crate) held: Vec<Held>,
     pub(crate) roots: [Root; TREES_MAX],
     pub(crate) frames: Frames,
     pub(crate) runs: BTreeMap<PageNo, RunFrame>,
@@ -130,6 +135,8 @@ impl PageFile {
             slots: [Slot::default(); 2],
             slot_refused: None,
             meta_hash: base::Hash128::ZERO,
+            newest: Newest::default(),
+            held: Vec::new(),
             roots: [Root::default(); TREES_MAX],
             runs: BTreeMap::new(),
             runs_size: 0,
@@ -234,22 +241,26 @@ impl PageFile {
     /// refers to it is the caller's to change.
     pub(crate) fn copy_page(&mut self, frame: u32) -> (PageNo, u32) {
         let old = self.frames.number(frame);
+        let born = birth(self.frames.page(frame));
         let new = self.new_number();
         let frame = self.frames.renumber(old, new);
         let origin = self.origin(new);
         set_origin(self.frames.page_mut(frame), origin);
-        self.free.wait(self.root, old.get(), 1);
+        self.free.wait(self.root, born, old.get(), 1);
         (new, frame)
     }
 
     /// No tree refers to this page any more.
     pub(crate) fn retire(&mut self, number: PageNo) {
-        let own = self.frames.find(number).is_some_and(|frame| self.is_own(frame));
+        // A leaf that goes unread may be as old as the file.
+        let found = self.frames.find(number);
+        let born = found.map_or(RootNo::ZERO, |frame| birth(self.frames.page(frame)));
+        let own = born == self.root;
         self.frames.retire(number, !own);
         if own {
             self.free.give(number.get(), 1);
         } else {
-            self.free.wait(self.root, number.get(), 1);
+            self.free.wait(self.root, born, number.get(), 1);
         }
     }
 
@@ -318,7 +329,7 @@ impl PageFile {
             Some(frame) if frame.dirty => frame.retired = true,
             _ => self.forget_run(run.first),
         }
-        self.free.wait(self.root, run.first.get(), pages);
+        self.free.wait(self.root, run.birth, run.first.get(), pages);
     }
 
     // Cache
@@ -439,16 +450,17 @@ impl PageFile {
         u64::from(self.free.free_count()) * PAGE_SIZE as u64
     }
 
-    /// Bytes of pages that were freed, but that a meta slot may still reach.
+    /// Bytes of pages that were freed, but that a meta slot may still reach. What only a held root
+    /// reaches is not counted: see [`PageFile::held_size`].
     #[must_use]
     pub fn waiting_size(&self) -> u64 {
         u64::from(self.free.waiting_count()) * PAGE_SIZE as u64
     }
 
-    /// Bytes of pages in use, by the newest state; what waits is not counted.
+    /// Bytes of pages in use, by the newest state; what waits or is held is not counted.
     #[must_use]
     pub fn allocated_size(&self) -> u64 {
-        self.file_size() - self.free_size() - self.waiting_size()
+        self.file_size() - self.free_size() - self.waiting_size() - self.held_size()
     }
 
     /// Bytes of the file that have disk space.

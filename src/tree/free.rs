@@ -3,7 +3,9 @@
 //! ```text
 //! page   in use --retire--> free            if no plan included it: its birth is the root in work
 //!        in use --retire--> waiting, stamp s  otherwise; s: the first plan without it
-//!        waiting, stamp s --published n--> free   once n >= s + 1
+//!        waiting, stamp s --published n--> free   once n >= s + 1 and no held root reaches it
+//!        waiting, stamp s --published n--> held   once n >= s + 1 and one does
+//!        held --released--> free                  once none does any more
 //! ```
 //!
 //! Why nothing that a selectable meta slot reaches is ever reused. Two slots are written in turn,
@@ -26,6 +28,13 @@
 //! record that was readable could become selectable again if the disk changed its mind, so
 //! [`crate::PageFile::slot_to_clear`] tells the owner to overwrite it before anything else is
 //! written.
+//!
+//! A held root r, the newest checkpoint of the time when somebody took hold of it, reaches a page that
+//! was born at b and has stamp s exactly when b <= r < s; where b is not known it counts as the
+//! beginning. Holds end with the process: the list of a plan has held pages among those that wait, with
+//! their stamps, and recovery frees them at once. A release may come while a plan is running, whose list
+//! says that they wait: they can be reused all the same, for what both slots hold is newer than their
+//! stamps, and so is that plan.
 //!
 //! The bitmap is cut into chunks of 128 pages, 1 MiB: one `u128`. Single pages come from one chunk
 //! after another, so that the pages of one checkpoint lie together.
@@ -60,7 +69,29 @@ const LIST_HEADER: usize = 16;
 
 struct Waiting {
     stamp: RootNo,
-    extents: Vec<(u32, u32)>,
+    extents: Vec<Extent>,
+}
+
+/// Pages that were retired together.
+#[derive(Clone, Copy)]
+struct Extent {
+    first: u32,
+    pages: u32,
+    /// The first root that may reach them.
+    birth: RootNo,
+}
+
+/// A root that somebody holds.
+struct Hold {
+    root: RootNo,
+    /// Pages in `held` that it reaches.
+    pages: u32,
+}
+
+impl Hold {
+    fn reaches(&self, stamp: RootNo, extent: &Extent) -> bool {
+        extent.birth <= self.root && self.root < stamp
+    }
 }
 
 /// The allocator of page numbers.
@@ -77,6 +108,10 @@ pub(crate) struct Free {
     free: u32,
     waiting: VecDeque<Waiting>,
     waiting_count: u32,
+    /// What would be free if no held root reached it, with its stamp, by stamp.
+    held: Vec<(RootNo, Extent)>,
+    held_count: u32,
+    holds: Vec<Hold>,
     /// The chunk that single pages come from.
     area: usize,
     /// Where the last search for a run ended.
@@ -116,6 +151,9 @@ impl Free {
             free: 0,
             waiting: VecDeque::new(),
             waiting_count: 0,
+            held: Vec::new(),
+            held_count: 0,
+            holds: Vec::new(),
             area: 0,
             run_area: 0,
             backed: 0,
@@ -136,6 +174,11 @@ impl Free {
 
     pub fn waiting_count(&self) -> u32 {
         self.waiting_count
+    }
+
+    /// Pages that only held roots reach.
+    pub fn held_count(&self) -> u32 {
+        self.held_count
     }
 
     pub fn backed(&self) -> u64 {
@@ -209,26 +252,66 @@ impl Free {
         }
     }
 
-    /// Lets pages wait until plan `stamp` and the one behind it are published.
-    pub fn wait(&mut self, stamp: RootNo, first: u32, pages: u32) {
+    /// Lets pages that were born at `birth` wait until plan `stamp` and the one behind it are
+    /// published.
+    pub fn wait(&mut self, stamp: RootNo, birth: RootNo, first: u32, pages: u32) {
         self.waiting_count += pages;
         if self.waiting.back().is_none_or(|last| last.stamp != stamp) {
             self.waiting.push_back(Waiting { stamp, extents: Vec::new() });
         }
         let last = self.waiting.back_mut().expect("one was just pushed");
         match last.extents.last_mut() {
-            Some((start, size)) if *start + *size == first => *size += pages,
-            _ => last.extents.push((first, pages)),
+            Some(extent) if extent.first + extent.pages == first && extent.birth == birth => {
+                extent.pages += pages;
+            }
+            _ => last.extents.push(Extent { first, pages, birth }),
         }
     }
 
-    /// Frees what no selectable meta reaches once `root` is published.
+    /// Keeps what `root` reaches from being handed out. It is the newest published one.
+    pub fn hold(&mut self, root: RootNo) {
+        self.holds.push(Hold { root, pages: 0 });
+    }
+
+    /// Pages that would be free if `root` were not held, or not by it alone.
+    pub fn pages_held_by(&self, root: RootNo) -> u32 {
+        self.holds.iter().find(|hold| hold.root == root).map_or(0, |hold| hold.pages)
+    }
+
+    /// Nobody holds `root` any more: frees what no other held root reaches.
+    pub fn release(&mut self, root: RootNo) {
+        self.holds.retain(|hold| hold.root != root);
+        let mut held = core::mem::take(&mut self.held);
+        held.retain(|(stamp, extent)| {
+            let stays = self.holds.iter().any(|hold| hold.reaches(*stamp, extent));
+            if !stays {
+                self.held_count -= extent.pages;
+                self.give(extent.first, extent.pages);
+            }
+            stays
+        });
+        self.held = held;
+    }
+
+    /// Frees what no selectable meta reaches once `root` is published, nor a held root.
     pub fn published(&mut self, root: RootNo) {
         while self.waiting.front().is_some_and(|front| front.stamp < root) {
             let Some(front) = self.waiting.pop_front() else { break };
-            for (first, pages) in front.extents {
-                self.waiting_count -= pages;
-                self.give(first, pages);
+            for extent in front.extents {
+                self.waiting_count -= extent.pages;
+                let mut stays = false;
+                for hold in &mut self.holds {
+                    if hold.reaches(front.stamp, &extent) {
+                        hold.pages += extent.pages;
+                        stays = true;
+                    }
+                }
+                if stays {
+                    self.held_count += extent.pages;
+                    self.held.push((front.stamp, extent));
+                } else {
+                    self.give(extent.first, extent.pages);
+                }
             }
         }
         // Chunks at the tail that nobody uses need not be part of the file any more.
@@ -364,8 +447,16 @@ impl Free {
             extents += wide((bits & !(bits << 1 | carry)).count_ones());
             carry = bits >> 127;
         }
-        let waiting: usize = self.waiting.iter().map(|waiting| waiting.extents.len()).sum();
-        LIST_HEADER + (extents + 4) * 8 + waiting * 16
+        LIST_HEADER + (extents + 4) * 8 + self.waiting().count() * 16
+    }
+
+    /// What is neither in use nor free, with its stamp, by stamp: what is held has waited longest.
+    fn waiting(&self) -> impl Iterator<Item = (RootNo, Extent)> {
+        self.held.iter().copied().chain(
+            self.waiting
+                .iter()
+                .flat_map(|waiting| waiting.extents.iter().map(|extent| (waiting.stamp, *extent))),
+        )
     }
 
     fn extents(&self) -> Vec<(u32, u32)> {
@@ -388,7 +479,7 @@ impl Free {
     /// The list as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let extents = self.extents();
-        let waiting: usize = self.waiting.iter().map(|waiting| waiting.extents.len()).sum();
+        let waiting = self.waiting().count();
         let mut out = Vec::with_capacity(LIST_HEADER + extents.len() * 8 + waiting * 16);
         out.extend_from_slice(&self.end.to_le_bytes());
         out.extend_from_slice(&number(extents.len()).to_le_bytes());
@@ -398,12 +489,10 @@ impl Free {
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&pages.to_le_bytes());
         }
-        for waiting in &self.waiting {
-            for (first, pages) in &waiting.extents {
-                out.extend_from_slice(&waiting.stamp.get().to_le_bytes());
-                out.extend_from_slice(&first.to_le_bytes());
-                out.extend_from_slice(&pages.to_le_bytes());
-            }
+        for (stamp, extent) in self.waiting() {
+            out.extend_from_slice(&stamp.get().to_le_bytes());
+            out.extend_from_slice(&extent.first.to_le_bytes());
+            out.extend_from_slice(&extent.pages.to_le_bytes());
         }
         out
     }
@@ -447,7 +536,7 @@ impl Free {
             }
             stamp_last = stamp;
             seen.push((first, pages));
-            free.wait(stamp, first, pages);
+            free.wait(stamp, RootNo::ZERO, first, pages);
         }
         seen.sort_unstable();
         let apart = seen.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0);
@@ -467,10 +556,8 @@ impl Free {
         for (first, pages) in self.extents() {
             each(first, pages);
         }
-        for waiting in &self.waiting {
-            for (first, pages) in &waiting.extents {
-                each(*first, *pages);
-            }
+        for (_, extent) in self.waiting() {
+            each(extent.first, extent.pages);
         }
     }
 }
@@ -494,7 +581,7 @@ mod tests {
         let mut free = Free::new();
         let page = free.take_one();
         // Plan 3 is the first that does not include the page; 2 is in a slot.
-        free.wait(root(3), page, 1);
+        free.wait(root(3), root(1), page, 1);
         free.published(root(2));
         assert!(!free.is_free(page));
         free.published(root(3));
@@ -502,6 +589,45 @@ mod tests {
         free.published(root(4));
         assert!(free.is_free(page));
         assert_eq!(free.waiting_count(), 0);
+    }
+
+    #[test]
+    fn a_held_root_keeps_what_it_reaches_and_nothing_else() {
+        let mut free = Free::new();
+        let pages: Vec<u32> = (0..6).map(|_| free.take_one()).collect();
+        // Plan 4 is published when it is taken hold of; 5 is the root in work.
+        free.hold(root(4));
+        free.wait(root(4), root(1), pages[0], 1);
+        free.wait(root(5), root(4), pages[1], 1);
+        free.wait(root(6), root(5), pages[2], 1);
+        free.wait(root(6), root(2), pages[3], 1);
+        free.published(root(5));
+        assert!(free.is_free(pages[0]), "plan 4 had done without it");
+        free.hold(root(5));
+        free.published(root(6));
+        free.wait(root(7), root(6), pages[4], 1);
+        free.wait(root(7), root(2), pages[5], 1);
+        assert!(!free.is_free(pages[1]) && free.pages_held_by(root(4)) == 1);
+        free.published(root(7));
+        free.published(root(8));
+        assert!(!free.is_free(pages[2]), "plan 5 reaches what was born with it");
+        assert!(free.is_free(pages[4]), "nobody holds plan 6");
+        assert_eq!((free.pages_held_by(root(4)), free.pages_held_by(root(5))), (3, 3));
+        assert_eq!((free.held_count(), free.waiting_count()), (4, 0));
+
+        // What is held waits in the list, and recovery does not know of any hold.
+        let list = free.encode();
+        assert!(list.len() <= free.list_size_max());
+        let mut again = Free::decode(&list, root(8), free.end()).unwrap();
+        assert_eq!(again.waiting_count(), 4);
+        again.published(root(8));
+        assert!(pages.iter().all(|page| again.is_free(*page)));
+
+        free.release(root(4));
+        assert!(free.is_free(pages[1]) && !free.is_free(pages[3]));
+        free.release(root(5));
+        assert!(pages.iter().all(|page| free.is_free(*page)));
+        assert_eq!(free.held_count(), 0);
     }
 
     #[test]
@@ -513,8 +639,8 @@ mod tests {
         for (index, page) in pages.iter().enumerate() {
             match prng.below(4) {
                 0 => free.give(*page, 1),
-                1 if index < 250 => free.wait(root(6), *page, 1),
-                2 if index >= 250 => free.wait(root(7), *page, 1),
+                1 if index < 250 => free.wait(root(6), root(1), *page, 1),
+                2 if index >= 250 => free.wait(root(7), root(1), *page, 1),
                 _ => {}
             }
         }

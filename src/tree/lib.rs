@@ -22,9 +22,10 @@
 //!
 //! A checkpoint: [`PageFile::checkpoint_begin`], every [`WriteRun`] of
 //! [`PageFile::checkpoint_next`] filled and written, the file synced, [`PageFile::checkpoint_meta`]
-//! written and synced, [`PageFile::checkpoint_published`]. After a crash [`Open`] takes the newest
-//! meta slot whose root, branch pages and free list verify. Only two slots exist, so the log must
-//! be kept from the older one on.
+//! written and synced, [`PageFile::checkpoint_published`]. Whoever reads one for longer than it is
+//! the newest takes hold of it: [`PageFile::hold`], a [`HeldWalk`], [`PageFile::release`]. After a
+//! crash [`Open`] takes the newest meta slot whose root, branch pages and free list verify. Only two
+//! slots exist, so the log must be kept from the older one on.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -40,6 +41,7 @@ mod error;
 mod file;
 mod frames;
 mod free;
+mod held;
 mod meta;
 mod open;
 mod page;
@@ -53,6 +55,7 @@ pub use checkpoint::{APPLICATION_SIZE_MAX, Release, WriteRun};
 pub use edit::Place;
 pub use error::{Damage, DamageKind, OpenError};
 pub use file::{Options, PageFile};
+pub use held::HeldWalk;
 pub use meta::{META_SIZE, SLOT_OFFSETS};
 pub use open::{Open, OpenStep};
 pub use read::Direction;

@@ -12,7 +12,7 @@
 //!   88  free list: a run, 20 bytes (cell.rs) | zero 4
 //!  112  eight roots, each: page u32 | crc u32 | height u8, zero 7 | count u64 |
 //!       greatest number u64
-//!  368  application bytes, at most 1,024, then zeros
+//!  368  application bytes, at most 3,708, then zeros
 //! 4076  hash of bytes 0 to 4076, 16 bytes
 //! 4092  crc u32 of bytes 0 to 4092
 //! ```
@@ -44,7 +44,10 @@ const APPLICATION: usize = ROOTS + TREES_MAX * ROOT_SIZE;
 const HASH: usize = META_SIZE - 20;
 const CRC: usize = META_SIZE - 4;
 
-const _: () = assert!(APPLICATION + APPLICATION_SIZE_MAX <= HASH, "the application's bytes fit");
+/// Bytes between the roots and the hash.
+pub(crate) const APPLICATION_ROOM: usize = HASH - APPLICATION;
+
+const _: () = assert!(APPLICATION_ROOM == 3_708, "the record is laid out as drawn above");
 
 /// A root as a meta record holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use base::{Hash128, PageNo};
 use crate::error::{Damage, DamageKind};
 use crate::file::{Root, Slot};
 use crate::free::{Free, RESERVED};
+use crate::held::Newest;
 use crate::meta::{META_SIZE, Meta, Refusal, SLOT_OFFSETS};
 use crate::page::{
     Expected, KIND_BRANCH, KIND_LEAF, KIND_RUN, Page, RUN_HEADER_SIZE, run_size, verify, wide,
@@ -283,6 +284,7 @@ impl Open {
         file.root = newest.next();
         file.published = meta.root;
         file.meta_hash = hash;
+        file.newest = Newest { roots: meta.roots, application: meta.application.clone() };
         file.slot_next = other;
         file.slots[slot] = Slot { needed: meta.needed };
         match &self.slots[other] {

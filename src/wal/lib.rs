@@ -136,10 +136,12 @@ mod writer;
 pub use entry::{Entry, HardState, Identity, Position};
 pub use error::{Fault, RecoveryError, Witness};
 pub use group::{GROUP_HEADER_SIZE, GroupHeader, Header};
-pub use record::{RECORD_HEADER_SIZE, Record, Records, record_size};
+pub use record::{
+    RECORD_HEADER_SIZE, Record, Records, chain_hash, read_record, record_size, write_record,
+};
 pub use recovered::{GroupRow, Recovered, Skipped, TermRun, TornTail};
 pub use recovery::{Applied, Files, Owner, Read, Recovery, SlotFile, Step};
-pub use replay::{GroupStep, Groups, Replay, ReplayStep};
+pub use replay::{GroupStep, Groups, Link, Replay, ReplayStep};
 pub use ring::{EntryIdentity, RING_IDENTITIES_MAX, RingSlot};
 pub use segment::SegmentHeader;
 pub use watermark::Watermark;

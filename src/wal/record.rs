@@ -10,6 +10,9 @@
 //! 48  payload, zeros up to a multiple of 8
 //! ```
 
+use alloc::vec::Vec;
+use core::ops::Range;
+
 use base::{Hash128, Hasher128, LogIndex, Term, crc32, hash128};
 
 use crate::format::{
@@ -94,6 +97,57 @@ pub(crate) fn decode_record(bytes: &[u8], previous: Position) -> Option<(Entry<'
     (hash == get_hash(record, 32)).then_some((Entry { index, term, kind, payload }, hash))
 }
 
+/// Appends a record to `out` whose chain hash is known: how an entry travels to another member. It is
+/// what a group holds, byte for byte.
+pub fn write_record(out: &mut Vec<u8>, entry: &Entry<'_>, hash: Hash128) {
+    let start = out.len();
+    let size = entry.payload.len();
+    let length = u32::try_from(size).expect("append checked the size against the segment");
+    let end = start + RECORD_HEADER_SIZE + size;
+    let mut header = [0; RECORD_HEADER_SIZE];
+    put_u32(&mut header, 4, length);
+    put_u64(&mut header, 8, entry.index.get());
+    put_u64(&mut header, 16, entry.term.get());
+    put_u64(&mut header, 24, u64::from(entry.kind));
+    put_hash(&mut header, 32, hash);
+    out.extend_from_slice(&header);
+    out.extend_from_slice(entry.payload);
+    let crc = crc32(&out[start + 4..end]);
+    put_u32(out, start, crc);
+    out.resize(start + record_size(size), 0);
+}
+
+/// The log chain hash behind `entry`, where `previous` is the one before it.
+pub fn chain_hash(entry: &Entry<'_>, previous: Hash128) -> Hash128 {
+    let mut header = [0; RECORD_HEADER_SIZE];
+    put_u32(&mut header, 4, u32::try_from(entry.payload.len()).unwrap_or(u32::MAX));
+    put_u64(&mut header, 8, entry.index.get());
+    put_u64(&mut header, 16, entry.term.get());
+    put_u64(&mut header, 24, u64::from(entry.kind));
+    put_hash(&mut header, 32, previous);
+    let mut hasher = Hasher128::new();
+    hasher.update(&header[4..]);
+    hasher.update(entry.payload);
+    hasher.finish()
+}
+
+/// Splits the first record off `bytes`: where its payload lies in them, the entry without its payload,
+/// and its chain hash, which only the log that takes it can check. None if it is malformed.
+pub fn read_record(bytes: &[u8]) -> Option<(Entry<'static>, Hash128, Range<usize>, usize)> {
+    let (size, index) = peek_record(bytes)?;
+    let record = bytes.get(..size)?;
+    let end = RECORD_HEADER_SIZE + usize_of32(get_u32(record, 4));
+    if crc32(&record[4..end]) != get_u32(record, 0)
+        || !is_zero(&record[25..32])
+        || !is_zero(&record[end..])
+    {
+        return None;
+    }
+    let (term, kind) = (Term::new(get_u64(record, 16)), record[24]);
+    let entry = Entry { index, term, kind, payload: &[] };
+    Some((entry, get_hash(record, 32), RECORD_HEADER_SIZE..end, size))
+}
+
 /// The records of one group, each verified as it is reached.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -130,5 +184,44 @@ impl<'a> Iterator for Records<'a> {
         self.at += record_size(entry.payload.len());
         self.previous = Position { index: entry.index, term: entry.term, hash };
         Some(Ok(Record { entry, hash, offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_travels_as_it_lies_in_a_group() {
+        let payloads: [&[u8]; 4] = [b"", b"a", b"12345678", &[7; 300]];
+        let (mut previous, mut sent, mut stored) = (Hash128::ZERO, Vec::new(), Vec::new());
+        for (i, payload) in (1..).zip(payloads) {
+            let entry = Entry { index: LogIndex::new(i), term: Term::new(3), kind: 2, payload };
+            let at = stored.len();
+            stored.resize(at + record_size(payload.len()), 0xff);
+            let hash = chain_hash(&entry, previous);
+            previous = encode_record(&mut stored[at..], &entry, previous);
+            assert_eq!(hash, previous);
+            write_record(&mut sent, &entry, previous);
+        }
+        assert_eq!(sent, stored);
+        let mut rest = &sent[..];
+        for (i, payload) in (1..).zip(payloads) {
+            let (entry, _, place, size) = read_record(rest).expect("as it was written");
+            assert_eq!((entry.index, &rest[place]), (LogIndex::new(i), payload));
+            rest = &rest[size..];
+        }
+        assert!(rest.is_empty());
+        for place in 0..sent.len() {
+            let mut damaged = sent.clone();
+            damaged[place] ^= 4;
+            let mut rest = &damaged[..];
+            let mut whole = 0;
+            while let Some((.., size)) = read_record(rest) {
+                rest = &rest[size..];
+                whole += 1;
+            }
+            assert!(whole < payloads.len(), "byte {place} changed unseen");
+        }
     }
 }

@@ -18,10 +18,19 @@ use crate::{
 pub enum ReplayStep<'a> {
     /// Read this and feed it.
     Read(Read),
-    /// The next entry of the log.
-    Entry(Entry<'a>),
+    /// The next entry of the log, and its place in the log chain.
+    Entry(Entry<'a>, Link),
     /// That was the last one.
     Done,
+}
+
+/// The place of an entry in the log chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The entry before.
+    pub before: Position,
+    /// The log chain hash behind the entry.
+    pub hash: Hash128,
 }
 
 /// What the walk over groups wants or gives next.
@@ -109,7 +118,7 @@ impl Replay {
     /// `Unstable` if a group does not verify any more.
     #[expect(clippy::should_implement_trait, reason = "it lends, and is fed in between")]
     pub fn next(&mut self) -> Result<ReplayStep<'_>, RecoveryError> {
-        let (row, entry, payload) = loop {
+        let (row, entry, link, payload) = loop {
             let Some(live) = self.groups.get(self.at).copied() else {
                 return Ok(ReplayStep::Done);
             };
@@ -150,14 +159,15 @@ impl Replay {
             });
             if index > self.after {
                 self.after = index;
-                break (live.row, Entry { index, term, kind, payload: &[] }, payload);
+                let link = Link { before: previous, hash };
+                break (live.row, Entry { index, term, kind, payload: &[] }, link, payload);
             }
         };
         // The loop cannot lend what it borrows in one of its turns, so the payload is taken again
         // here.
         let group = self.window.at(WalFile::Slot(row.slot), row.offset, row.size);
         let group = group.expect("the record was verified in it just now");
-        Ok(ReplayStep::Entry(Entry { payload: &group[payload], ..entry }))
+        Ok(ReplayStep::Entry(Entry { payload: &group[payload], ..entry }, link))
     }
 }
 

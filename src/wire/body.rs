@@ -18,7 +18,7 @@ use crate::error::EncodeError;
 use crate::header::{HEADER_SIZE, Header};
 
 /// Bytes of the greatest vtable and table together.
-const IMAGE_SIZE_MAX: usize = 160;
+const IMAGE_SIZE_MAX: usize = 192;
 
 /// Where the fields of a table stand.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ pub(crate) struct Layout<const N: usize> {
 impl<const N: usize> Layout<N> {
     /// The layout of a table whose fields have these widths in bytes, in the order of the schema;
     /// offsets of vectors and tables have 4, absent fields 0. Wide fields come first, so that
-    /// nothing needs padding.
+    /// nothing needs padding; those of 16 bytes are structs of two numbers, which are aligned to 8.
     pub(crate) const fn new(widths: [u16; N]) -> Self {
         let mut fields = [0; N];
         let mut table_size: u16 = 4;
-        let mut width = 8;
+        let mut width = 16;
         while width > 0 {
             let mut slot = 0;
             while slot < N {
@@ -197,6 +197,18 @@ impl<'o> Body<'o> {
         self.out[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 
+    /// Fills in a struct of 16 bytes.
+    #[inline]
+    pub(crate) fn set_bytes16<const N: usize>(
+        &mut self,
+        table: Table<'_, N>,
+        slot: usize,
+        value: [u8; 16],
+    ) {
+        let at = table.field(slot);
+        self.out[at..at + 16].copy_from_slice(&value);
+    }
+
     /// As [`Self::set_u64`].
     #[inline]
     pub(crate) fn set_i64<const N: usize>(&mut self, table: Table<'_, N>, slot: usize, value: i64) {
@@ -291,12 +303,28 @@ impl<'o> Body<'o> {
     #[inline]
     pub(crate) fn structs(&mut self, at: OffsetAt, count: usize, bytes: &[u8]) {
         if self.has_room(bytes.len() + 8) {
-            self.pad(8, 4);
-            self.point(at);
-            let vector = self.out.len();
-            self.out.extend_from_slice(&[0; 4]);
-            self.word(vector, count);
+            let vector = self.structs_begin(at);
             self.out.extend_from_slice(bytes);
+            self.structs_end(vector, count);
+        }
+    }
+
+    /// Begins a vector of structs, aligned to 8 bytes, whose encoded bytes [`Self::bytes_more`]
+    /// appends; gives its place.
+    #[inline]
+    pub(crate) fn structs_begin(&mut self, at: OffsetAt) -> usize {
+        self.pad(8, 4);
+        self.point(at);
+        let vector = self.out.len();
+        self.out.extend_from_slice(&[0; 4]);
+        vector
+    }
+
+    /// Ends the vector at `vector`, of `count` structs.
+    #[inline]
+    pub(crate) fn structs_end(&mut self, vector: usize, count: usize) {
+        if !self.full {
+            self.word(vector, count);
         }
     }
 

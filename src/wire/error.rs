@@ -260,7 +260,7 @@ statuses! {
     Cancelled = 12,
     /// The request, or its answer, is larger than is allowed; `effect` tells whether it was done.
     TooLarge = 13,
-    /// No leader, or no quorum. The request has not been proposed.
+    /// The member cannot serve now, or no quorum answers. The request has not been proposed.
     Unavailable = 14,
     /// The write was proposed and its outcome is not known: it may or may not take effect.
     Unknown = 15,
@@ -276,6 +276,18 @@ statuses! {
     HandshakeTimeout = 20,
     /// The member is going down and takes no new requests.
     ShuttingDown = 21,
+    /// The member knows no leader: an election is under way, or has no majority.
+    NoLeader = 22,
+    /// No member has this id.
+    MemberNotFound = 23,
+    /// A member with this name or address exists already.
+    MemberExists = 24,
+    /// Another change of the members is under way.
+    ChangePending = 25,
+    /// The change of the members could leave the cluster without a majority.
+    QuorumAtRisk = 26,
+    /// The member lacks too much of the log, or has not been heard of lately.
+    NotCaughtUp = 27,
 }
 
 impl Status {
@@ -284,11 +296,18 @@ impl Status {
     /// client's choice.
     ///
     /// False where repeating is pointless (`InvalidArgument`, `Compacted`, ...), where an operator
-    /// has to act first (`NoSpace`), where the client itself ended the request (`Cancelled`,
-    /// `DeadlineExceeded`: its time is up), and where a write could take effect a second time
-    /// (`Unknown`, `Internal`).
+    /// has to act first (`NoSpace`, `QuorumAtRisk`) or to look again (`ChangePending`), where the
+    /// client itself ended the request (`Cancelled`, `DeadlineExceeded`: its time is up), and where
+    /// a write could take effect a second time (`Unknown`, `Internal`).
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Overloaded | Self::NotLeader | Self::Unavailable | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::NotLeader
+                | Self::Unavailable
+                | Self::ShuttingDown
+                | Self::NoLeader
+        )
     }
 
     /// What the status means, for a person.
@@ -316,6 +335,12 @@ impl Status {
             Self::ClusterMismatch => "cluster ID mismatch",
             Self::HandshakeTimeout => "handshake took too long",
             Self::ShuttingDown => "server stopped",
+            Self::NoLeader => "no leader",
+            Self::MemberNotFound => "member not found",
+            Self::MemberExists => "member exists already",
+            Self::ChangePending => "another membership change is under way",
+            Self::QuorumAtRisk => "the change could leave the cluster without a majority",
+            Self::NotCaughtUp => "the member has not caught up with the leader",
         }
     }
 }

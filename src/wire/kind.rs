@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! 0x01..=0x0f  connection    0x10..=0x1f  keys      0x20..=0x2f  watch (reserved)
-//! 0x30..=0x3f  leases (r.)   0x40..=0x4f  cluster, maintenance (r.)   0x50..=0x5f  users (r.)
-//! 0x70..=0x7e  between members (r.)
-//! a reply is its request's number + 0x80; 0xff refuses any request
+//! 0x30..=0x3f  leases (r.)   0x40..=0x4f  cluster       0x50..=0x5f  users (r.)
+//! 0x70..=0x7e  between members, on connections of their own; the rest is for clients
+//! a reply to a client is its request's number + 0x80; 0xff refuses any request
 //! ```
 
 use crate::error::DecodeError;
@@ -64,6 +64,36 @@ kinds! {
     Txn = 0x13,
     /// Gives up history. Body: `CompactRequest`.
     Compact = 0x14,
+    /// Asks who the members are. No body.
+    MemberList = 0x40,
+    /// Changes the members. Body: `MemberChangeRequest`.
+    MemberChange = 0x41,
+    /// Hands leadership to another member. Body: `MoveLeaderRequest`.
+    MoveLeader = 0x42,
+    /// First frame of a member that dials another one. Body: `peer.Hello`.
+    PeerHello = 0x70,
+    /// Accepts `PeerHello`. Body: `peer.Welcome`.
+    PeerWelcome = 0x71,
+    /// Refuses `PeerHello` or `PeerJoin`; the connection ends. Body: `peer.Refused`.
+    PeerRefused = 0x72,
+    /// A raft message without entries. Body: `peer.Raft`.
+    PeerRaft = 0x73,
+    /// Entries of the log. Body: `peer.Append`.
+    PeerAppend = 0x74,
+    /// An entry that the leader shall propose. Body: `peer.Forward`.
+    PeerForward = 0x75,
+    /// It was not proposed. Body: `peer.ForwardRefused`.
+    PeerForwardRefused = 0x76,
+    /// A snapshot follows. Body: `peer.SnapshotBegin`.
+    PeerSnapshotBegin = 0x77,
+    /// A part of it. Body: `peer.SnapshotChunk`.
+    PeerSnapshotChunk = 0x78,
+    /// How far it has arrived. Body: `peer.SnapshotAck`.
+    PeerSnapshotAck = 0x79,
+    /// First frame of a process that asks which member it is. Body: `peer.Join`.
+    PeerJoin = 0x7a,
+    /// Answers `PeerJoin`. Body: `peer.JoinReply`.
+    PeerJoinReply = 0x7b,
     /// Answers `Hello`. Body: `HelloReply`.
     HelloReply = 0x81,
     /// Answers `Ping`. No body.
@@ -80,6 +110,12 @@ kinds! {
     TxnReply = 0x93,
     /// Answers `Compact`. Body: `CompactReply`.
     CompactReply = 0x94,
+    /// Answers `MemberList`. Body: `MemberListReply`.
+    MemberListReply = 0xc0,
+    /// Answers `MemberChange`. Body: `MemberChangeReply`.
+    MemberChangeReply = 0xc1,
+    /// Answers `MoveLeader`. Body: `MoveLeaderReply`.
+    MoveLeaderReply = 0xc2,
     /// Refuses any request; why is in the header's status. Body: `Refused`.
     Refused = 0xff,
 }
@@ -88,7 +124,13 @@ impl Kind {
     /// True for what a client sends.
     #[inline]
     pub const fn is_request(self) -> bool {
-        self.number() < 0x80
+        self.number() < 0x70
+    }
+
+    /// True for what members send each other; a connection carries either these or all others.
+    #[inline]
+    pub const fn is_peer(self) -> bool {
+        matches!(self.number(), 0x70..=0x7e)
     }
 
     /// True for what goes through the log. A `Txn` or a `Range` may turn out to be one or the other;

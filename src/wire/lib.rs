@@ -18,12 +18,13 @@
 //! ```
 //!
 //! - *version*: the version that the handshake agreed on; 1 in the handshake itself.
-//! - *kind*: [`Kind`]; selects the root table in `schema/client.fbs`. A reply's number is its
-//!   request's + 0x80; `Refused` answers any request.
+//! - *kind*: [`Kind`]; selects the root table in `schema/client.fbs`, or in `schema/peer.fbs` for
+//!   frames between members. A reply's number is its request's + 0x80; `Refused` answers any
+//!   request.
 //! - *flags*: bit 0, MORE: further pieces of this reply follow. Other bits are 0.
 //! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
 //! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
-//!   stream. `Ping`, `PingReply`, `Cancel` and `Status` have no body.
+//!   stream. `Ping`, `PingReply`, `Cancel`, `Status` and `MemberList` have no body.
 //! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
 //!   the handshake and in a refusal that answers no request.
@@ -65,6 +66,15 @@
 //!   in the last. Other replies come whole; one that would be too large is a `TooLarge` refusal
 //!   whose `effect` says that the write was done.
 //!
+//! # Between members
+//!
+//! Members talk on connections of their own, which carry the kinds from 0x70 to 0x7e and no others;
+//! a client's connection carries none of these ([`Splitter::between_members`]). [`PeerFrame`] tells
+//! who sends what when. Nothing above about requests, credits and replies holds there.
+//!
+//! The members themselves are a [`MemberList`], whose bytes are the same wherever they stand: in an
+//! entry of the log, in a snapshot, in an answer to a client.
+//!
 //! # Errors in what was received
 //!
 //! [`DecodeError::closes`] tells broken connections from refused requests. Before closing, the server
@@ -84,6 +94,10 @@ mod error;
 mod header;
 mod kind;
 pub mod limits;
+mod member;
+mod peer;
+mod peer_encoder;
+mod peer_message;
 mod reader;
 mod reply;
 mod reply_writer;
@@ -95,17 +109,29 @@ pub use error::{DecodeError, EncodeError, Status};
 pub use header::{Flags, HEADER_SIZE, Header, MAGIC, VERSION_MAX, VERSION_MIN};
 pub use kind::Kind;
 pub use limits::{
-    HANDSHAKE_BODY_SIZE_MAX, REPLY_BODY_SIZE_MAX, REPLY_TABLES_MAX, REQUEST_TABLES_MAX,
-    TXN_DEPTH_MAX, VerifyLimits,
+    HANDSHAKE_BODY_SIZE_MAX, PEER_BODY_SIZE_MAX, REPLY_BODY_SIZE_MAX, REPLY_TABLES_MAX,
+    REQUEST_TABLES_MAX, TXN_DEPTH_MAX, VerifyLimits,
 };
+pub use member::{
+    MEMBER_ADDRESS_SIZE_MAX, MEMBER_LIST_SIZE_MAX, MEMBER_NAME_SIZE_MAX, MEMBERS_MAX, Member,
+    MemberList, MemberListError, MemberRole, is_member_address, is_member_name,
+};
+pub use peer::{
+    PeerForward, PeerForwardRefused, PeerFrame, PeerHello, PeerJoin, PeerJoinReply, PeerLane,
+    PeerRefusal, PeerRefused, PeerSnapshotAck, PeerSnapshotBegin, PeerSnapshotChunk, PeerWelcome,
+};
+pub use peer_encoder::{PeerAppendWriter, PeerEncoder};
+pub use peer_message::{AppendHead, AppliedState, PeerAppend, PeerMessage, TermRuns};
 pub use reply::{
-    CompactReply, DeleteRangeReply, Effect, HelloReply, KeyValue, KeyValues, LeaderHint, OpReply,
-    PutReply, RangeReply, Refused, Reply, StatusReply, TxnReplyView,
+    CompactReply, DeleteRangeReply, Effect, HelloReply, KeyValue, KeyValues, LeaderHint,
+    MemberChangeReply, MemberListReply, MoveLeaderReply, OpReply, PutReply, RaftRole, RangeReply,
+    Refused, Reply, StatusReply, Texts, TxnReplyView,
 };
 pub use reply_writer::{RangeSummary, RangeWriter, ReplyWriter, TxnWriter};
 pub use request::{
-    Compact, Compare, CompareResult, CompareTarget, DeleteRange, Hello, OpView, Put, Range,
-    Request, SortOrder, SortTarget, TxnView, verify_hello,
+    Compact, Compare, CompareResult, CompareTarget, DeleteRange, Hello, MemberChange,
+    MemberOperation, MoveLeader, OpView, Put, Range, Request, SortOrder, SortTarget, TxnView,
+    verify_hello,
 };
 pub use request_encoder::{Call, Op, RequestEncoder, Txn};
 pub use splitter::{COPY_OUT_SIZE_MAX, Splitter};

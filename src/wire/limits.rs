@@ -5,6 +5,7 @@
 //! | body before the handshake | 16 KiB | [`Splitter`](crate::Splitter), before buffering | connection closes |
 //! | body of a request | value limit + 512 KiB, told in `HelloReply` | splitter; encoder | closes; `EncodeError::TooLarge` |
 //! | body of a reply | 1 MiB + 16 MiB + 512 KiB, told in `HelloReply` | splitter; writer | closes; `TooLarge` refusal |
+//! | body of a frame between members | greatest request + 4 MiB | splitter; encoder | closes; `TooLarge` |
 //! | piece of a range answer | ends with the key that reaches 1 MiB | [`RangeWriter`](crate::RangeWriter) | next piece |
 //! | nesting of transactions | 128 | verifier, encoder | refused |
 //! | tables of one request body, shared ones counted each time | 4,096 | verifier | refused |
@@ -16,6 +17,7 @@
 
 use base::limits::{
     KEY_SIZE_MAX, REPLY_PIECE_SIZE, REQUEST_OVERHEAD_MAX, TXN_OPS_MAX, VALUE_SIZE_MAX,
+    body_size_max,
 };
 
 /// Bytes of the greatest body before the handshake is done, in both directions.
@@ -24,6 +26,10 @@ pub const HANDSHAKE_BODY_SIZE_MAX: usize = 16 << 10;
 /// Bytes of the greatest body of a reply: a full piece of a range answer and one more greatest key
 /// and value.
 pub const REPLY_BODY_SIZE_MAX: usize = REPLY_PIECE_SIZE + VALUE_SIZE_MAX + REQUEST_OVERHEAD_MAX;
+
+/// Bytes of the greatest body between members: the greatest request as one entry of the log, or many
+/// small ones, and what stands around them. Whoever gathers entries stops far below it.
+pub const PEER_BODY_SIZE_MAX: usize = body_size_max(VALUE_SIZE_MAX) + (4 << 20);
 
 /// Transactions inside each other, the outermost one included. A nested transaction may hold fewer
 /// operations than its parent left it (`base::limits::TXN_OPS_MAX`), so deeper ones would be

@@ -151,6 +151,30 @@ impl<'a> Table<'a> {
 
     /// A number; absent is 0.
     #[inline]
+    pub(crate) fn u64(&self, slot: u16) -> Result<u64, DecodeError> {
+        Ok(self.number(slot)?.map_or(0, u64::from_le_bytes))
+    }
+
+    /// A number; absent is 0.
+    #[inline]
+    pub(crate) fn u16(&self, slot: u16) -> Result<u16, DecodeError> {
+        Ok(self.number(slot)?.map_or(0, u16::from_le_bytes))
+    }
+
+    /// A struct of two numbers of 8 bytes; `None`: absent.
+    #[inline]
+    pub(crate) fn bytes16(&self, slot: u16) -> Result<Option<[u8; 16]>, DecodeError> {
+        match self.place(slot) {
+            0 => Ok(None),
+            place => match self.inline.get(place..).and_then(|rest| rest.first_chunk()) {
+                Some(bytes) if (self.at + place).is_multiple_of(8) => Ok(Some(*bytes)),
+                Some(_) | None => Err(DecodeError::Malformed),
+            },
+        }
+    }
+
+    /// A number; absent is 0.
+    #[inline]
     pub(crate) fn u8(&self, slot: u16) -> Result<u8, DecodeError> {
         Ok(self.number(slot)?.map_or(0, u8::from_le_bytes))
     }
@@ -179,6 +203,13 @@ impl<'a> Table<'a> {
         self.structs(slot, 1)
     }
 
+    /// A text; absent is empty.
+    #[inline]
+    pub(crate) fn text(&self, slot: u16) -> Result<&'a str, DecodeError> {
+        let bytes = self.bytes(slot)?.unwrap_or_default();
+        core::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed)
+    }
+
     /// A vector of bytes that must be there.
     #[inline]
     pub(crate) fn required_bytes(
@@ -189,7 +220,8 @@ impl<'a> Table<'a> {
         self.bytes(slot)?.ok_or(DecodeError::MissingField { field })
     }
 
-    /// The bytes of a vector of structs of `size` bytes each; `None`: absent.
+    /// The bytes of a vector of structs of `size` bytes each; `None`: absent. Nothing is read from
+    /// them through references to numbers, so their alignment does not matter here.
     #[inline]
     pub(crate) fn structs(&self, slot: u16, size: usize) -> Result<Option<&'a [u8]>, DecodeError> {
         match self.target(slot)? {

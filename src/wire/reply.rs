@@ -10,7 +10,7 @@ use crate::header::Header;
 use crate::kind::Kind;
 use crate::limits::VerifyLimits;
 use crate::reader::{Budget, Table, Tables};
-use crate::request::root;
+use crate::request::{numbers, root};
 
 /// Whether a refused write has taken effect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -195,6 +195,74 @@ pub struct HelloReply<'a> {
     pub leader: LeaderHint<'a>,
 }
 
+numbers!(
+    /// What a member is in its term.
+    RaftRole, "role", {
+        /// It votes and follows a leader, or waits for one.
+        #[default]
+        Follower = 0,
+        /// It asks for votes.
+        Candidate = 1,
+        /// It leads.
+        Leader = 2,
+        /// It gets the log and has no vote.
+        Learner = 3,
+    }
+);
+
+/// A few texts, to be written or read in place.
+#[derive(Clone, Copy)]
+pub enum Texts<'a> {
+    /// To be written.
+    Given(&'a [&'a str]),
+    /// Verified, in a reply.
+    Read(Option<flatbuffers::Vector<'a, flatbuffers::ForwardsUOffset<&'a str>>>),
+}
+
+impl<'a> Texts<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Given(texts) => texts.len(),
+            Self::Read(vector) => vector.map_or(0, |vector| vector.len()),
+        }
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let (given, read) = match *self {
+            Self::Given(texts) => (texts, None),
+            Self::Read(vector) => (Default::default(), vector),
+        };
+        given.iter().copied().chain(read.into_iter().flatten())
+    }
+}
+
+impl Default for Texts<'_> {
+    fn default() -> Self {
+        Self::Given(&[])
+    }
+}
+
+impl core::fmt::Debug for Texts<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Texts<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Texts<'_> {}
+
 /// The state of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StatusReply<'a> {
@@ -232,6 +300,39 @@ pub struct StatusReply<'a> {
     pub no_space: bool,
     /// Members disagree about the state.
     pub corrupt: bool,
+    /// The member's name.
+    pub member_name: &'a str,
+    /// What it is in its term.
+    pub role: RaftRole,
+    /// What an operator should look at.
+    pub errors: Texts<'a>,
+}
+
+/// Who the members are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemberListReply<'a> {
+    /// An encoded [`MemberList`](crate::MemberList).
+    pub members: &'a [u8],
+    /// The leader; 0: none known.
+    pub leader: NodeId,
+}
+
+/// The members have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemberChangeReply<'a> {
+    /// The member that was changed, or came to be.
+    pub member: NodeId,
+    /// An encoded [`MemberList`](crate::MemberList).
+    pub members: &'a [u8],
+    /// The leader; 0: none known.
+    pub leader: NodeId,
+}
+
+/// Leadership has been handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MoveLeaderReply {
+    /// The leader now.
+    pub leader: NodeId,
 }
 
 /// A key was written.
@@ -369,6 +470,12 @@ pub enum Reply<'a> {
     Txn(TxnReplyView<'a>),
     /// History was given up.
     Compact(CompactReply),
+    /// Who the members are.
+    MemberList(MemberListReply<'a>),
+    /// The members have changed.
+    MemberChange(MemberChangeReply<'a>),
+    /// Leadership has been handed over.
+    MoveLeader(MoveLeaderReply),
     /// The request was refused.
     Refused(Refused<'a>),
 }
@@ -402,7 +509,27 @@ impl<'a> Reply<'a> {
             }
             Kind::StatusReply => {
                 let table = root::<schema::StatusReply<'_>>(body)?;
-                Ok(Self::Status(status(table)))
+                status(table).map(Self::Status)
+            }
+            Kind::MemberListReply => {
+                let table = root::<schema::MemberListReply<'_>>(body)?;
+                Ok(Self::MemberList(MemberListReply {
+                    members: table.members().map(|vector| vector.bytes()).unwrap_or_default(),
+                    leader: NodeId::new(table.leader_member()),
+                }))
+            }
+            Kind::MemberChangeReply => {
+                let table = root::<schema::MemberChangeReply<'_>>(body)?;
+                Ok(Self::MemberChange(MemberChangeReply {
+                    member: NodeId::new(table.member_id()),
+                    members: table.members().map(|vector| vector.bytes()).unwrap_or_default(),
+                    leader: NodeId::new(table.leader_member()),
+                }))
+            }
+            Kind::MoveLeaderReply => {
+                let table = root::<schema::MoveLeaderReply<'_>>(body)?;
+                let leader = NodeId::new(table.leader_member());
+                Ok(Self::MoveLeader(MoveLeaderReply { leader }))
             }
             Kind::HelloReply => {
                 let table = root::<schema::HelloReply<'_>>(body)?;
@@ -422,7 +549,22 @@ impl<'a> Reply<'a> {
             | Kind::Range
             | Kind::DeleteRange
             | Kind::Txn
-            | Kind::Compact => Err(DecodeError::UnexpectedKind { kind }),
+            | Kind::Compact
+            | Kind::MemberList
+            | Kind::MemberChange
+            | Kind::MoveLeader
+            | Kind::PeerHello
+            | Kind::PeerWelcome
+            | Kind::PeerRefused
+            | Kind::PeerRaft
+            | Kind::PeerAppend
+            | Kind::PeerForward
+            | Kind::PeerForwardRefused
+            | Kind::PeerSnapshotBegin
+            | Kind::PeerSnapshotChunk
+            | Kind::PeerSnapshotAck
+            | Kind::PeerJoin
+            | Kind::PeerJoinReply => Err(DecodeError::UnexpectedKind { kind }),
         }
     }
 }
@@ -445,8 +587,8 @@ fn hello(table: schema::HelloReply<'_>) -> HelloReply<'_> {
     }
 }
 
-fn status(table: schema::StatusReply<'_>) -> StatusReply<'_> {
-    StatusReply {
+fn status(table: schema::StatusReply<'_>) -> Result<StatusReply<'_>, DecodeError> {
+    Ok(StatusReply {
         server_version: table.server_version().unwrap_or_default(),
         cluster: table.cluster_id(),
         member: NodeId::new(table.member_id()),
@@ -464,7 +606,10 @@ fn status(table: schema::StatusReply<'_>) -> StatusReply<'_> {
         is_learner: table.is_learner(),
         no_space: table.no_space(),
         corrupt: table.corrupt(),
-    }
+        member_name: table.member_name().unwrap_or_default(),
+        role: RaftRole::try_from(table.role().0)?,
+        errors: Texts::Read(table.errors()),
+    })
 }
 
 fn refusal(status: Status, table: schema::Refused<'_>) -> Result<Refused<'_>, DecodeError> {

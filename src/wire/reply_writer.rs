@@ -15,11 +15,18 @@ use crate::error::EncodeError;
 use crate::header::{Flags, Header, VERSION_MIN};
 use crate::kind::Kind;
 use crate::limits::REPLY_BODY_SIZE_MAX;
-use crate::reply::{ENTRY_SIZE, HelloReply, KeyValue, Refused, StatusReply};
+use crate::reply::{
+    ENTRY_SIZE, HelloReply, KeyValue, MemberChangeReply, MemberListReply, MoveLeaderReply, Refused,
+    StatusReply,
+};
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<11> = Layout::new([2, 8, 8, 4, 4, 4, 4, 4, 4, 8, 4]);
-const STATUS: Layout<17> = Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1]);
+const STATUS: Layout<20> =
+    Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4]);
+const MEMBER_LIST: Layout<2> = Layout::new([4, 8]);
+const MEMBER_CHANGE: Layout<3> = Layout::new([8, 4, 8]);
+const MOVE_LEADER: Layout<1> = Layout::new([8]);
 const REFUSED: Layout<7> = Layout::new([4, 8, 4, 4, 8, 8, 1]);
 const PUT: Layout<1> = Layout::new([8]);
 const PUT_PREVIOUS: Layout<2> = Layout::new([8, 4]);
@@ -37,6 +44,9 @@ const OP_TXN: Layout<4> = Layout::new([0, 0, 0, 4]);
 
 /// Bytes of a refusal's text; a longer one is cut. Texts quote what clients sent.
 const MESSAGE_SIZE_MAX: usize = 1_024;
+
+/// Errors that a status tells at most; who has more has one.
+const STATUS_ERRORS_MAX: usize = 64;
 
 /// What the last piece of a range says about all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -122,7 +132,16 @@ impl ReplyWriter {
         body.set_bool(table, 14, reply.is_learner);
         body.set_bool(table, 15, reply.no_space);
         body.set_bool(table, 16, reply.corrupt);
+        body.set_u8(table, 18, reply.role.number());
         body.string(table.offset(0), cut(reply.server_version));
+        body.string(table.offset(17), cut(reply.member_name));
+        let count = reply.errors.len().min(STATUS_ERRORS_MAX);
+        if let Some(mut place) = body.offsets(table.offset(19), count) {
+            for text in reply.errors.iter().take(count) {
+                body.string(place, cut(text));
+                place = place.next();
+            }
+        }
         finish(body, Header::reply(self.version, Kind::StatusReply, request));
     }
 
@@ -218,6 +237,43 @@ impl ReplyWriter {
         finish(body, Header::reply(self.version, Kind::CompactReply, request));
     }
 
+    /// Tells who the members are.
+    pub fn member_list(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &MemberListReply<'_>,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let table = body.table(body.root_offset(), &MEMBER_LIST);
+        body.set_u64(table, 1, reply.leader.get());
+        body.bytes(table.offset(0), reply.members);
+        finish(body, Header::reply(self.version, Kind::MemberListReply, request));
+    }
+
+    /// Answers a change of the members.
+    pub fn member_change(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &MemberChangeReply<'_>,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let table = body.table(body.root_offset(), &MEMBER_CHANGE);
+        body.set_u64(table, 0, reply.member.get());
+        body.set_u64(table, 2, reply.leader.get());
+        body.bytes(table.offset(1), reply.members);
+        finish(body, Header::reply(self.version, Kind::MemberChangeReply, request));
+    }
+
+    /// Answers that leadership has been handed over.
+    pub fn move_leader(&mut self, out: &mut Vec<u8>, request: RequestId, reply: &MoveLeaderReply) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let table = body.table(body.root_offset(), &MOVE_LEADER);
+        body.set_u64(table, 0, reply.leader.get());
+        finish(body, Header::reply(self.version, Kind::MoveLeaderReply, request));
+    }
+
     /// Refuses a request; `request` 0: whatever could not be read. The status must not be `Ok`.
     pub fn refused(&mut self, out: &mut Vec<u8>, request: RequestId, reply: &Refused<'_>) {
         assert!(reply.status != crate::Status::Ok, "a refusal with status Ok");
@@ -242,7 +298,7 @@ impl Default for ReplyWriter {
 }
 
 /// The front of a text, at most [`MESSAGE_SIZE_MAX`] bytes and whole characters.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MESSAGE_SIZE_MAX)]
 }
 

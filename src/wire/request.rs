@@ -10,6 +10,7 @@
 //! access to bytes from a disk anywhere.
 
 use alloc::vec::Vec;
+use base::NodeId;
 use flatbuffers::{Follow, InvalidFlatbuffer, Verifiable};
 
 use crate::error::DecodeError;
@@ -17,6 +18,7 @@ use crate::kind::Kind;
 use crate::limits::{VerifyLimits, flat_options};
 use crate::reader::{Budget, Table, Tables};
 
+/// An enum whose numbers are part of the protocol; a number that it does not know is an error.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident, $field:literal,
      { $($(#[$variant_doc:meta])* $variant:ident = $number:literal,)* }) => {
@@ -53,6 +55,8 @@ macro_rules! numbers {
         }
     };
 }
+
+pub(crate) use numbers;
 
 numbers!(
     /// In which order a range is wanted.
@@ -267,6 +271,47 @@ pub struct Compact {
     pub physical: bool,
 }
 
+numbers!(
+    /// How the members shall change.
+    MemberOperation, "operation", {
+        /// A new member that votes as soon as it has caught up.
+        #[default]
+        Add = 0,
+        /// A new member that only listens.
+        AddLearner = 1,
+        /// A member that listens shall vote.
+        Promote = 2,
+        /// A member leaves.
+        Remove = 3,
+        /// A member gets another name or peer address.
+        Update = 4,
+        /// A member leaves and a new one takes its place.
+        Replace = 5,
+    }
+);
+
+/// Changes the members of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemberChange<'a> {
+    /// What shall be done.
+    pub operation: MemberOperation,
+    /// To which member; 0 for `Add` and `AddLearner`.
+    pub member: NodeId,
+    /// The name of the new member, or the new name; empty: as it was, or not needed.
+    pub name: &'a str,
+    /// The same for the address where members reach it.
+    pub peer_address: &'a str,
+    /// Do it although it would be refused as unsafe.
+    pub force: bool,
+}
+
+/// Hands leadership to another member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MoveLeader {
+    /// To whom; 0: the server chooses.
+    pub target: NodeId,
+}
+
 /// A verified request.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
@@ -288,6 +333,12 @@ pub enum Request<'a> {
     Txn(TxnView<'a>),
     /// Gives up history.
     Compact(Compact),
+    /// Asks who the members are.
+    MemberList,
+    /// Changes the members.
+    MemberChange(MemberChange<'a>),
+    /// Hands leadership to another member.
+    MoveLeader(MoveLeader),
 }
 
 impl<'a> Request<'a> {
@@ -318,6 +369,13 @@ impl<'a> Request<'a> {
             Kind::Ping => empty(body, Self::Ping),
             Kind::Cancel => empty(body, Self::Cancel),
             Kind::Status => empty(body, Self::Status),
+            Kind::MemberList => empty(body, Self::MemberList),
+            Kind::MemberChange => member_change(root::<schema::MemberChangeRequest<'_>>(body)?)
+                .map(Self::MemberChange),
+            Kind::MoveLeader => {
+                let table = root::<schema::MoveLeaderRequest<'_>>(body)?;
+                Ok(Self::MoveLeader(MoveLeader { target: NodeId::new(table.target()) }))
+            }
             Kind::HelloReply
             | Kind::PingReply
             | Kind::StatusReply
@@ -326,7 +384,22 @@ impl<'a> Request<'a> {
             | Kind::DeleteRangeReply
             | Kind::TxnReply
             | Kind::CompactReply
-            | Kind::Refused => Err(DecodeError::UnexpectedKind { kind }),
+            | Kind::MemberListReply
+            | Kind::MemberChangeReply
+            | Kind::MoveLeaderReply
+            | Kind::Refused
+            | Kind::PeerHello
+            | Kind::PeerWelcome
+            | Kind::PeerRefused
+            | Kind::PeerRaft
+            | Kind::PeerAppend
+            | Kind::PeerForward
+            | Kind::PeerForwardRefused
+            | Kind::PeerSnapshotBegin
+            | Kind::PeerSnapshotChunk
+            | Kind::PeerSnapshotAck
+            | Kind::PeerJoin
+            | Kind::PeerJoinReply => Err(DecodeError::UnexpectedKind { kind }),
         }
     }
 
@@ -342,6 +415,9 @@ impl<'a> Request<'a> {
             Self::DeleteRange(_) => Kind::DeleteRange,
             Self::Txn(_) => Kind::Txn,
             Self::Compact(_) => Kind::Compact,
+            Self::MemberList => Kind::MemberList,
+            Self::MemberChange(_) => Kind::MemberChange,
+            Self::MoveLeader(_) => Kind::MoveLeader,
         }
     }
 }
@@ -356,6 +432,16 @@ pub fn verify_hello(body: &[u8]) -> Result<Hello<'_>, DecodeError> {
         version_max: table.version_max(),
         cluster: table.cluster_id(),
         client_name: table.client_name().unwrap_or_default(),
+    })
+}
+
+fn member_change(table: schema::MemberChangeRequest<'_>) -> Result<MemberChange<'_>, DecodeError> {
+    Ok(MemberChange {
+        operation: MemberOperation::try_from(table.operation().0)?,
+        member: NodeId::new(table.member_id()),
+        name: table.name().unwrap_or_default(),
+        peer_address: table.peer_address().unwrap_or_default(),
+        force: table.force(),
     })
 }
 

@@ -11,7 +11,9 @@ use crate::error::{EncodeError, Status};
 use crate::header::{Flags, Header, VERSION_MIN};
 use crate::kind::Kind;
 use crate::limits::{HANDSHAKE_BODY_SIZE_MAX, TXN_DEPTH_MAX};
-use crate::request::{Compact, Compare, DeleteRange, Hello, OpView, Put, Range, TxnView};
+use crate::request::{
+    Compact, Compare, DeleteRange, Hello, MemberChange, MoveLeader, OpView, Put, Range, TxnView,
+};
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<4> = Layout::new([2, 2, 8, 4]);
@@ -23,6 +25,8 @@ const DELETE_RANGE: Layout<3> = Layout::new([4, 4, 1]);
 const COMPARE: Layout<6> = Layout::new([4, 4, 1, 1, 8, 4]);
 const TXN: Layout<3> = Layout::new([4, 4, 4]);
 const COMPACT: Layout<2> = Layout::new([8, 1]);
+const MEMBER_CHANGE: Layout<5> = Layout::new([1, 8, 4, 4, 1]);
+const MOVE_LEADER: Layout<1> = Layout::new([8]);
 const OP_PUT: Layout<1> = Layout::new([4]);
 const OP_RANGE: Layout<2> = Layout::new([0, 4]);
 const OP_DELETE_RANGE: Layout<3> = Layout::new([0, 0, 4]);
@@ -101,6 +105,12 @@ pub enum Call<'a> {
     Txn(&'a Txn<'a>),
     /// Gives up history.
     Compact(Compact),
+    /// Asks who the members are.
+    MemberList,
+    /// Changes the members.
+    MemberChange(MemberChange<'a>),
+    /// Hands leadership to another member.
+    MoveLeader(MoveLeader),
 }
 
 impl Call<'_> {
@@ -116,6 +126,9 @@ impl Call<'_> {
             Self::DeleteRange(_) => Kind::DeleteRange,
             Self::Txn(_) => Kind::Txn,
             Self::Compact(_) => Kind::Compact,
+            Self::MemberList => Kind::MemberList,
+            Self::MemberChange(_) => Kind::MemberChange,
+            Self::MoveLeader(_) => Kind::MoveLeader,
         }
     }
 
@@ -123,8 +136,17 @@ impl Call<'_> {
     /// transaction that only reads.
     pub fn is_read(&self) -> bool {
         match self {
-            Self::Hello(_) | Self::Ping | Self::Cancel | Self::Status | Self::Range(_) => true,
-            Self::Put(_) | Self::DeleteRange(_) | Self::Compact(_) => false,
+            Self::Hello(_)
+            | Self::Ping
+            | Self::Cancel
+            | Self::Status
+            | Self::Range(_)
+            | Self::MemberList => true,
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Compact(_)
+            | Self::MemberChange(_)
+            | Self::MoveLeader(_) => false,
             Self::Txn(txn) => {
                 txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
             }
@@ -172,7 +194,7 @@ impl RequestEncoder {
             deadline_ms,
         };
         match call {
-            Call::Ping | Call::Cancel | Call::Status => {
+            Call::Ping | Call::Cancel | Call::Status | Call::MemberList => {
                 empty_frame(out, header);
                 return Ok(());
             }
@@ -181,6 +203,8 @@ impl RequestEncoder {
             | Call::DeleteRange(_)
             | Call::Txn(_)
             | Call::Compact(_)
+            | Call::MemberChange(_)
+            | Call::MoveLeader(_)
             | Call::Hello(_) => {}
         }
         let mut body = Body::begin(out, self.body_size_max);
@@ -207,7 +231,19 @@ impl RequestEncoder {
                 body.set_u64(table, 2, request.cluster);
                 body.string(table.offset(3), request.client_name);
             }
-            Call::Ping | Call::Cancel | Call::Status => {}
+            Call::MemberChange(request) => {
+                let table = body.table(root, &MEMBER_CHANGE);
+                body.set_u8(table, 0, request.operation.number());
+                body.set_u64(table, 1, request.member.get());
+                body.set_bool(table, 4, request.force);
+                body.string(table.offset(2), request.name);
+                body.string(table.offset(3), request.peer_address);
+            }
+            Call::MoveLeader(request) => {
+                let table = body.table(root, &MOVE_LEADER);
+                body.set_u64(table, 0, request.target.get());
+            }
+            Call::Ping | Call::Cancel | Call::Status | Call::MemberList => {}
         }
         body.finish(header)
     }

@@ -25,14 +25,27 @@ pub struct Splitter {
     body_size_max: usize,
     /// The version every frame must have.
     version: u8,
+    /// Between members, and not between a client and a member.
+    is_peer: bool,
     /// Set by an error: the stream has no next frame.
     failed: Option<DecodeError>,
 }
 
 impl Splitter {
-    /// A splitter for a connection before its handshake.
+    /// A splitter for a connection between a client and a member before its handshake.
     pub const fn new() -> Self {
-        Self { body_size_max: HANDSHAKE_BODY_SIZE_MAX, version: VERSION_MIN, failed: None }
+        Self {
+            body_size_max: HANDSHAKE_BODY_SIZE_MAX,
+            version: VERSION_MIN,
+            is_peer: false,
+            failed: None,
+        }
+    }
+
+    /// A splitter for a connection between members before its handshake: it takes their kinds of
+    /// frames and no others.
+    pub const fn between_members() -> Self {
+        Self { is_peer: true, ..Self::new() }
     }
 
     /// The handshake is done: from the next frame on bodies have at most `body_size_max` bytes and
@@ -83,6 +96,9 @@ impl Splitter {
         let header = Header::decode(bytes)?;
         if header.version != self.version {
             return Err(DecodeError::BadVersion { found: header.version });
+        }
+        if header.kind.is_peer() != self.is_peer {
+            return Err(DecodeError::UnexpectedKind { kind: header.kind });
         }
         let size = usize::try_from(header.body_size).unwrap_or(usize::MAX);
         if size > self.body_size_max {

@@ -868,6 +868,8 @@ fn meta_bytes_that_make_no_sense_are_refused() {
     let refused = |meta: &[u8]| State::open(pages(), meta).is_err();
     assert!(refused(b""));
     assert!(refused(&[2; 77]));
+    assert!(refused(&[9; 87]));
+    // The format that had nothing about the members.
     let mut meta = vec![1];
     meta.resize(77, 0);
     assert!(State::open(pages(), &meta).is_ok());
@@ -875,6 +877,19 @@ fn meta_bytes_that_make_no_sense_are_refused() {
     assert!(refused(&[&meta[..], b"x"].concat()));
     // Compacted beyond the revision.
     meta[25] = 9;
+    assert!(refused(&meta));
+    let mut meta = vec![2];
+    meta.resize(87, 0);
+    assert!(State::open(pages(), &meta).is_ok());
+    assert!(refused(&meta[..86]));
+    // The size of the members is more than there is, then right.
+    meta[85] = 3;
+    assert!(refused(&meta));
+    meta.extend_from_slice(b"abc");
+    let state = State::open(pages(), &meta).unwrap();
+    assert_eq!(state.members(), (&b"abc"[..], LogIndex::ZERO));
+    // Set by an entry that is not applied.
+    meta[77] = 1;
     assert!(refused(&meta));
 }
 

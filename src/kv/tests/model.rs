@@ -393,6 +393,9 @@ impl<'p> Generator<'p> {
                 let depth = self.prng.below(4);
                 Command::Txn(self.txn(oracle, depth, false))
             }
+            _ if self.prng.one_in(3) => {
+                Command::Members(pick_bytes(&mut self.prng, &self.profile.values))
+            }
             _ => Command::Nothing,
         }
     }
@@ -589,6 +592,8 @@ impl<'p> Round<'p> {
         assert_eq!(state.revision(), oracle::revision(self.oracle.revision));
         let compacted = u64::try_from(self.oracle.compacted).ok().map(Revision::new);
         assert_eq!(state.compacted(), compacted);
+        let (bytes, index) = state.members();
+        assert_eq!((bytes, index.get()), self.oracle.members);
     }
 
     fn read_once(&mut self) {
@@ -832,7 +837,7 @@ fn asked(command: &Command<'_>) -> bool {
     match command {
         Command::Put(put) => put.prev_kv,
         Command::DeleteRange(delete) => delete.prev_kv,
-        Command::Txn(_) | Command::Compact { .. } | Command::Nothing => false,
+        Command::Txn(_) | Command::Compact { .. } | Command::Members(_) | Command::Nothing => false,
     }
 }
 

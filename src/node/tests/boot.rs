@@ -36,7 +36,7 @@ fn options(cache_size: u64) -> tree::Options {
 fn boot_from_pages_of(byte: u8) -> Booted {
     let options = options(1 << 20);
     let files = Files { slots: Vec::new(), ring_size: 0, watermark_size: 0 };
-    let mut boot = Boot::new(options, 1 << 20, files);
+    let mut boot = Boot::new(options, 1 << 20, files, Vec::new());
     while let BootStep::Read { file, size, .. } = boot.next().unwrap() {
         assert_eq!(file, DataFile::Pages);
         boot.feed(&vec![byte; size]).unwrap();
@@ -191,7 +191,7 @@ impl Killed {
 
     fn begin(&self, cache_size: u64) -> Boot {
         let size = u64::try_from(self.pages.len()).unwrap();
-        Boot::new(options(cache_size), size, self.files())
+        Boot::new(options(cache_size), size, self.files(), Vec::new())
     }
 
     fn bytes(&self, read: BootRead) -> &[u8] {
@@ -242,7 +242,7 @@ impl Killed {
         assert_ne!(booted.state.state_hash(), Hash128::ZERO);
         assert_eq!(booted.published.get(), KEYS);
         assert_eq!(booted.replayed, self.entries - pending);
-        let indexes = booted.pending.iter().map(|entry| entry.index.get());
+        let indexes = booted.tail.pending().map(|entry| entry.index.get());
         let applied = booted.state.applied().0.get();
         assert!(indexes.eq(applied + 1..=applied + pending));
     }

@@ -11,8 +11,9 @@ use base::{
 use bytes::BytesMut;
 use kv::State;
 use node::{
-    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, Reactor,
-    ReactorConfig, ReactorEffect, ReactorEvent, Role, Store, StoreConfig, StoreEffect, StoreEvent,
+    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, Introduction,
+    Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Role, Store, StoreConfig,
+    StoreEffect, StoreEvent, Tail,
 };
 use raft::{HardState, Log, Membership, Raft};
 use tree::PageFile;
@@ -54,7 +55,27 @@ impl Member {
         let log = Log::recovered(Vec::new(), LogIndex::ZERO, LogIndex::ZERO);
         let membership = Membership::of_voters(vec![MEMBER]);
         let raft = Raft::new(MEMBER, membership, HardState::default(), log);
+        let tail = Tail::new(wal::Position::ORIGIN);
+        let founder = wire::Member {
+            id: MEMBER,
+            name: "lone".into(),
+            peer_address: String::new(),
+            client_address: String::new(),
+            data_id: id,
+            role: wire::MemberRole::Voter,
+        };
+        let list = wire::MemberList { next_member: 8, members: vec![founder] };
+        let members = Members::new(vec![(LogIndex::ZERO, list)]);
         let config = ConsensusConfig {
+            reactors: 1,
+            introduction: Introduction {
+                cluster: 9,
+                member: MEMBER,
+                data_id: id,
+                start_id: 1,
+                client_address: String::new(),
+                peer_address: String::new(),
+            },
             proposed_bytes_max: 1 << 20,
             write_is_durable: false,
             reserve_size: 1 << 20,
@@ -62,7 +83,7 @@ impl Member {
             seed: 1,
         };
         let consensus =
-            Consensus::new(config, raft, writer, Box::new(|size| vec![0xEE; size]), Vec::new());
+            Consensus::new(config, raft, writer, Box::new(|size| vec![0xEE; size]), tail, members);
         let pages = PageFile::create(&tree::Options {
             file: id,
             cluster: 9,

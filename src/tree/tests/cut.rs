@@ -1,13 +1,13 @@
 //! Every crash point of a run of checkpoints: for each prefix of what was done to the disk, with
 //! unsynced writes kept, dropped, torn by sectors or kept at random, the file opens as one of the
-//! two newest checkpoints, whole.
+//! two newest checkpoints, whole. Some checkpoints are held and read meanwhile.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use base::Prng;
-use support::maps::{Load, Model};
+use support::maps::{Load, Model, Reader};
 use support::{Disk, Op, begin, check, grow, open, options, publish, release, scale, seed};
 use tree::{OpenError, PageFile};
 
@@ -117,6 +117,7 @@ fn explore(seed: u64, load: &Load, checkpoints: u64, changes: u64) {
     let mut file = PageFile::create(&options);
     let mut model = Model::default();
     let mut legal = Legal { states: Vec::new() };
+    let mut readers: Vec<Reader> = Vec::new();
     for number in 1..=checkpoints {
         for _ in 0..prng.below(changes) + 1 {
             model.change(&mut prng, load, &mut file, &disk);
@@ -136,9 +137,25 @@ fn explore(seed: u64, load: &Load, checkpoints: u64, changes: u64) {
         }
         publish(&mut file, &mut disk);
         if prng.one_in(2) {
+            readers.push(Reader::new(&mut file, &legal.states[legal.states.len() - 1].1));
+        }
+        let cells = prng.below(100);
+        readers.retain_mut(|reader| {
+            let done = reader.go_on(&mut prng, &file, &disk, cells);
+            if done {
+                file.release(reader.root);
+            }
+            !done
+        });
+        if prng.one_in(2) {
             release(&mut file, &mut disk);
         }
     }
+    for reader in &mut readers {
+        assert!(reader.go_on(&mut prng, &file, &disk, u64::MAX));
+        file.release(reader.root);
+    }
+    assert_eq!(file.held_size(), 0);
     let mut durable = Vec::new();
     let mut unsynced: Vec<(usize, Vec<u8>)> = Vec::new();
     let (mut published, mut metas, mut count) = (0, 0, 0_u64);

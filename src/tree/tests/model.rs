@@ -1,12 +1,12 @@
-//! Random changes against maps, with a tiny cache, checkpoints in the middle of changes, and
-//! reopening.
+//! Random changes against maps, with a tiny cache, checkpoints in the middle of changes, reopening,
+//! and older checkpoints that are held and read meanwhile.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use base::Prng;
-use support::maps::{Load, Model};
+use support::maps::{Load, Model, Reader};
 use support::{Disk, begin, check, grow, open, options, publish, release, scale, seed, write_one};
 use tree::{META_SIZE, PageFile};
 
@@ -35,6 +35,8 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
     let mut model = Model::default();
     let mut planned = None::<Model>;
     let (mut newest, mut older) = (None::<(Model, u64)>, None::<(Model, u64)>);
+    let mut readers: Vec<Reader> = Vec::new();
+    let mut read_whole = 0;
     for step in 0..steps {
         model.change(prng, load, &mut file, &disk);
         grow(&mut file, &mut disk);
@@ -45,6 +47,23 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
         }
         if prng.one_in(50) {
             model.probe(prng, load, &mut file, &disk);
+        }
+        if prng.one_in(60)
+            && readers.len() < 4
+            && let Some((model, _)) = &newest
+        {
+            readers.push(Reader::new(&mut file, model));
+        }
+        if !readers.is_empty() && prng.one_in(6) {
+            let at = usize::try_from(prng.below(readers.len() as u64)).unwrap();
+            let cells = prng.below(300);
+            let done = readers[at].go_on(prng, &file, &disk, cells);
+            // Sometimes one is given up in the middle.
+            if done || prng.one_in(200) {
+                read_whole += u64::from(done);
+                file.release(readers.swap_remove(at).root);
+                assert!(!readers.is_empty() || file.held_size() == 0);
+            }
         }
         if file.checkpoint_running() {
             if prng.one_in(3) && !write_one(&mut file, &mut disk) {
@@ -68,6 +87,7 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
         if prng.one_in(400)
             && let Some((checkpointed, root)) = &newest
         {
+            readers.clear();
             (file, _) = open(&options(cache_size), &disk.image).unwrap();
             assert_eq!(file.published().get(), *root);
             model = checkpointed.clone();
@@ -76,6 +96,8 @@ fn run(prng: &mut Prng, load: &Load, cache_size: u64, steps: u64) {
         }
     }
     model.compare(&mut file, &disk);
+    println!("{read_whole} held checkpoints were read");
+    assert!(read_whole > 3, "{read_whole} held checkpoints were read to their end");
 }
 
 #[test]

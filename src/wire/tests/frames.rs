@@ -175,6 +175,38 @@ fn arbitrary_bytes_never_panic_the_splitter() {
 }
 
 #[test]
+fn clients_and_members_are_refused_on_each_others_connections_by_the_header_alone() {
+    let header = |kind| {
+        let header = Header {
+            version: 1,
+            kind,
+            flags: wire::Flags::NONE,
+            status: Status::Ok,
+            body_size: 0,
+            request: RequestId::new(0),
+            deadline_ms: 0,
+        };
+        // Of the frame only the header has come.
+        let mut bytes = header.encode(&[]);
+        bytes[8] = 8;
+        BytesMut::from(&bytes[..])
+    };
+    for &kind in Kind::ALL {
+        let between_members = Splitter::between_members().next(&mut header(kind));
+        let between_client_and_member = Splitter::new().next(&mut header(kind));
+        let (taken, refused) = if kind.is_peer() {
+            (between_members, between_client_and_member)
+        } else {
+            (between_client_and_member, between_members)
+        };
+        assert_eq!(taken, Ok(None));
+        let expected = DecodeError::UnexpectedKind { kind };
+        assert_eq!(refused, Err(expected));
+        assert_eq!((expected.status(), expected.closes()), (Status::ProtocolError, true));
+    }
+}
+
+#[test]
 fn numbers_of_kinds_and_statuses_are_unique_and_replies_follow_their_requests() {
     for kind in Kind::ALL {
         assert_eq!(Kind::try_from(kind.number()), Ok(*kind));

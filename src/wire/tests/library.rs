@@ -123,7 +123,20 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
                 (hello.version_min, hello.version_max)
             );
         }
-        Request::Ping | Request::Cancel | Request::Status => assert!(body.is_empty()),
+        Request::MemberChange(change) => {
+            let table = root::<schema::MemberChangeRequest<'_>>(body).unwrap();
+            assert_eq!(table.operation().0, change.operation.number());
+            assert_eq!((table.member_id(), table.force()), (change.member.get(), change.force));
+            assert_eq!(table.name().unwrap_or_default(), change.name);
+            assert_eq!(table.peer_address().unwrap_or_default(), change.peer_address);
+        }
+        Request::MoveLeader(request) => {
+            let table = root::<schema::MoveLeaderRequest<'_>>(body).unwrap();
+            assert_eq!(table.target(), request.target.get());
+        }
+        Request::Ping | Request::Cancel | Request::Status | Request::MemberList => {
+            assert!(body.is_empty());
+        }
     }
 }
 

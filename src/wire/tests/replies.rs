@@ -10,9 +10,9 @@ use base::limits::{KEY_SIZE_MAX, REPLY_PIECE_SIZE, VALUE_SIZE_MAX};
 use base::{NodeId, Prng, RequestId};
 use support::*;
 use wire::{
-    DecodeError, Effect, EncodeError, Flags, HelloReply, KeyValue, Kind, LeaderHint, OpReply,
-    REPLY_BODY_SIZE_MAX, RangeSummary, Refused, Reply, ReplyWriter, Status, StatusReply,
-    TxnReplyView, TxnWriter,
+    DecodeError, Effect, EncodeError, Flags, Header, HelloReply, KeyValue, Kind, LeaderHint,
+    MemberChangeReply, MemberListReply, MoveLeaderReply, OpReply, REPLY_BODY_SIZE_MAX, RaftRole,
+    RangeSummary, Refused, Reply, ReplyWriter, Status, StatusReply, Texts, TxnReplyView, TxnWriter,
 };
 
 const ID: RequestId = RequestId::new(99);
@@ -251,12 +251,16 @@ fn status_hello_and_refusals_are_read_as_they_were_written() {
         is_learner: true,
         no_space: false,
         corrupt: true,
+        member_name: "node-2",
+        role: RaftRole::Candidate,
+        errors: Texts::Given(&["no space", "", "the clock is far behind"]),
     };
     out.clear();
     writer.status(&mut out, ID, &status);
     let (header, body) = open(&out);
     let Ok(Reply::Status(reply)) = Reply::verify(&header, body) else { panic!("no Status") };
     assert_eq!(reply, status);
+    assert_eq!(reply.errors.len(), 3);
 
     for reason in Status::ALL.iter().filter(|status| **status != Status::Ok) {
         let refused = Refused {
@@ -275,6 +279,71 @@ fn status_hello_and_refusals_are_read_as_they_were_written() {
         let Ok(Reply::Refused(reply)) = Reply::verify(&header, body) else { panic!("none") };
         assert_eq!(reply, refused);
     }
+}
+
+#[test]
+fn replies_about_members_are_read_as_they_were_written() {
+    let mut writer = ReplyWriter::new();
+    let mut out = Vec::new();
+    for members in [&b""[..], b"a list of members", &[7; 3_072]] {
+        let list = MemberListReply { members, leader: NodeId::new(u64::MAX) };
+        out.clear();
+        writer.member_list(&mut out, ID, &list);
+        let (header, body) = open(&out);
+        flatbuffers::root::<schema::MemberListReply<'_>>(body).unwrap();
+        let Ok(Reply::MemberList(reply)) = Reply::verify(&header, body) else { panic!("none") };
+        assert_eq!(reply, list);
+
+        let change = MemberChangeReply { member: NodeId::new(4), members, leader: NodeId::new(3) };
+        out.clear();
+        writer.member_change(&mut out, ID, &change);
+        let (header, body) = open(&out);
+        flatbuffers::root::<schema::MemberChangeReply<'_>>(body).unwrap();
+        let Ok(Reply::MemberChange(reply)) = Reply::verify(&header, body) else { panic!("none") };
+        assert_eq!(reply, change);
+    }
+    let moved = MoveLeaderReply { leader: NodeId::new(5) };
+    out.clear();
+    writer.move_leader(&mut out, ID, &moved);
+    let (header, body) = open(&out);
+    let Ok(Reply::MoveLeader(reply)) = Reply::verify(&header, body) else { panic!("none") };
+    assert_eq!(reply, moved);
+}
+
+/// A member of the release before leaves the fields out that were added at the end.
+#[test]
+fn a_status_without_the_newer_fields_is_understood() {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let args = schema::StatusReplyArgs { term: 4, corrupt: true, ..Default::default() };
+    let table = schema::StatusReply::create(&mut builder, &args);
+    builder.finish_minimal(table);
+    let mut body = builder.finished_data().to_vec();
+    body.resize(body.len().next_multiple_of(8), 0);
+    let header = Header {
+        version: 1,
+        kind: Kind::StatusReply,
+        flags: Flags::NONE,
+        status: Status::Ok,
+        body_size: u32::try_from(body.len()).unwrap(),
+        request: ID,
+        deadline_ms: 0,
+    };
+    let Ok(Reply::Status(reply)) = Reply::verify(&header, &body) else { panic!("no Status") };
+    assert_eq!(reply, StatusReply { term: 4, corrupt: true, ..StatusReply::default() });
+}
+
+/// A status is never too large, whatever there is to tell.
+#[test]
+fn a_status_tells_a_bounded_number_of_errors() {
+    let text = "x".repeat(5_000);
+    let errors = vec![text.as_str(); 1_000];
+    let status = StatusReply { errors: Texts::Given(&errors), ..StatusReply::default() };
+    let mut out = Vec::new();
+    ReplyWriter::new().status(&mut out, ID, &status);
+    let (header, body) = open(&out);
+    let Ok(Reply::Status(reply)) = Reply::verify(&header, body) else { panic!("no Status") };
+    assert_eq!(reply.errors.len(), 64);
+    assert!(reply.errors.iter().all(|error| error == &text[..1_024]));
 }
 
 #[test]

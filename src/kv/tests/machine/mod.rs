@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use base::{FileId, Hash128, LogIndex, NodeId, Prng, Revision, Term};
 use kv::{
-    Answer, Command, KeyValueList, Outcome, RangeEnd, RangeRequest, Read, ReadStep, ReadTxn,
-    Refusal, Reply, State, Step, Txn,
+    Answer, Command, KeyValueList, OpenError, Outcome, RangeEnd, RangeRequest, Read, ReadStep,
+    ReadTxn, Refusal, Reply, State, Step, Txn,
 };
 use tree::{Check, CheckStep, Counts, Miss, Open, OpenStep, PageFile, Release};
 
@@ -23,7 +23,7 @@ pub struct Machine {
     pub fetched: u64,
 }
 
-fn options(cache_size: u64) -> tree::Options {
+pub fn options(cache_size: u64) -> tree::Options {
     tree::Options {
         file: FileId::new(7),
         cluster: 8,
@@ -50,9 +50,8 @@ impl Machine {
     }
 
     pub fn fetch(&mut self, miss: Miss) {
-        let offset = usize::try_from(miss.offset()).unwrap();
-        let bytes = &self.image[offset..offset + miss.size()];
-        self.state.pages_mut().install(miss, bytes).unwrap();
+        let bytes = self.read_image(miss).to_vec();
+        self.state.pages_mut().install(miss, &bytes).unwrap();
         self.fetched += 1;
     }
 
@@ -205,45 +204,13 @@ impl Machine {
         self.state.pages_mut().evict();
     }
 
-    fn back(&mut self) {
-        let pages = self.state.pages_mut();
-        if let Some(size) = pages.wants_growth() {
-            pages.set_backed(size);
-            self.image.resize(usize::try_from(size).unwrap(), 0);
-        }
-    }
-
     pub fn checkpoint_begin(&mut self) {
         self.state.checkpoint_begin();
     }
 
     /// Writes up to `writes` parts of the running checkpoint; true once it is published.
     pub fn checkpoint_step(&mut self, writes: u64) -> bool {
-        self.back();
-        let pages = self.state.pages_mut();
-        for _ in 0..writes {
-            let Some(write) = pages.checkpoint_next() else {
-                let mut meta = Box::new([0; tree::META_SIZE]);
-                let offset = usize::try_from(pages.checkpoint_meta(&mut meta)).unwrap();
-                self.image[offset..offset + tree::META_SIZE].copy_from_slice(&meta[..]);
-                pages.checkpoint_published();
-                while let Some(release) = pages.release_next() {
-                    match release {
-                        Release::Punch { offset, size } => {
-                            let from = usize::try_from(offset).unwrap();
-                            self.image[from..from + usize::try_from(size).unwrap()].fill(0);
-                        }
-                        Release::Truncate { size } => {
-                            self.image.truncate(usize::try_from(size).unwrap());
-                        }
-                    }
-                }
-                return true;
-            };
-            let from = usize::try_from(write.offset).unwrap();
-            pages.checkpoint_fill(&write, &mut self.image[from..from + write.size]);
-        }
-        false
+        write_checkpoint(self.state.pages_mut(), &mut self.image, writes)
     }
 
     pub fn checkpoint(&mut self) {
@@ -255,13 +222,18 @@ impl Machine {
 
     /// Forgets everything that no checkpoint has published.
     pub fn reopen(&mut self) {
-        let mut open = Open::new(&self.options, self.image.len() as u64);
-        while let OpenStep::Read { offset, size } = open.next() {
-            let from = usize::try_from(offset).unwrap();
-            open.feed(&self.image[from..from + size]);
-        }
-        let (pages, meta) = open.finish().unwrap();
-        self.state = State::open(pages, &meta).unwrap();
+        self.state = open(&self.options, &self.image).unwrap();
+    }
+
+    /// One over a state that came from elsewhere, and the image that its checkpoints wrote.
+    pub fn over(state: State, image: Vec<u8>, prng: Prng, budget_max: u32) -> Self {
+        Self { state, image, options: options(0), prng, budget_max, fetched: 0 }
+    }
+
+    /// What a miss asks for.
+    pub fn read_image(&self, miss: Miss) -> &[u8] {
+        let offset = usize::try_from(miss.offset()).unwrap();
+        &self.image[offset..offset + miss.size()]
     }
 
     /// Verifies the whole image: no page lost or used twice.
@@ -281,4 +253,44 @@ impl Machine {
     pub fn hash(&self) -> Hash128 {
         self.state.state_hash()
     }
+}
+
+/// Opens what the newest checkpoint in an image wrote.
+pub fn open(options: &tree::Options, image: &[u8]) -> Result<State, OpenError> {
+    let mut open = Open::new(options, image.len() as u64);
+    while let OpenStep::Read { offset, size } = open.next() {
+        let from = usize::try_from(offset).unwrap();
+        open.feed(&image[from..from + size]);
+    }
+    let (pages, meta) = open.finish().unwrap();
+    State::open(pages, &meta)
+}
+
+/// Writes up to `writes` parts of the running checkpoint; true once it is published.
+pub fn write_checkpoint(pages: &mut PageFile, image: &mut Vec<u8>, writes: u64) -> bool {
+    if let Some(size) = pages.wants_growth() {
+        pages.set_backed(size);
+        image.resize(usize::try_from(size).unwrap(), 0);
+    }
+    for _ in 0..writes {
+        let Some(write) = pages.checkpoint_next() else {
+            let mut meta = Box::new([0; tree::META_SIZE]);
+            let offset = usize::try_from(pages.checkpoint_meta(&mut meta)).unwrap();
+            image[offset..offset + tree::META_SIZE].copy_from_slice(&meta[..]);
+            pages.checkpoint_published();
+            while let Some(release) = pages.release_next() {
+                match release {
+                    Release::Punch { offset, size } => {
+                        let from = usize::try_from(offset).unwrap();
+                        image[from..from + usize::try_from(size).unwrap()].fill(0);
+                    }
+                    Release::Truncate { size } => image.truncate(usize::try_from(size).unwrap()),
+                }
+            }
+            return true;
+        };
+        let from = usize::try_from(write.offset).unwrap();
+        pages.checkpoint_fill(&write, &mut image[from..from + write.size]);
+    }
+    false
 }

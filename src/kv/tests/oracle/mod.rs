@@ -57,6 +57,9 @@ pub struct Oracle<'p> {
     pub events: Vec<Event<'p>>,
     pub revision: i64,
     pub compacted: i64,
+    /// The bytes about the members and the index of the entry that set them.
+    pub members: (&'p [u8], u64),
+    applied: u64,
     sub: u32,
 }
 
@@ -85,7 +88,15 @@ fn contains(key: &[u8], range_end: &[u8], candidate: &[u8]) -> bool {
 
 impl<'p> Oracle<'p> {
     pub fn new() -> Self {
-        Self { keys: BTreeMap::new(), events: Vec::new(), revision: 1, compacted: -1, sub: 0 }
+        Self {
+            keys: BTreeMap::new(),
+            events: Vec::new(),
+            revision: 1,
+            compacted: -1,
+            members: (b"", 0),
+            applied: 0,
+            sub: 0,
+        }
     }
 
     /// The revision that the running entry has reached.
@@ -209,6 +220,7 @@ impl<'p> Oracle<'p> {
 
     pub fn apply(&mut self, command: &Command<'p>) -> Told {
         assert_eq!(self.sub, 0);
+        self.applied += 1;
         let told = match command {
             Command::Put(put) => match self.check_put(put, &mut BTreeMap::new()) {
                 Ok(()) => {
@@ -227,6 +239,13 @@ impl<'p> Oracle<'p> {
             }
             Command::Txn(txn) => self.txn(txn),
             Command::Compact { revision, .. } => self.compact(*revision),
+            Command::Members(bytes) => match validate_members(bytes) {
+                Ok(()) => {
+                    self.members = (bytes, self.applied);
+                    Told::Nothing
+                }
+                Err(refusal) => Told::Refused(refusal),
+            },
             Command::Nothing => Told::Nothing,
         };
         if self.sub > 0 {
@@ -489,8 +508,14 @@ pub fn validate(command: &Command<'_>, limits: &Limits) -> Result<(), Refusal> {
             changes(&txn.success)?;
             changes(&txn.failure).map(|_| ())
         }
+        Command::Members(bytes) => validate_members(bytes),
         Command::Compact { .. } | Command::Nothing => Ok(()),
     }
+}
+
+fn validate_members(bytes: &[u8]) -> Result<(), Refusal> {
+    let (size, size_max) = (bytes.len(), 3_072);
+    if size > size_max { Err(Refusal::ValueTooLarge { size, size_max }) } else { Ok(()) }
 }
 
 fn validate_shape(txn: &Txn<'_>, limits: &Limits, budget: usize) -> Result<(), Refusal> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use base::Prng;
-use tree::{Direction, KeyRange, NewCell, PageFile, Summary, TreeId};
+use base::RootNo;
+use tree::{Direction, HeldWalk, KeyRange, Miss, NewCell, PageFile, Summary, TreeId};
 
 use super::{Disk, bytes, served};
 
@@ -251,5 +252,69 @@ impl Model {
             wanted.truncate(limit);
             assert_eq!(keys, wanted);
         }
+    }
+}
+
+/// A checkpoint that is held, what it must hold, and a walk over it that goes on from time to time.
+pub struct Reader {
+    pub root: RootNo,
+    walk: HeldWalk,
+    left: Vec<(u8, Vec<u8>, Value)>,
+}
+
+impl Reader {
+    /// Takes hold of the newest checkpoint, which is `model`.
+    pub fn new(file: &mut PageFile, model: &Model) -> Self {
+        let root = file.hold().expect("a checkpoint is published");
+        let walk = HeldWalk::new(file, root).expect("it is held");
+        let trees = (0..TREES).rev().zip(model.trees.iter().rev());
+        let left = trees.flat_map(|(tree, map)| {
+            map.iter().rev().map(move |(key, value)| (tree, key.clone(), value.clone()))
+        });
+        Self { root, walk, left: left.collect() }
+    }
+
+    fn fetch(&mut self, disk: &Disk, miss: Miss) {
+        self.walk.install(miss, disk.read(miss.offset(), miss.size())).expect("it verifies");
+    }
+
+    /// Compares up to `cells` more cells; true: that was the last one.
+    pub fn go_on(&mut self, prng: &mut Prng, file: &PageFile, disk: &Disk, cells: u64) -> bool {
+        for _ in 0..cells {
+            if prng.one_in(10) {
+                let mut ahead = Vec::new();
+                self.walk.ahead(file, 4, &mut ahead);
+                for miss in ahead {
+                    self.fetch(disk, miss);
+                }
+            }
+            let found = loop {
+                match self.walk.peek(file) {
+                    Ok(cell) => break cell,
+                    Err(miss) => self.fetch(disk, miss),
+                }
+            };
+            let Some((tree, cell)) = found else {
+                assert!(self.left.is_empty(), "{} cells are missing", self.left.len());
+                return true;
+            };
+            let (wanted, key, value) = self.left.pop().expect("no cell too many");
+            assert_eq!((tree, cell.key), (TreeId(wanted), &key[..]));
+            assert_eq!((cell.counted, cell.number), (value.counted, value.number));
+            assert_eq!(cell.payload, value.payload);
+            let run = cell.run;
+            assert_eq!(run.is_some(), value.run.is_some());
+            if let Some(run) = run {
+                let bytes = loop {
+                    match self.walk.run(file, &run) {
+                        Ok(bytes) => break bytes,
+                        Err(miss) => self.fetch(disk, miss),
+                    }
+                };
+                assert_eq!(Some(bytes), value.run.as_deref());
+            }
+            self.walk.advance();
+        }
+        false
     }
 }

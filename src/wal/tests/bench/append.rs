@@ -115,7 +115,7 @@ fn main() {
     loop {
         match replay.next().expect("the log is whole") {
             ReplayStep::Read(read) => replay.feed(bytes(read.offset, read.size)),
-            ReplayStep::Entry(_) => count += 1,
+            ReplayStep::Entry(..) => count += 1,
             ReplayStep::Done => break,
         }
     }

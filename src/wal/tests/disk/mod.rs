@@ -376,7 +376,7 @@ pub fn replay(
     loop {
         let read = match replay.next()? {
             ReplayStep::Done => return Ok(entries),
-            ReplayStep::Entry(entry) => {
+            ReplayStep::Entry(entry, _) => {
                 entries.push(Owned {
                     index: entry.index.get(),
                     term: entry.term.get(),

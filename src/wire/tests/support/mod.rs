@@ -2,10 +2,11 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-use base::{Prng, RequestId};
+use base::{NodeId, Prng, RequestId};
 use wire::{
     Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, HEADER_SIZE, Header, Hello,
-    Kind, Op, Put, Range, Request, RequestEncoder, SortOrder, SortTarget, Txn, VerifyLimits,
+    Kind, MemberChange, MemberOperation, MoveLeader, Op, Put, Range, Request, RequestEncoder,
+    SortOrder, SortTarget, Txn, VerifyLimits,
 };
 
 /// A seeded generator; the seed is printed and taken back from QUORATE_SEED.
@@ -132,7 +133,7 @@ pub fn txn<'p>(prng: &mut Prng, pool: &'p [u8], depth: usize) -> Txn<'p> {
 
 /// A request of any kind; `txn` is what it is if it is a transaction.
 pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
-    match prng.below(9) {
+    match prng.below(12) {
         0 => Call::Hello(Hello {
             version_min: u16::try_from(prng.below(1 << 16)).unwrap(),
             version_max: u16::try_from(prng.below(1 << 16)).unwrap(),
@@ -146,6 +147,15 @@ pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
         5 => Call::Range(range(prng, pool)),
         6 => Call::DeleteRange(delete_range(prng, pool)),
         7 => Call::Txn(txn),
+        8 => Call::MemberList,
+        9 => Call::MemberChange(MemberChange {
+            operation: MemberOperation::try_from(small(prng, 6)).unwrap(),
+            member: NodeId::new(prng.next_u64()),
+            name: ["", "a", "node-2"][below(prng, 3)],
+            peer_address: ["", "b:2380", "[::1]:2380"][below(prng, 3)],
+            force: flag(prng),
+        }),
+        10 => Call::MoveLeader(MoveLeader { target: NodeId::new(prng.next_u64()) }),
         _ => Call::Compact(Compact { revision: number(prng), physical: flag(prng) }),
     }
 }
@@ -183,7 +193,10 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         (Request::Hello(read), Call::Hello(written)) => assert_eq!(read, written),
         (Request::Ping, Call::Ping)
         | (Request::Cancel, Call::Cancel)
-        | (Request::Status, Call::Status) => {}
+        | (Request::Status, Call::Status)
+        | (Request::MemberList, Call::MemberList) => {}
+        (Request::MemberChange(read), Call::MemberChange(written)) => assert_eq!(read, written),
+        (Request::MoveLeader(read), Call::MoveLeader(written)) => assert_eq!(read, written),
         (Request::Put(read), Call::Put(written)) => assert_eq!(read, written),
         (Request::Range(read), Call::Range(written)) => assert_eq!(read, written),
         (Request::DeleteRange(read), Call::DeleteRange(written)) => assert_eq!(read, written),
