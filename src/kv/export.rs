@@ -98,6 +98,18 @@ impl Export {
         (self.applied, self.term)
     }
 
+    /// What the exported state keeps about the members, and the index of the entry that set it.
+    pub fn members(&self) -> (&[u8], LogIndex) {
+        // Behind the format: four numbers, two sums, a point.
+        let read = || {
+            let mut reader = Reader(self.meta.get(1 + 4 * 8 + 2 * 16 + 12..)?);
+            let index = LogIndex::new(reader.u64()?);
+            let size = usize::from(u16::from_le_bytes(reader.take()?));
+            Some((reader.0.get(..size)?, index))
+        };
+        read().unwrap_or((&[], LogIndex::ZERO))
+    }
+
     /// Roughly the bytes that will be sent: those of the pages in use when it began.
     pub fn size_hint(&self) -> u64 {
         self.size_hint

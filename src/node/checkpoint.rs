@@ -77,6 +77,8 @@ pub struct Checkpoint {
     releasing: bool,
     /// Much was freed that only further checkpoints give back.
     is_waiting: bool,
+    /// One is wanted as soon as it can begin.
+    is_forced: bool,
 }
 
 impl Checkpoint {
@@ -98,7 +100,23 @@ impl Checkpoint {
             space_is_low: false,
             releasing: false,
             is_waiting: false,
+            is_forced: false,
         }
+    }
+
+    /// One is to be made as soon as it can begin.
+    pub fn force(&mut self) {
+        self.is_forced = true;
+    }
+
+    /// Applied index of the last one.
+    pub fn published(&self) -> LogIndex {
+        self.published
+    }
+
+    /// Whether nothing is under way in the file, and none is wanted at once.
+    pub fn is_settled(&self) -> bool {
+        self.phase == Phase::Idle && !self.growing && !self.releasing && !self.is_forced
     }
 
     /// Whether one is being made.
@@ -131,6 +149,7 @@ impl Checkpoint {
             Phase::Idle if self.is_due(now, state) => {
                 self.target = state.applied().0;
                 self.log_size = 0;
+                self.is_forced = false;
                 self.due_at = now.after(self.config.interval);
                 state.checkpoint_begin();
                 self.phase = Phase::Writing;
@@ -155,7 +174,8 @@ impl Checkpoint {
 
     fn is_due(&self, now: Instant, state: &State) -> bool {
         let pages = state.pages();
-        let wanted = self.log_size >= self.config.log_size
+        let wanted = self.is_forced
+            || self.log_size >= self.config.log_size
             || pages.dirty_size() >= self.config.dirty_size
             || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
             || (self.is_waiting && now >= self.due_at)

@@ -24,24 +24,25 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{
-    ConnectionId, Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket,
-};
-use bytes::BytesMut;
+use base::{Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket};
 use raft::{Input, Output, Raft, RoleName};
-use wal::{WalFile, Writer};
+use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 
-use crate::admin::{Admin, AdminRequest};
+use crate::admin::Admin;
 use crate::journal::Journal;
 use crate::members::Members;
 use crate::message::{Committed, EntryKind, Origin, Refused, Reply, ReplyBody, Standing};
 use crate::peers::{Greeting, Incoming, Introduction, Peers};
+use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
-use crate::{Allocate, ReactorEvent, Role, StoreEvent};
+use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent};
 
 /// Bytes of entries that are kept in memory for peers after they have been applied.
 const TAIL_SIZE_MAX: usize = 32 << 20;
+
+/// The same while a state is on its way to a peer, which needs what follows it.
+const PINNED_SIZE_MAX: usize = 256 << 20;
 
 /// What consensus is told at its making.
 #[derive(Clone, Debug)]
@@ -62,182 +63,6 @@ pub struct ConsensusConfig {
     pub reactors: u16,
     /// Who this member is to others.
     pub introduction: Introduction,
-}
-
-/// What happens to consensus.
-#[derive(Debug)]
-pub enum ConsensusEvent {
-    /// Begin: recovery is over and the store runs.
-    Start,
-    /// A reactor asks for a write.
-    Propose {
-        /// Who waits.
-        ticket: Ticket,
-        /// What the frame is.
-        kind: EntryKind,
-        /// Whether it only gives space back.
-        frees_space: bool,
-        /// The verified body.
-        frame: Frame,
-        /// When nobody waits any more; it is dropped if it has not been appended by then.
-        deadline: Option<Instant>,
-    },
-    /// A reactor asks what a linearizable read has to wait for.
-    ReadIndex {
-        /// Which reactor.
-        reactor: ReactorId,
-    },
-    /// The store has applied entries up to `index`, whose payloads had `bytes` in all.
-    Applied {
-        /// Applied index.
-        index: LogIndex,
-        /// Bytes of the payloads applied since the last such message.
-        bytes: usize,
-    },
-    /// Both meta slots of the page file are at `index` or later: the log before it is not needed.
-    Checkpointed {
-        /// The lower of the two slots' applied indices.
-        index: LogIndex,
-    },
-    /// A request about the members.
-    Admin {
-        /// Who waits.
-        ticket: Ticket,
-        /// What is wanted.
-        request: AdminRequest,
-    },
-    /// The state of the member is wanted.
-    Status {
-        /// By whom.
-        ticket: Ticket,
-    },
-    /// Another member, or a stranger, has opened a socket to this one.
-    LinkAccepted {
-        /// Its name from now on.
-        link: ConnectionId,
-    },
-    /// A dial has ended.
-    LinkDialed {
-        /// Its number.
-        dial: u64,
-        /// The socket; none if nobody answered.
-        link: Option<ConnectionId>,
-    },
-    /// Bytes came in on a link.
-    LinkReceived {
-        /// Which.
-        link: ConnectionId,
-        /// The bytes.
-        bytes: BytesMut,
-    },
-    /// The socket of a link takes no more for now, or has taken all that was sent.
-    LinkBlocked {
-        /// Which.
-        link: ConnectionId,
-        /// Whether bytes wait.
-        blocked: bool,
-    },
-    /// A link has gone.
-    LinkClosed {
-        /// Which.
-        link: ConnectionId,
-    },
-    /// Whether the page file is short of space.
-    PageSpace {
-        /// True: take only what frees space.
-        low: bool,
-    },
-    /// All writes of a group have completed.
-    Written {
-        /// Which group.
-        lsn: Lsn,
-    },
-    /// The sync after the writes of this group and of those before it has completed.
-    Synced {
-        /// Which group.
-        lsn: Lsn,
-    },
-    /// The file of a new segment is there.
-    SlotMade {
-        /// Its slot.
-        slot: u32,
-    },
-    /// The file of a new segment could not be made: the disk is full. Nothing of it is left.
-    SlotFailed,
-    /// The header of a spare segment is durable.
-    SpareReady {
-        /// Its slot.
-        slot: u32,
-    },
-    /// The watermark is durable.
-    WatermarkDurable,
-    /// Write the watermark and take no more proposals.
-    Stop,
-}
-
-/// What consensus asks for.
-#[derive(Debug)]
-pub enum ConsensusEffect<B> {
-    /// Write these, in any order, then report `Written`.
-    WriteGroup {
-        /// The group.
-        lsn: Lsn,
-        /// Its records.
-        group: wal::Write<B>,
-        /// The copy of its header.
-        ring: Option<wal::Write<B>>,
-    },
-    /// Make what has been written durable, then report `Synced`. A sync flushes the cache of the
-    /// device, which holds the ring as well: its blocks are written in place, so that nothing but
-    /// that flush is needed to make them durable.
-    Sync {
-        /// The last group that waits for it.
-        lsn: Lsn,
-        /// The slots that hold the groups waiting: two where one group ended a segment.
-        slots: [Option<WalFile>; 2],
-    },
-    /// Make the file of a new segment: all of it written with zeros and durable, its name too; then
-    /// report `SlotMade` or `SlotFailed`.
-    MakeSlot {
-        /// The slot.
-        slot: u32,
-    },
-    /// Write the header that makes a slot a spare segment, sync, report `SpareReady`.
-    PrepareSpare {
-        /// The slot.
-        slot: u32,
-        /// The header.
-        header: wal::Write<B>,
-    },
-    /// Write the watermark, sync, report `WatermarkDurable`.
-    WriteWatermark(wal::Write<B>),
-    /// Connect to another member, report `LinkDialed`.
-    Dial {
-        /// The number of the dial.
-        dial: u64,
-        /// Host and port.
-        address: String,
-    },
-    /// Send bytes on a link.
-    LinkSend {
-        /// Which.
-        link: ConnectionId,
-        /// Whole frames.
-        bytes: Vec<u8>,
-    },
-    /// Close a link once what was sent before has gone out; no report follows.
-    LinkClose {
-        /// Which.
-        link: ConnectionId,
-    },
-    /// Something that the operator should know.
-    Tell(String),
-    /// Stop the process: this member must not go on, and why.
-    Halt(String),
-    /// For a reactor.
-    ToReactor(ReactorId, ReactorEvent),
-    /// For the store.
-    ToStore(StoreEvent),
 }
 
 /// A write that has no position yet.
@@ -302,6 +127,10 @@ pub struct Consensus<B> {
     pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
     pub(crate) admin: Option<Admin>,
     pub(crate) review_at: Instant,
+    pub(crate) sending: Vec<Sending>,
+    pub(crate) receiving: Option<Receiving>,
+    pub(crate) installing: Option<Installing>,
+    pub(crate) next_transfer: u64,
     pub(crate) writer: ReplyWriter,
 }
 
@@ -346,6 +175,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             introduced,
             admin: None,
             review_at: Instant::ORIGIN,
+            sending: Vec::new(),
+            receiving: None,
+            installing: None,
+            next_transfer: 0,
             writer: ReplyWriter::new(),
         }
     }
@@ -590,7 +423,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// What happens to the writes that are in nobody's hands: nobody can say.
-    fn abandon(&mut self, waiting: Vec<(Ticket, usize)>, why: &str) {
+    pub(crate) fn abandon(&mut self, waiting: Vec<(Ticket, usize)>, why: &str) {
         for (ticket, size) in waiting {
             self.proposed_bytes -= size;
             let message = format!("{why}; the write may or may not take effect; read to find out");
@@ -650,7 +483,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             effects.push(ConsensusEffect::ToStore(StoreEvent::Apply(entries)));
         }
         if keep {
-            self.tail.shrink(TAIL_SIZE_MAX);
+            let pinned = self.pinned().map(|index| (index, PINNED_SIZE_MAX));
+            self.tail.shrink(TAIL_SIZE_MAX, pinned);
             let index = self.tail.before().index;
             if index > self.raft.log().base().index {
                 // Nothing is put out for it.
@@ -670,6 +504,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let (position, era) = (raft::Position { index, term }, durable.era);
             self.raft.handle(now, Input::Durable { position, era }, outputs);
             self.take_outputs(now, effects);
+            if self.installing.is_some() {
+                self.install_durable(durable.position, era, effects);
+            }
             if !self.settled {
                 self.settle(now, effects);
             }
@@ -913,6 +750,28 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             ConsensusEvent::LinkClosed { link } => {
                 self.links(now, effects, |peers, _, incoming, _| peers.closed(now, link, incoming));
             }
+            ConsensusEvent::SendBegun { transfer, index, members, size_hint } => {
+                self.sending_begun(now, transfer, index, members, size_hint, effects);
+                self.take_outputs(now, effects);
+            }
+            ConsensusEvent::SendChunk { transfer, chunk, last } => {
+                self.sending_chunk(now, transfer, &chunk, last, effects);
+                self.take_outputs(now, effects);
+            }
+            ConsensusEvent::SendFailed { transfer, reason } => {
+                self.sending_failed(now, transfer, &reason, effects);
+                self.take_outputs(now, effects);
+            }
+            ConsensusEvent::ReceiveTaken { transfer, next } => {
+                self.receive_taken(transfer, next, effects);
+            }
+            ConsensusEvent::ReceiveComplete { transfer } => {
+                self.receive_complete(now, transfer, effects);
+            }
+            ConsensusEvent::ReceiveRefused { transfer, reason } => {
+                self.receive_refused(transfer, &reason, effects);
+            }
+            ConsensusEvent::Installed { index: _ } => self.install_swapped(effects),
             ConsensusEvent::PageSpace { low } => self.page_space_low = low,
             ConsensusEvent::Written { lsn } => self.journal.written(lsn),
             ConsensusEvent::Synced { lsn } => {

@@ -30,6 +30,8 @@ enum Work {
     Entry(LogIndex),
     /// The log ends here, and its era is this one.
     Cut(Position, u64),
+    /// The log begins behind this, and its era is this one.
+    Restart(Position, u64),
 }
 
 /// A group on its way: what its durability means to raft.
@@ -155,6 +157,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         self.work.push_back(Work::Cut(last, era));
     }
 
+    /// The log begins anew behind `base`.
+    pub fn restart(&mut self, base: Position, era: u64) {
+        self.work.clear();
+        self.work.push_back(Work::Restart(base, era));
+    }
+
     /// Puts into blocks what waits, as far as groups can be sealed.
     pub fn write_waiting(
         &mut self,
@@ -176,12 +184,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
                         Append::Full => false,
                     }
                 }
-                Work::Cut(..) if self.writer.open_count() > 0 => false,
+                Work::Cut(..) | Work::Restart(..) if self.writer.open_count() > 0 => false,
                 Work::Cut(last, era) => {
                     // An entry that was never written may be cut off before it is.
                     if last.index < self.writer.last().index {
                         self.writer.cut(last);
                     }
+                    self.era = era;
+                    true
+                }
+                Work::Restart(base, era) => {
+                    self.writer.restart(base);
                     self.era = era;
                     true
                 }

@@ -88,6 +88,16 @@ impl Members {
         }
     }
 
+    /// A snapshot's list takes the place of all.
+    pub fn restart(&mut self, index: LogIndex, list: MemberList) {
+        self.lists = Vec::from([Listed { index, list }]);
+    }
+
+    /// Index of the newest list that is committed, as far as is known.
+    pub fn committed_index(&self) -> LogIndex {
+        self.lists.first().expect("there is one at least").index
+    }
+
     /// The newest list with the votes of `membership`; who is in neither is dropped, and `added` comes
     /// in where the membership has it.
     pub fn with(&self, membership: &Membership, added: Option<Member>) -> MemberList {

@@ -5,12 +5,16 @@
 //! have been applied. All linearizable reads of a turn share one question to consensus, at most one
 //! is open at a time, and reads that arrive meanwhile ride the next one.
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::limits::{HANDSHAKE_TIMEOUT_MS, SEND_STALL_TIMEOUT_MS};
+use base::limits::{
+    HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_MS,
+    RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
+};
 use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
@@ -55,6 +59,11 @@ pub enum ReactorEvent {
         connection: ConnectionId,
         /// The bytes.
         bytes: BytesMut,
+    },
+    /// The peer sends nothing more. What it has asked for is answered before the connection is closed.
+    Ended {
+        /// Who.
+        connection: ConnectionId,
     },
     /// The peer has gone, or the socket failed. The slot may be used again.
     Closed {
@@ -103,8 +112,12 @@ pub enum CloseReason {
     Protocol,
     /// It did not finish its handshake in time.
     HandshakeTimeout,
+    /// It began a frame and did not complete it in time.
+    PartialFrame,
     /// It did not read its replies.
     SlowReader,
+    /// The peer sends nothing more, and everything that it asked for has been answered.
+    Finished,
     /// The server stops.
     Stopping,
 }
@@ -156,6 +169,13 @@ pub struct Reactor {
     /// Linearizable reads of this turn, and those that wait for the open question.
     reads_next: Vec<ReadRequest>,
     reads_asked: Vec<ReadRequest>,
+    /// A question to consensus is open.
+    is_asking: bool,
+    /// Bytes of memory that frames which have not come in whole keep, over all connections.
+    partial_bytes: usize,
+    /// Connections that wait until there is room for their frames, and the one that need not.
+    starving: VecDeque<ConnectionId>,
+    fed: Option<ConnectionId>,
     writer: ReplyWriter,
     /// Who leads, and where clients find it.
     leader: (NodeId, String),
@@ -176,6 +196,10 @@ impl Reactor {
             continuing: Vec::new(),
             reads_next: Vec::new(),
             reads_asked: Vec::new(),
+            is_asking: false,
+            partial_bytes: 0,
+            starving: VecDeque::new(),
+            fed: None,
             writer: ReplyWriter::new(),
             leader: (NodeId::default(), String::new()),
             unsent: 0,
@@ -187,6 +211,11 @@ impl Reactor {
     /// Requests that have been taken in and not answered, over all connections.
     pub fn requests(&self) -> usize {
         self.sessions.iter().flatten().map(Session::requests).sum()
+    }
+
+    /// Bytes of memory that frames keep which have not come in whole, over all connections.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial_bytes
     }
 
     fn session(&mut self, connection: ConnectionId) -> Option<&mut Session> {
@@ -223,6 +252,9 @@ impl Reactor {
                 return;
             }
             if !session.has_credit() || session.blocked_since.is_some() {
+                session.partial = None;
+                self.release_chunk(connection);
+                let session = self.session(connection).expect("it was there above");
                 if !session.paused {
                     session.paused = true;
                     effects.push(ReactorEffect::Pause { connection });
@@ -230,15 +262,13 @@ impl Reactor {
                 return;
             }
             match session.splitter.next(&mut session.received) {
-                Ok(Some((header, body))) => self.take_frame(now, connection, header, body, effects),
-                Ok(None) => {
-                    session.release_chunk();
-                    if session.paused {
-                        session.paused = false;
-                        effects.push(ReactorEffect::Resume { connection });
-                    }
-                    return;
+                Ok(Some((header, body))) => {
+                    session.partial = None;
+                    // One frame, then the next in line.
+                    self.fed.take_if(|fed| *fed == connection);
+                    self.take_frame(now, connection, header, body, effects);
                 }
+                Ok(None) => return self.take_no_frame(now, connection, effects),
                 Err(error) => {
                     let refused = decode_refusal(&error);
                     self.refuse(connection, base::RequestId::new(0), &refused);
@@ -246,6 +276,76 @@ impl Reactor {
                     return;
                 }
             }
+        }
+    }
+
+    /// What there is of the next frame waits for the rest of it.
+    fn take_no_frame(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        self.release_chunk(connection);
+        let full = self.partial_bytes > PARTIAL_BYTES_MAX;
+        let Some(session) = self.session(connection) else { return };
+        if session.ended {
+            if session.requests() == 0 {
+                self.close(connection, CloseReason::Finished, effects);
+            }
+            return;
+        }
+        if session.starved {
+            return;
+        }
+        session.note_progress(now);
+        if full && session.partial.is_some() && self.fed != Some(connection) {
+            // Its turn comes in `feed`. While it waits its frame cannot come in, so no time passes.
+            let session = self.session(connection).expect("it was there above");
+            session.partial = None;
+            session.starved = true;
+            if !session.paused {
+                session.paused = true;
+                effects.push(ReactorEffect::Pause { connection });
+            }
+            self.starving.push_back(connection);
+        } else if let Some(session) = self.session(connection)
+            && session.paused
+        {
+            session.paused = false;
+            effects.push(ReactorEffect::Resume { connection });
+        }
+    }
+
+    /// Lets go of memory, and counts what is kept.
+    fn release_chunk(&mut self, connection: ConnectionId) {
+        let Some(session) = self.session(connection) else { return };
+        let before = session.counted;
+        session.release_chunk();
+        session.counted = session.pinned();
+        let after = session.counted;
+        self.partial_bytes = self.partial_bytes - before + after;
+    }
+
+    /// Reads again from connections whose frames had to wait for room: as many as there is room for, or
+    /// one, so that its frame is completed or its time runs out.
+    fn feed(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
+        let left = PARTIAL_BYTES_MAX.saturating_sub(self.partial_bytes);
+        let mut room = left / RECEIVE_CHUNK_SIZE;
+        let fed = self.fed.and_then(|connection| self.session(connection));
+        if fed.is_none_or(|session| session.partial.is_none()) {
+            self.fed = None;
+        }
+        while (room > 0 || self.fed.is_none())
+            && let Some(connection) = self.starving.pop_front()
+        {
+            let Some(session) = self.session(connection) else { continue };
+            session.starved = false;
+            if room == 0 {
+                self.fed = Some(connection);
+            }
+            room = room.saturating_sub(1);
+            self.take_frames(now, connection, effects);
         }
     }
 
@@ -488,7 +588,7 @@ impl Reactor {
         } else {
             session.return_credit(usize::try_from(ticket.size).expect("a size fits usize"));
             session.reads_running -= usize::from(ticket.reads);
-            if session.paused || !session.reads_waiting.is_empty() {
+            if session.paused || session.ended || !session.reads_waiting.is_empty() {
                 self.runnable.push(connection);
             }
         }
@@ -598,6 +698,7 @@ impl Reactor {
     fn sweep(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
         let handshake = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
         let stall = Duration::from_millis(SEND_STALL_TIMEOUT_MS);
+        let partial = Duration::from_millis(PARTIAL_TIMEOUT_MS);
         let mut overdue = Vec::new();
         let mut any = false;
         for (slot, session) in self.sessions.iter().enumerate() {
@@ -607,6 +708,11 @@ impl Reactor {
             let connection = ConnectionId { slot, generation: session.generation };
             if session.phase == Phase::Handshake && now.since(session.accepted_at) > handshake {
                 overdue.push((connection, CloseReason::HandshakeTimeout));
+            }
+            if session.partial.is_some_and(|(since, _)| now.since(since) > partial)
+                && session.phase == Phase::Open
+            {
+                overdue.push((connection, CloseReason::PartialFrame));
             }
             if session.blocked_since.is_some_and(|since| now.since(since) > stall) {
                 overdue.push((connection, CloseReason::SlowReader));
@@ -618,6 +724,19 @@ impl Reactor {
                     status: Status::HandshakeTimeout,
                     message: format!(
                         "no Hello within {HANDSHAKE_TIMEOUT_MS} ms of connecting; connect again"
+                    ),
+                    compacted: 0,
+                    applied: false,
+                };
+                self.refuse(connection, base::RequestId::new(0), &refused);
+            }
+            if reason == CloseReason::PartialFrame {
+                let refused = Refused {
+                    status: Status::ProtocolError,
+                    message: format!(
+                        "{PARTIAL_TIMEOUT_MS} ms went by without the end of a frame that had begun \
+                         or {PARTIAL_PROGRESS_SIZE} bytes more of it; connect again and send whole \
+                         frames"
                     ),
                     compacted: 0,
                     applied: false,
@@ -642,11 +761,15 @@ impl Reactor {
 
     fn drop_session(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
         let Some(session) = self.session(connection) else { return };
-        for ticket in mem::take(&mut session.stalled_reads) {
-            effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket }));
-        }
-        let unsent = session.unsent;
+        let (unsent, counted, requests) = (session.unsent, session.counted, session.requests());
         self.unsent -= unsent;
+        self.partial_bytes -= counted;
+        // Those that consensus has been asked about are dropped when it answers.
+        self.reads_next.retain(|read| read.ticket.connection != connection);
+        if requests > 0 {
+            let reactor = self.config.id;
+            effects.push(ReactorEffect::ToStore(StoreEvent::Forget { reactor, connection }));
+        }
         let slot = usize::try_from(connection.slot).expect("a slot fits usize");
         self.sessions[slot] = None;
     }
@@ -669,6 +792,13 @@ impl Role for Reactor {
                     self.take_frames(now, connection, effects);
                 }
             }
+            ReactorEvent::Ended { connection } => {
+                if let Some(session) = self.session(connection) {
+                    session.ended = true;
+                    session.partial = None;
+                    self.take_frames(now, connection, effects);
+                }
+            }
             ReactorEvent::Closed { connection } => self.drop_session(connection, effects),
             ReactorEvent::Blocked { connection } => {
                 if let Some(session) = self.session(connection) {
@@ -684,12 +814,16 @@ impl Role for Reactor {
             }
             ReactorEvent::Drained { connection } => self.drained(connection, effects),
             ReactorEvent::ReadGranted { index } => {
-                for mut read in self.reads_asked.drain(..) {
-                    read.applied_min = index;
-                    effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
+                self.is_asking = false;
+                for mut read in mem::take(&mut self.reads_asked) {
+                    if self.session(read.ticket.connection).is_some() {
+                        read.applied_min = index;
+                        effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
+                    }
                 }
             }
             ReactorEvent::ReadRefused(refused) => {
+                self.is_asking = false;
                 for read in mem::take(&mut self.reads_asked) {
                     let body = ReplyBody::Refused(refused.clone());
                     self.answer(Reply { ticket: read.ticket, body }, effects);
@@ -713,7 +847,11 @@ impl Role for Reactor {
             self.take_frames(now, connection, effects);
         }
         self.runnable = runnable;
-        if self.reads_asked.is_empty() && !self.reads_next.is_empty() {
+        if !self.starving.is_empty() {
+            self.feed(now, effects);
+        }
+        if !self.is_asking && !self.reads_next.is_empty() {
+            self.is_asking = true;
             mem::swap(&mut self.reads_asked, &mut self.reads_next);
             let event = ConsensusEvent::ReadIndex { reactor: self.config.id };
             effects.push(ReactorEffect::ToConsensus(event));

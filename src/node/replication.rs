@@ -59,12 +59,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Output::Append { first, last, cut } => {
                 self.append_arrived(now, first, last, cut, effects);
             }
-            Output::Install { .. } => unreachable!("no snapshot is handed to raft yet"),
+            Output::Install { last } => self.install(now, last, effects),
             Output::Send { to, message } => self.send_message(now, to, message, effects),
-            Output::SendSnapshot { to } => {
-                // It is asked for again at the next heartbeat that is answered.
-                self.raft.handle(now, Input::Unreachable { peer: to }, &mut self.outputs);
-            }
+            Output::SendSnapshot { to } => self.begin_sending(now, to, effects),
             Output::Committed { index } => self.commit(index, effects),
             Output::Leading { .. } => {
                 self.abandon_forwarded("the leader changed before the write was applied here");
@@ -72,6 +69,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Output::Following { .. } => {
                 self.follow();
                 self.admin_lost();
+                self.end_sending(None, effects);
             }
             Output::ChangeRefused(refusal) => self.change_refused(refusal),
             Output::ReadGranted { ticket, index } => {
@@ -251,12 +249,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) {
         match incoming {
             Incoming::Met { peer, data_id, client_address } => {
+                // A link that is made anew: what was under way on the one before is lost.
+                self.receiving_lost(peer, effects);
                 self.introduced.insert(peer, (data_id, client_address));
                 self.review_at = now;
             }
             Incoming::Welcomed { peer, greeting } => self.take_greeting(peer, greeting),
             Incoming::Lost { peer, lane } => {
                 if lane == PeerLane::Bulk {
+                    self.end_sending(Some(peer), effects);
                     let input = Input::Unreachable { peer };
                     self.raft.handle(now, input, &mut self.outputs);
                     self.take_outputs(now, effects);
@@ -332,14 +333,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.take_forward(from, &forward, frame, effects);
             }
             PeerFrame::ForwardRefused(refused) => self.take_forward_refused(&refused),
+            PeerFrame::SnapshotBegin(begin) => self.begin_receiving(from, &begin, effects),
+            PeerFrame::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk, body, effects),
+            PeerFrame::SnapshotAck(ack) => {
+                self.sending_acknowledged(now, from, &ack, effects);
+                self.take_outputs(now, effects);
+            }
             PeerFrame::Hello(_)
             | PeerFrame::Welcome(_)
             | PeerFrame::Refused(_)
             | PeerFrame::Join(_)
-            | PeerFrame::JoinReply(_)
-            | PeerFrame::SnapshotBegin(_)
-            | PeerFrame::SnapshotChunk(_)
-            | PeerFrame::SnapshotAck(_) => {}
+            | PeerFrame::JoinReply(_) => {}
         }
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use base::limits::{CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX};
+use base::limits::{
+    CONNECTION_READS_MAX, CONNECTION_REQUESTS_MAX, PARTIAL_PROGRESS_SIZE, RECEIVE_CHUNK_SIZE,
+};
 use base::{Instant, Ticket};
 use bytes::BytesMut;
-use wire::{COPY_OUT_SIZE_MAX, Splitter};
+use wire::Splitter;
 
 use crate::message::ReadRequest;
 
@@ -32,6 +34,18 @@ pub struct Session {
     pub splitter: Splitter,
     /// Bytes received that do not make a frame yet.
     pub received: BytesMut,
+    /// Whether they lie in memory of their own, not in a chunk that is shared.
+    is_own: bool,
+    /// Bytes of the memory that they keep alive.
+    pinned: usize,
+    /// What of that is counted in the sum over all connections.
+    pub counted: usize,
+    /// Since when the frame at their front has got no further, and how far it had got.
+    pub partial: Option<(Instant, usize)>,
+    /// It is not read from before others have completed their frames.
+    pub starved: bool,
+    /// Its peer sends nothing more, but may still read.
+    pub ended: bool,
     /// Frames to send at the end of the turn.
     pub replies: Vec<u8>,
     /// Whether the connection is listed as having something to send.
@@ -71,6 +85,12 @@ impl Session {
             accepted_at,
             splitter,
             received: BytesMut::new(),
+            is_own: false,
+            pinned: 0,
+            counted: 0,
+            partial: None,
+            starved: false,
+            ended: false,
             replies: Vec::new(),
             dirty: false,
             requests: 0,
@@ -118,18 +138,55 @@ impl Session {
     pub fn receive(&mut self, bytes: BytesMut) {
         if self.received.is_empty() {
             self.received = bytes;
-        } else {
+            self.is_own = false;
+        } else if !self.is_own && self.received.as_ptr_range().end == bytes.as_ptr() {
             self.received.unsplit(bytes);
+        } else {
+            let size = self.received.len() + bytes.len();
+            if !self.is_own || self.received.capacity() < size {
+                // Doubling would take twice the memory that the sum over all connections allows.
+                let mut own = BytesMut::with_capacity(size + size / 4);
+                own.extend_from_slice(&self.received);
+                self.received = own;
+                self.is_own = true;
+                self.pinned = 0;
+            }
+            self.received.extend_from_slice(&bytes);
         }
     }
 
-    /// Lets go of the receive chunk when no whole frame is left: many connections share a chunk, and
-    /// one that is slow must not keep it alive.
+    /// Lets go of the memory of the bytes received when they are few beside it: many connections share
+    /// a chunk, and one that is slow must not keep it alive.
     pub fn release_chunk(&mut self) {
-        if self.received.is_empty() {
+        let size = self.received.len();
+        self.pinned = match (size, self.is_own) {
+            (0, _) => 0,
+            (_, false) => RECEIVE_CHUNK_SIZE,
+            // Frames that were cut from it keep all of it.
+            (_, true) => self.pinned.max(self.received.capacity()),
+        };
+        if size == 0 {
             self.received = BytesMut::new();
-        } else if self.received.len() <= COPY_OUT_SIZE_MAX {
+            self.is_own = false;
+        } else if size < self.pinned / 4 {
             self.received = BytesMut::from(&self.received[..]);
+            self.is_own = true;
+            self.pinned = self.received.capacity();
         }
+    }
+
+    /// Bytes of memory that the bytes received keep alive, as of the last [`Self::release_chunk`].
+    pub fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// Notes how far the frame at the front has got.
+    pub fn note_progress(&mut self, now: Instant) {
+        let size = self.received.len();
+        self.partial = match self.partial {
+            _ if size == 0 => None,
+            Some((since, before)) if size < before + PARTIAL_PROGRESS_SIZE => Some((since, before)),
+            Some(_) | None => Some((now, size)),
+        };
     }
 }

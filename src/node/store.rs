@@ -15,13 +15,15 @@
 //! nothing is applied until the running checkpoint is through, proposals pile up to their own bound
 //! and clients get a typed refusal.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Ticket};
+use base::limits::{ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, READS_SIZE_MAX};
+use base::{ConnectionId, Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Ticket};
 use hashbrown::HashMap;
 use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
 use raft::RoleName;
@@ -30,16 +32,17 @@ use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, Ver
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing};
+use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
+use crate::transfer::{Receiver, Sender};
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
 
 /// Units of work (keys touched) that applying may take in one turn.
 const APPLY_BUDGET: u32 = 4_096;
 
-/// Units of work that reads may take in one turn, and one read of them at a time.
-const READS_BUDGET: u32 = 4_096;
+/// Units of work that one read may take at a time.
 const READ_BUDGET: u32 = 512;
 
-/// Bytes of an answer that cost as much as one key: a turn encodes 4 MiB at most, and one piece.
+/// Bytes gathered or encoded that cost as much as one key: a turn moves 4 MiB at most, and one piece.
 const BYTES_PER_UNIT: usize = 1_024;
 
 /// Entries looked at, and pages read at once, while the first entry waits for a page.
@@ -61,6 +64,8 @@ pub struct StoreConfig {
     pub checkpoint: CheckpointConfig,
     /// Dirty bytes at which applying waits for the checkpoint.
     pub dirty_size_max: u64,
+    /// What a page file is made with.
+    pub pages: tree::Options,
 }
 
 /// What happens to the store.
@@ -80,6 +85,13 @@ pub enum StoreEvent {
         /// Whose.
         ticket: Ticket,
     },
+    /// A connection has gone: nobody waits for anything of it.
+    Forget {
+        /// Of this reactor.
+        reactor: ReactorId,
+        /// Which.
+        connection: ConnectionId,
+    },
     /// The state of the member is wanted.
     Status {
         /// By whom.
@@ -93,6 +105,8 @@ pub enum StoreEvent {
         miss: Miss,
         /// Its bytes; fewer than asked for where the file ends.
         bytes: Vec<u8>,
+        /// As asked.
+        for_transfer: bool,
     },
     /// A write of the page file has completed.
     PagesWritten,
@@ -107,6 +121,53 @@ pub enum StoreEvent {
     },
     /// Space of the page file has been handed back.
     Released,
+    /// Send the state to another member.
+    Send {
+        /// The number of the transfer.
+        transfer: u64,
+        /// It must have applied at least this.
+        index_min: LogIndex,
+    },
+    /// The next chunk of a state that is sent is wanted.
+    SendNext {
+        /// The number of the transfer.
+        transfer: u64,
+    },
+    /// A state is not sent any more.
+    SendEnd {
+        /// The number of the transfer.
+        transfer: u64,
+    },
+    /// The state of another member begins to come in; one that came in before is dropped.
+    Receive {
+        /// The number of the transfer.
+        transfer: u64,
+    },
+    /// A chunk of it.
+    ReceiveChunk {
+        /// The number of the transfer.
+        transfer: u64,
+        /// The chunk.
+        chunk: Frame,
+    },
+    /// It is not wanted any more.
+    ReceiveEnd,
+    /// The state that has come in takes the place of the present one, and all of the log up to there.
+    Install {
+        /// The number of the transfer.
+        transfer: u64,
+    },
+    /// The log begins with that state, durably: its file takes the place of the old one.
+    InstallDurable,
+    /// What has happened in the file on its way in.
+    Incoming {
+        /// The number of the transfer.
+        transfer: u64,
+        /// What.
+        event: Box<StoreEvent>,
+    },
+    /// The file on its way in has been made, empty.
+    IncomingMade,
 }
 
 /// What the store asks for.
@@ -120,6 +181,8 @@ pub enum StoreEffect<B> {
         offset: u64,
         /// Bytes.
         size: usize,
+        /// For a state that is sent, not for the page cache.
+        for_transfer: bool,
     },
     /// Write to the page file, report `PagesWritten`.
     Write {
@@ -149,6 +212,25 @@ pub enum StoreEffect<B> {
         /// New size in bytes.
         size: u64,
     },
+    /// Make an empty second page file, in the place of one that is there, report `Incoming` of
+    /// `IncomingMade`.
+    MakeIncoming {
+        /// The number of the transfer.
+        transfer: u64,
+    },
+    /// Do this with the second page file, report `Incoming` of what would be reported else.
+    Incoming {
+        /// The number of the transfer.
+        transfer: u64,
+        /// What.
+        effect: Box<StoreEffect<B>>,
+    },
+    /// Remove the second page file.
+    DropIncoming,
+    /// From now on the second page file is the one that is meant; nothing is under way in the first.
+    AdoptIncoming,
+    /// Give the file that was adopted the name of the old one, durably.
+    RenameIncoming,
     /// For a reactor.
     ToReactor(ReactorId, ReactorEvent),
     /// For consensus.
@@ -157,54 +239,46 @@ pub enum StoreEffect<B> {
     Halt(String),
 }
 
-enum Work {
-    /// A range.
-    Range(Read),
-    /// A transaction that only reads, and its body.
-    Txn(ReadTxn, Frame),
-    /// What a write has to read for its answer.
-    Answer(Answer),
-}
-
-/// A read, or the part of a write's answer that has to be read.
-struct Task {
-    ticket: Ticket,
-    work: Work,
-    applied_min: LogIndex,
-    deadline: Option<Instant>,
-    /// Not before this has been installed.
-    waits_for: Option<Miss>,
-}
-
 /// The role of the store core.
 pub struct Store<B> {
-    config: StoreConfig,
-    state: State,
-    allocate: Allocate<B>,
+    pub(crate) config: StoreConfig,
+    pub(crate) state: State,
+    pub(crate) allocate: Allocate<B>,
     writer: ReplyWriter,
     /// Committed and not applied.
-    entries: VecDeque<Committed>,
+    pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
-    apply_waits_for: Option<Miss>,
-    trim_waits_for: Option<Miss>,
+    pub(crate) apply_waits_for: Option<Miss>,
+    pub(crate) trim_waits_for: Option<Miss>,
     /// Answers of writes; what they read is not trimmed.
-    answers: VecDeque<Task>,
-    reads: VecDeque<Task>,
+    pub(crate) answers: Queue,
+    pub(crate) reads: Queue,
     /// Long reads whose connection has not taken the last piece yet.
-    stalled: HashMap<Ticket, Task>,
+    pub(crate) stalled: HashMap<Ticket, Task>,
+    /// Connections that have gone since the last turn.
+    pub(crate) gone: Vec<Gone>,
+    /// What large reads may still take this turn, and what they took beyond earlier ones.
+    pub(crate) large_budget: u32,
+    pub(crate) large_debt: u32,
+    /// When reads that wait are looked at, if any do.
+    pub(crate) sweep_at: Option<Instant>,
     /// Pages on their way in.
-    fetching: Vec<Miss>,
+    pub(crate) fetching: Vec<Miss>,
     /// What did not verify when it was read last.
-    doubted: Option<Miss>,
+    pub(crate) doubted: Option<Miss>,
     /// Compactions whose client waits until the space is free.
-    physical: Vec<(Ticket, Revision)>,
-    checkpoint: Checkpoint,
-    applied_bytes: usize,
+    pub(crate) physical: Vec<(Ticket, Revision)>,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) applied_bytes: usize,
     replies: Vec<Vec<Reply>>,
     /// Work is left over for the next turn.
-    is_busy: bool,
+    pub(crate) is_busy: bool,
     /// There may be something to trim.
-    is_trimming: bool,
+    pub(crate) is_trimming: bool,
+    pub(crate) senders: Vec<Sender>,
+    pub(crate) receiver: Option<Receiver>,
+    /// The receiver's state is to take the place of the present one.
+    pub(crate) installing: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
@@ -226,9 +300,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             entries: VecDeque::new(),
             apply_waits_for: None,
             trim_waits_for: None,
-            answers: VecDeque::new(),
-            reads: VecDeque::new(),
+            answers: Queue::new(ANSWERS_SIZE_MAX),
+            reads: Queue::new(READS_SIZE_MAX),
             stalled: HashMap::new(),
+            gone: Vec::new(),
+            large_budget: LARGE_BUDGET,
+            large_debt: 0,
+            sweep_at: None,
             fetching: Vec::new(),
             doubted: None,
             physical: Vec::new(),
@@ -237,6 +315,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             replies: (0..reactors).map(|_| Vec::new()).collect(),
             is_busy: false,
             is_trimming: true,
+            senders: Vec::new(),
+            receiver: None,
+            installing: false,
         }
     }
 
@@ -245,7 +326,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         &self.state
     }
 
-    fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
+    /// Bytes that reads in progress hold, or have set aside for them.
+    pub fn reads_booked(&self) -> usize {
+        self.reads.booked()
+    }
+
+    pub(crate) fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
         self.replies[usize::from(ticket.reactor.get())].push(Reply { ticket, body });
     }
 
@@ -254,14 +340,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         self.state.compacted().map_or(0, Revision::get)
     }
 
-    fn refuse(&mut self, ticket: Ticket, refused: Refused) {
+    pub(crate) fn refuse(&mut self, ticket: Ticket, refused: Refused) {
         self.reply(ticket, ReplyBody::Refused(refused));
     }
 
     fn fetch(&mut self, miss: Miss, effects: &mut Vec<StoreEffect<B>>) {
         if !self.fetching.contains(&miss) {
             self.fetching.push(miss);
-            effects.push(StoreEffect::Read { miss, offset: miss.offset(), size: miss.size() });
+            let (offset, size) = (miss.offset(), miss.size());
+            effects.push(StoreEffect::Read { miss, offset, size, for_transfer: false });
         }
     }
 
@@ -314,8 +401,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// Whether entries wait for a checkpoint, because too much memory is dirty or too little space is
-    /// left.
+    /// left; or for the answers of those before.
     fn is_paced(&self) -> bool {
+        if self.answers.size() > ANSWERS_WAITING_MAX && self.state.between_entries() {
+            return true;
+        }
         let too_dirty = self.state.pages().dirty_size() > self.config.dirty_size_max
             && self.checkpoint.is_running()
             && self.state.between_entries();
@@ -390,13 +480,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         physical: bool,
     ) {
         if let Some(answer) = answer {
-            self.answers.push_back(Task {
-                ticket,
-                work: Work::Answer(answer),
-                applied_min: LogIndex::ZERO,
-                deadline: None,
-                waits_for: None,
-            });
+            self.answers.enter(Task::new(ticket, Work::Answer(answer)));
             return;
         }
         match outcome {
@@ -443,60 +527,38 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
             }
         };
-        self.reads.push_back(Task {
-            ticket,
-            work,
-            applied_min: request.applied_min,
-            deadline: request.deadline,
-            waits_for: None,
-        });
-    }
-
-    /// Runs answers of writes, oldest first.
-    fn run_answers(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
-        let mut budget = READS_BUDGET;
-        for _ in 0..self.answers.len() {
-            let Some(task) = self.answers.pop_front() else { break };
-            if let Some(task) = self.run(now, task, &mut budget, effects) {
-                self.answers.push_back(task);
-            }
-        }
-    }
-
-    fn run_reads(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
-        let mut budget = READS_BUDGET;
-        for _ in 0..self.reads.len() {
-            let Some(task) = self.reads.pop_front() else { break };
-            if let Some(task) = self.run(now, task, &mut budget, effects) {
-                self.reads.push_back(task);
-            }
-        }
+        let mut task = Task::new(ticket, work);
+        task.applied_min = request.applied_min;
+        task.deadline = request.deadline;
+        self.reads.enter(task);
     }
 
     /// Takes one task a slice further. It comes back if it has to go on next turn.
-    fn run(
+    pub(crate) fn run(
         &mut self,
+        which: Which,
         now: Instant,
         mut task: Task,
         budget: &mut u32,
         effects: &mut Vec<StoreEffect<B>>,
     ) -> Option<Task> {
         if task.deadline.is_some_and(|deadline| now > deadline) {
-            let message = "the deadline of the request passed before it was answered".into();
-            let refused =
-                Refused { status: Status::DeadlineExceeded, message, compacted: 0, applied: false };
-            self.refuse(task.ticket, refused);
+            self.queue(which).release(&mut task);
+            self.refuse(task.ticket, overdue());
             return None;
         }
         if task.waits_for.is_some() || self.state.applied().0 < task.applied_min {
             return Some(task);
         }
-        if *budget == 0 {
+        let is_large = task.is_large();
+        let left = if is_large { self.large_budget.min(*budget) } else { *budget };
+        if left == 0 {
             self.is_busy = true;
             return Some(task);
         }
-        let mut slice = READ_BUDGET.min(*budget);
+        let mut slice = READ_BUDGET.min(left);
         let before = slice;
+        let held = task.work.held();
         let step = match &mut task.work {
             Work::Range(_) => None,
             Work::Answer(answer) => Some(answer.step(&self.state, &mut slice)),
@@ -527,16 +589,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Next::Finished(ReplyBody::Frames(bytes)) | Next::Piece(bytes) => bytes.len(),
             _ => 0,
         };
+        let bytes = bytes + task.work.held().saturating_sub(held);
         let spent = before - slice + u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(u32::MAX);
         *budget = budget.saturating_sub(spent);
+        if is_large {
+            self.large_debt += spent.saturating_sub(self.large_budget);
+            self.large_budget = self.large_budget.saturating_sub(spent);
+        }
         match next {
             Next::Finished(body) => {
+                self.queue(which).release(&mut task);
                 self.reply(task.ticket, body);
                 None
             }
             Next::Piece(bytes) => {
                 self.reply(task.ticket, ReplyBody::Piece(bytes));
-                self.stalled.insert(task.ticket, task);
+                // Its pairs go out, so it has what it needs.
+                if let Some(mut task) = self.queue(which).settle(task) {
+                    task.stalled_since = now;
+                    self.stalled.insert(task.ticket, task);
+                }
                 None
             }
             Next::More => {
@@ -647,22 +719,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         };
         clear(&mut self.apply_waits_for);
         clear(&mut self.trim_waits_for);
-        for task in self.answers.iter_mut().chain(&mut self.reads) {
+        for task in self.answers.iter_mut().chain(self.reads.iter_mut()) {
             clear(&mut task.waits_for);
         }
     }
 
     fn cancel(&mut self, ticket: Ticket) {
         let same = |task: &Task| {
-            task.ticket.connection == ticket.connection && task.ticket.request == ticket.request
+            let own = (task.ticket.reactor, task.ticket.connection, task.ticket.request);
+            own == (ticket.reactor, ticket.connection, ticket.request)
         };
-        let task = match self.reads.iter().position(same) {
-            Some(place) => self.reads.remove(place),
-            None => {
-                let key = self.stalled.values().find(|task| same(task)).map(|task| task.ticket);
-                key.and_then(|key| self.stalled.remove(&key))
-            }
-        };
+        let task = self.reads.take(same).or_else(|| {
+            let key = self.stalled.values().find(|task| same(task)).map(|task| task.ticket);
+            let mut task = key.and_then(|key| self.stalled.remove(&key))?;
+            self.reads.release(&mut task);
+            Some(task)
+        });
         if let Some(task) = task {
             let message = "cancelled by the client before it was answered".into();
             let refused =
@@ -735,12 +807,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             StoreEvent::Read(request) => self.read(request),
             StoreEvent::Continue { ticket } => {
                 if let Some(task) = self.stalled.remove(&ticket) {
-                    self.reads.push_back(task);
+                    self.reads.push(task);
                 }
             }
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
+            StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
             StoreEvent::Status { ticket, standing } => self.status(ticket, &standing),
-            StoreEvent::PageRead { miss, bytes } => self.installed(miss, &bytes, effects),
+            StoreEvent::PageRead { miss, bytes, for_transfer: false } => {
+                self.installed(miss, &bytes, effects);
+            }
+            StoreEvent::PageRead { miss, bytes, for_transfer: true } => {
+                self.sender_installed(miss, &bytes, effects);
+            }
             StoreEvent::PagesWritten => self.checkpoint.written(),
             StoreEvent::PagesSynced => {
                 self.checkpoint.synced(&mut self.state, &mut self.allocate, effects);
@@ -749,17 +827,58 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 self.checkpoint.grown(now, &mut self.state, size, grown, effects);
             }
             StoreEvent::Released => self.checkpoint.released(),
+            StoreEvent::Send { transfer, index_min } => {
+                self.senders.push(Sender::new(transfer, index_min));
+            }
+            StoreEvent::SendNext { transfer } => {
+                let mut senders = self.senders.iter_mut();
+                if let Some(sender) = senders.find(|sender| sender.transfer == transfer) {
+                    sender.want();
+                }
+            }
+            StoreEvent::SendEnd { transfer } => self.end_sender(transfer),
+            StoreEvent::Receive { transfer } => self.receive(now, transfer, effects),
+            StoreEvent::ReceiveChunk { transfer, chunk } => {
+                if let Some(receiver) = &mut self.receiver
+                    && receiver.transfer == transfer
+                {
+                    receiver.chunk(chunk);
+                }
+            }
+            StoreEvent::ReceiveEnd => self.drop_receiver(effects),
+            StoreEvent::Install { transfer } => {
+                let complete = self.receiver.as_ref().map(|receiver| receiver.transfer);
+                assert!(complete == Some(transfer), "state {transfer} is to be installed and gone");
+                self.installing = true;
+            }
+            StoreEvent::InstallDurable => effects.push(StoreEffect::RenameIncoming),
+            StoreEvent::Incoming { transfer, event } => {
+                self.incoming(now, transfer, *event, effects);
+            }
+            StoreEvent::IncomingMade => {
+                unreachable!("the file on its way in reports by its number")
+            }
         }
     }
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
         self.is_busy = false;
-        self.apply(effects);
-        self.run_answers(now, effects);
-        self.run_reads(now, effects);
-        self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
-        self.trim(effects);
-        self.state.pages_mut().evict();
+        if !self.gone.is_empty() {
+            self.drop_gone();
+        }
+        self.run_transfers(now, effects);
+        if self.installing {
+            // The file that is left must be at rest.
+            if !self.checkpoint.is_settled() {
+                self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
+            }
+        } else {
+            self.apply(effects);
+            self.run_tasks(now, effects);
+            self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
+            self.trim(effects);
+            self.state.pages_mut().evict();
+        }
         for (reactor, replies) in self.replies.iter_mut().enumerate() {
             if !replies.is_empty() {
                 let reactor = u16::try_from(reactor).expect("reactors are numbered by u16");
@@ -770,6 +889,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.is_busy { Some(Instant::ORIGIN) } else { self.checkpoint.deadline() }
+        if self.is_busy {
+            return Some(Instant::ORIGIN);
+        }
+        let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
+        [self.checkpoint.deadline(), receiver, self.sweep_at].into_iter().flatten().min()
     }
 }

@@ -174,14 +174,27 @@ impl Tail {
         committed
     }
 
-    /// Drops entries that have been handed out, oldest first, down to `size_max` bytes of them.
-    pub fn shrink(&mut self, size_max: usize) {
+    /// Drops entries that have been handed out, oldest first, down to `size_max` bytes of them; those
+    /// behind `pinned` only beyond `pinned_size_max`.
+    pub fn shrink(&mut self, size_max: usize, pinned: Option<(LogIndex, usize)>) {
         while self.kept_size > size_max && self.handed_out > 0 {
+            if pinned
+                .is_some_and(|(index, max)| self.before.index >= index && self.kept_size <= max)
+            {
+                return;
+            }
             let Some(entry) = self.entries.pop_front() else { return };
             self.kept_size -= entry.size();
             self.handed_out -= 1;
             self.before = entry.position();
         }
+    }
+
+    /// A snapshot took the place of all of it; returns who waited.
+    pub fn restart(&mut self, before: Position) -> Vec<(Ticket, usize)> {
+        let waiting = self.abandon();
+        *self = Self::new(before);
+        waiting
     }
 }
 
@@ -219,7 +232,9 @@ mod tests {
         assert_eq!(indices(&tail.commit(LogIndex::new(3), true)), [] as [u64; 0]);
         assert_eq!(indices(&tail.commit(LogIndex::new(9), true)), [4, 5]);
         assert_eq!(tail.behind(LogIndex::new(2)).count(), 3);
-        tail.shrink(2 * (100 + ENTRY_SIZE));
+        tail.shrink(2 * (100 + ENTRY_SIZE), Some((LogIndex::new(1), 4 * (100 + ENTRY_SIZE))));
+        assert_eq!(tail.before().index, LogIndex::new(1), "the rest is pinned");
+        tail.shrink(2 * (100 + ENTRY_SIZE), None);
         assert_eq!(tail.before().index, LogIndex::new(3));
         assert_eq!(tail.behind(LogIndex::new(2)).count(), 0, "the entry behind it is gone");
         assert_eq!(tail.behind(LogIndex::new(3)).count(), 2);

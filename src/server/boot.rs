@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use node::{Boot, BootRead, BootStep, Booted, DataFile};
+use node::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 use wal::{Files, SlotFile, WalFile};
 
 use crate::Error;
 use crate::config::Config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, adopt, incoming_path};
 use crate::disk::{slot_numbers, slot_path};
 use crate::read_ahead::{ReadAhead, Readers};
 
@@ -41,7 +41,7 @@ pub fn growth_size(config: &Config) -> u64 {
 }
 
 /// Path of a file of the data directory.
-pub fn file_path(data_dir: &std::path::Path, file: DataFile) -> PathBuf {
+pub fn file_path(data_dir: &Path, file: DataFile) -> PathBuf {
     match file {
         DataFile::Pages => data_dir.join("pages"),
         DataFile::Wal(WalFile::Ring) => data_dir.join("wal/ring"),
@@ -50,8 +50,59 @@ pub fn file_path(data_dir: &std::path::Path, file: DataFile) -> PathBuf {
     }
 }
 
-/// Recovers the state of the data directory.
+/// Recovers the state of the data directory. Where a state of another member had been built and the log
+/// begins behind it, a crash came between the two and the renaming: that is done now.
 pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Booted, Error> {
+    let incoming = incoming_path(&data_dir.pages());
+    let wrap = |source| Error::DataDir {
+        path: data_dir.path().to_path_buf(),
+        what: "has a page file from another member that cannot be put in place",
+        source,
+    };
+    match try_boot(data_dir, &data_dir.pages(), config, buffered) {
+        Err(Failure::Gap(_)) if incoming.exists() => {
+            let booted = try_boot(data_dir, &incoming, config, buffered).map_err(Error::from)?;
+            adopt(&data_dir.pages()).map_err(wrap)?;
+            Ok(booted)
+        }
+        Ok(booted) => {
+            if incoming.exists() {
+                fs::remove_file(&incoming).map_err(wrap)?;
+            }
+            Ok(booted)
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Why a boot failed.
+enum Failure {
+    /// The log begins behind the page file.
+    Gap(String),
+    Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Gap(text) => Self::Recovery(text),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn try_boot(
+    data_dir: &DataDir,
+    pages: &Path,
+    config: &Config,
+    buffered: bool,
+) -> Result<Booted, Failure> {
     let path = data_dir.path();
     let wrap = |what: &'static str| {
         let path = path.to_path_buf();
@@ -71,15 +122,19 @@ pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Boote
     let mut told = false;
     let founders = data_dir.identity.members.clone();
     let mut boot =
-        Boot::new(page_options(data_dir, config), size(data_dir.pages()), files, founders);
+        Boot::new(page_options(data_dir, config), size(pages.to_path_buf()), files, founders);
     let early_size = usize::try_from(config.pages_size() / EARLY_SHARE).unwrap_or(usize::MAX);
     let readers = Readers::default();
-    thread::scope(|scope| -> Result<(), Error> {
-        let mut reads = ReadAhead::new(&readers, path, buffered, early_size.min(EARLY_SIZE_MAX));
+    thread::scope(|scope| -> Result<(), Failure> {
+        let mut reads =
+            ReadAhead::new(&readers, (path, pages), buffered, early_size.min(EARLY_SIZE_MAX));
         let started = readers.start(scope);
         started.map_err(|error| Error::Executor(format!("no thread can be started: {error}")))?;
         loop {
-            let step = boot.next().map_err(|error| Error::Recovery(error.to_string()))?;
+            let step = boot.next().map_err(|error| match error {
+                BootError::Gap { .. } => Failure::Gap(error.to_string()),
+                error => Failure::Other(Error::Recovery(error.to_string())),
+            })?;
             let BootStep::Read { file, offset, size } = step else { return Ok(()) };
             reads.open(file).map_err(wrap("has a file that cannot be opened"))?;
             match reads.read(BootRead { file, offset, size }, |n| boot.ahead(n)) {
@@ -90,10 +145,10 @@ pub fn boot(data_dir: &DataDir, config: &Config, buffered: bool) -> Result<Boote
                 }
                 Err(_) if boot.survives_failure() => boot.feed_unreadable(),
                 Err(error) => {
-                    return Err(Error::Recovery(format!(
+                    return Err(Failure::Other(Error::Recovery(format!(
                         "{} cannot be read at byte {offset}: {error}",
                         file_path(path, file).display()
-                    )));
+                    ))));
                 }
             }
             if !told && begin.elapsed() > PATIENCE {

@@ -10,8 +10,10 @@
 //! into its list, one for another executor into the list of that link's only sending task.
 
 use std::future::poll_fn;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::{Duration as StdDuration, Instant as StdInstant};
 
 use base::Instant;
 use glommio::net::TcpStream;
@@ -21,6 +23,7 @@ use node::{
 };
 
 use crate::clock::Clock;
+use crate::data_dir::{adopt, incoming_path};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::inbox::Inbox;
 use crate::link::Links;
@@ -30,6 +33,14 @@ use crate::socket::Sockets;
 /// Rounds of a turn: a message passes at most this often between roles before sockets and disk get
 /// their turn again. A put needs two, a linearizable read three.
 const ROUNDS_MAX: usize = 4;
+
+/// While every turn leaves work over, disk and sockets are looked at this often. glommio does it by
+/// itself every 100 ms: a put, which waits for the disk three times, took 300 ms beside a long read.
+/// Its interval must not be made much shorter: a core that is slow for so long is put to sleep.
+const LOOK_INTERVAL: StdDuration = StdDuration::from_micros(500);
+
+/// A wait that is over when disk and sockets have been looked at, and not before.
+const LOOK_TIME: StdDuration = StdDuration::from_micros(5);
 
 /// A reactor and its sockets.
 pub struct ReactorSeat {
@@ -55,6 +66,10 @@ pub struct StoreSeat {
     pub role: Store<Block>,
     /// The page file.
     pub pages: Rc<DiskFile>,
+    /// A second one, for the state of another member that comes in, by the number of its transfer.
+    pub incoming: Option<(u64, Rc<DiskFile>)>,
+    /// Path of the page file.
+    pub path: PathBuf,
 }
 
 /// The roles of one executor.
@@ -81,6 +96,7 @@ pub struct CoreLoop {
     store_effects: Vec<StoreEffect<Block>>,
     accepted: Vec<TcpStream>,
     linked: Vec<(Option<u64>, Option<TcpStream>)>,
+    made: Vec<(u64, Rc<DiskFile>)>,
 }
 
 impl CoreLoop {
@@ -99,11 +115,13 @@ impl CoreLoop {
             store_effects: Vec::new(),
             accepted: Vec::new(),
             linked: Vec::new(),
+            made: Vec::new(),
         }
     }
 
     /// Runs until `is_over` says so, which is asked between turns.
     pub async fn run(mut self, mut is_over: impl FnMut(&Seats) -> bool) {
+        let mut looked = StdInstant::now();
         loop {
             self.wait().await;
             self.turn();
@@ -114,10 +132,16 @@ impl CoreLoop {
                 // Work was left over: others first, then on with it.
                 Some(at) if at <= self.clock.now() || !self.inbox.is_empty() => {
                     self.inbox.signal();
-                    glommio::yield_if_needed().await;
-                    glommio::executor().yield_task_queue_now().await;
+                    if looked.elapsed() < LOOK_INTERVAL {
+                        glommio::yield_if_needed().await;
+                        glommio::executor().yield_task_queue_now().await;
+                    } else {
+                        // With nothing left to run glommio looks, and finds that this is over.
+                        glommio::timer::sleep(LOOK_TIME).await;
+                        looked = StdInstant::now();
+                    }
                 }
-                Some(_) | None => {}
+                Some(_) | None => looked = StdInstant::now(),
             }
         }
     }
@@ -269,12 +293,18 @@ impl CoreLoop {
         let Some(seat) = &mut self.seats.store else { return };
         let effects = &mut self.store_effects;
         self.inbox.take_store(&mut self.store_events);
+        self.inbox.take_incoming(&mut self.made);
+        for (transfer, file) in self.made.drain(..) {
+            seat.incoming = Some((transfer, file));
+            let event = Box::new(StoreEvent::IncomingMade);
+            self.store_events.push(StoreEvent::Incoming { transfer, event });
+        }
         for event in self.store_events.drain(..) {
             seat.role.handle(now, event, effects);
         }
         seat.role.flush(now, effects);
         for effect in effects.drain(..) {
-            perform_store(effect, &seat.pages, &self.inbox, &self.links);
+            perform_store(effect, seat, &self.inbox, &self.links);
         }
     }
 }
@@ -350,39 +380,97 @@ fn perform_consensus(
 
 fn perform_store(
     effect: StoreEffect<Block>,
-    pages: &Rc<DiskFile>,
+    seat: &mut StoreSeat,
     inbox: &Rc<Inbox>,
     links: &Links,
 ) {
-    let (pages, inbox) = (Rc::clone(pages), Rc::clone(inbox));
     match effect {
-        StoreEffect::Read { miss, offset, size } => spawn(async move {
+        StoreEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
+        StoreEffect::ToConsensus(event) => links.to_consensus(inbox, event),
+        StoreEffect::Halt(damage) => halt("verifying", seat.pages.path(), &damage),
+        StoreEffect::MakeIncoming { transfer } => {
+            let (path, inbox) = (incoming_path(&seat.path), Rc::clone(inbox));
+            seat.incoming = None;
+            remove(&path);
+            spawn(async move {
+                match DiskFile::open(path.clone(), false).await {
+                    Ok(file) => inbox.push_incoming(transfer, file),
+                    Err(error) => halt("making", &path, &error),
+                }
+            });
+        }
+        StoreEffect::Incoming { transfer, effect } => {
+            // What was asked of a file that is gone is of no use to anybody.
+            let file = seat.incoming.as_ref().filter(|(number, _)| *number == transfer);
+            if let Some((_, file)) = file {
+                let inbox = Rc::clone(inbox);
+                perform_file(*effect, Rc::clone(file), move |event| {
+                    let event = Box::new(event);
+                    inbox.push_store(StoreEvent::Incoming { transfer, event });
+                });
+            }
+        }
+        StoreEffect::DropIncoming => {
+            seat.incoming = None;
+            remove(&incoming_path(&seat.path));
+        }
+        StoreEffect::AdoptIncoming => {
+            let (_, file) = seat.incoming.take().expect("the store fills it before it adopts it");
+            seat.pages = file;
+        }
+        StoreEffect::RenameIncoming => {
+            if let Err(error) = adopt(&seat.path) {
+                halt("renaming", &seat.path, &error);
+            }
+        }
+        effect => {
+            let inbox = Rc::clone(inbox);
+            perform_file(effect, Rc::clone(&seat.pages), move |event| inbox.push_store(event));
+        }
+    }
+}
+
+/// Does something with a page file, and reports it.
+fn perform_file(
+    effect: StoreEffect<Block>,
+    pages: Rc<DiskFile>,
+    report: impl Fn(StoreEvent) + 'static,
+) {
+    match effect {
+        StoreEffect::Read { miss, offset, size, for_transfer } => spawn(async move {
             let bytes = pages.read(offset, size).await;
-            inbox.push_store(StoreEvent::PageRead { miss, bytes });
+            report(StoreEvent::PageRead { miss, bytes, for_transfer });
         }),
         StoreEffect::Write { offset, block, size } => spawn(async move {
             pages.write(block, size, offset).await;
-            inbox.push_store(StoreEvent::PagesWritten);
+            report(StoreEvent::PagesWritten);
         }),
         StoreEffect::Sync => spawn(async move {
             pages.sync().await;
-            inbox.push_store(StoreEvent::PagesSynced);
+            report(StoreEvent::PagesSynced);
         }),
         StoreEffect::Grow { size } => spawn(async move {
             let grown = pages.grow(size).await;
-            inbox.push_store(StoreEvent::Grown { size, grown });
+            report(StoreEvent::Grown { size, grown });
         }),
         StoreEffect::Punch { offset, size } => spawn(async move {
             pages.punch(offset, size).await;
-            inbox.push_store(StoreEvent::Released);
+            report(StoreEvent::Released);
         }),
         StoreEffect::Truncate { size } => spawn(async move {
             pages.truncate(size).await;
-            inbox.push_store(StoreEvent::Released);
+            report(StoreEvent::Released);
         }),
-        StoreEffect::ToReactor(reactor, event) => links.to_reactor(&inbox, reactor, event),
-        StoreEffect::ToConsensus(event) => links.to_consensus(&inbox, event),
-        StoreEffect::Halt(damage) => halt("verifying", pages.path(), &damage),
+        _ => unreachable!("the caller does what is not for a file"),
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        halt("removing", path, &error);
     }
 }
 

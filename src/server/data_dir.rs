@@ -5,6 +5,8 @@
 //! DATA/lock          held with flock while a server runs
 //! DATA/probe         one block, written at each start to see what the file system can do
 //! DATA/pages         the page file
+//! DATA/pages.new     one that is built from the state of another member; renamed when it is whole and
+//!                    the log begins behind it
 //! DATA/wal/slot-NNN  WAL segments, recycled in place
 //! DATA/wal/ring      copies of group headers
 //! DATA/wal/watermark how far the WAL is known to be durable
@@ -12,11 +14,12 @@
 //!
 //! The identity is written under another name, made durable, renamed, and the directory synced, so
 //! that it is whole or absent. A directory that holds any of the other files but no identity is not
-//! taken for an empty one.
+//! taken for an empty one, and one that holds anything else is not taken at all. What a start made that
+//! was refused afterwards goes again.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -45,9 +48,54 @@ pub struct Identity {
     pub members: Vec<u8>,
 }
 
+/// What a directory without an identity may hold: what a start leaves that ended before its identity
+/// was durable, and what a new file system has.
+const HARMLESS: [&str; 5] = ["lock", "probe", "sync-probe", "identity.new", "lost+found"];
+
+/// What a start has made, in order; taken back unless it is kept.
+#[derive(Default)]
+struct Made {
+    directories: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // What is not there or not empty stays as it is: this is the way out of a failure.
+        for file in self.files.drain(..).rev() {
+            drop(fs::remove_file(file));
+        }
+        for directory in self.directories.drain(..).rev() {
+            drop(fs::remove_dir(directory));
+        }
+    }
+}
+
+impl Made {
+    /// Makes `path` and what is missing above it.
+    fn make_directory(&mut self, path: &Path) -> io::Result<()> {
+        let missing = path
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err());
+        let mut missing: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
+        missing.reverse();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        self.directories.append(&mut missing);
+        made
+    }
+
+    /// Notes a file, which is about to be made if it is not there.
+    fn note_file(&mut self, path: PathBuf) {
+        if fs::symlink_metadata(&path).is_err() {
+            self.files.push(path);
+        }
+    }
+}
+
 /// An open, locked data directory.
 pub struct DataDir {
     path: PathBuf,
+    made: Made,
     _lock: File,
     /// Who it belongs to.
     pub identity: Identity,
@@ -61,18 +109,20 @@ impl DataDir {
             let path = path.to_path_buf();
             move |source: io::Error| Error::DataDir { path, what, source }
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(wrap("cannot be created"))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
+        // Declared first, so that on every way out what was made is gone before the lock is.
+        let lock;
+        let mut made = Made::default();
+        made.make_directory(path).map_err(wrap("cannot be created"))?;
+        let identity_path = path.join("identity");
+        if fs::symlink_metadata(&identity_path).is_err() {
+            refuse_foreign(path)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let made_lock = options.clone().create_new(true).open(path.join("lock"));
+        let is_new = made_lock.is_ok();
+        lock = made_lock
+            .or_else(|_| options.create(true).truncate(false).open(path.join("lock")))
             .map_err(wrap("has a lock file that cannot be opened"))?;
         match try_lock(&lock) {
             Ok(()) => {}
@@ -83,7 +133,18 @@ impl DataDir {
                 return Err(wrap("cannot be locked")(source));
             }
         }
-        let identity_path = path.join("identity");
+        // Who locked it before may have taken its directory back meanwhile.
+        let same = |path: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == path.ino());
+        if !fs::metadata(path.join("lock")).is_ok_and(same) {
+            return Err(Error::DataDirInUse { path: path.to_path_buf() });
+        }
+        // Not before the lock is held: they might be another's.
+        if is_new {
+            made.files.push(path.join("lock"));
+        }
+        for name in ["probe", "identity.new", "identity"] {
+            made.note_file(path.join(name));
+        }
         let identity = match read_identity(&identity_path) {
             Ok(identity) => identity,
             Err(Error::DataDir { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -96,12 +157,15 @@ impl DataDir {
             }
             Err(error) => return Err(error),
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path.join("wal"))
+        made.make_directory(&path.join("wal"))
             .map_err(wrap("has no room for its wal directory"))?;
-        Ok(Self { path: path.to_path_buf(), _lock: lock, identity })
+        Ok(Self { path: path.to_path_buf(), made, _lock: lock, identity })
+    }
+
+    /// The start goes on: what it has made stays.
+    pub fn keep(&mut self) {
+        self.made.directories.clear();
+        self.made.files.clear();
     }
 
     /// The directory itself.
@@ -123,6 +187,36 @@ impl DataDir {
     pub fn wal(&self) -> PathBuf {
         self.path.join("wal")
     }
+}
+
+/// Where a page file is built from the state of another member.
+pub fn incoming_path(pages: &Path) -> PathBuf {
+    pages.with_extension("new")
+}
+
+/// Puts such a file in the place of the page file, durably.
+pub fn adopt(pages: &Path) -> io::Result<()> {
+    fs::rename(incoming_path(pages), pages)?;
+    match pages.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a directory without an identity that holds what no server made.
+fn refuse_foreign(path: &Path) -> Result<(), Error> {
+    let wrap =
+        |source| Error::DataDir { path: path.to_path_buf(), what: "cannot be listed", source };
+    for entry in fs::read_dir(path).map_err(wrap)? {
+        let name = entry.map_err(wrap)?.file_name();
+        // Told by name further on.
+        let is_ours = ["pages", "pages.new", "wal"].iter().any(|ours| name == *ours);
+        if !is_ours && !HARMLESS.iter().any(|harmless| name == *harmless) {
+            let name = name.to_string_lossy().into_owned();
+            return Err(Error::DataDirForeign { path: path.to_path_buf(), name });
+        }
+    }
+    Ok(())
 }
 
 /// Locks the file. The kernel holds the lock of a process that was killed for some milliseconds after

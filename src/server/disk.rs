@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -139,9 +140,18 @@ impl DiskFile {
         }
     }
 
+    /// Bytes of the file. Asked of the descriptor: the name may have changed since it was opened.
+    #[allow(unsafe_code)]
+    fn size(&self) -> io::Result<u64> {
+        // SAFETY: the file owns the descriptor and outlives this borrow, which ends with the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        let status = rustix::fs::fstat(descriptor)?;
+        Ok(u64::try_from(status.st_size).unwrap_or_default())
+    }
+
     /// Gives the file disk space up to `size` bytes; false when the disk is full.
     pub async fn grow(&self, size: u64) -> bool {
-        let before = match self.file.file_size().await {
+        let before = match self.size() {
             Ok(before) => before,
             Err(error) => halt("looking at", &self.path, &error),
         };

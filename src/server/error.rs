@@ -24,6 +24,13 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The directory has no identity, and something in it that no server made.
+    DataDirForeign {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        name: String,
+    },
     /// The directory has data but no identity.
     IdentityMissing {
         /// The path.
@@ -82,6 +89,12 @@ impl fmt::Display for Error {
                 f,
                 "the data directory {} is in use by another process; stop that one or choose \
                  another with --data-dir",
+                path.display()
+            ),
+            Self::DataDirForeign { path, name } => write!(
+                f,
+                "the directory {} is no data directory and not empty: it has '{name}'; choose an \
+                 empty one, or one that is not there yet, with --data-dir",
                 path.display()
             ),
             Self::IdentityMissing { path, name } => write!(

@@ -21,7 +21,7 @@ use raft::{HardState, Log, Raft, Restored, TermRun};
 use wal::{Recovered, Writer};
 use wire::{Member, MemberList, MemberRole};
 
-use crate::boot::growth_size;
+use crate::boot::{growth_size, page_options};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
@@ -59,6 +59,7 @@ pub struct Plan {
     identity: Identity,
     incarnation: FileId,
     pages: std::path::PathBuf,
+    page_options: tree::Options,
     probe: std::path::PathBuf,
     wal: std::path::PathBuf,
     dsync: bool,
@@ -88,6 +89,7 @@ impl Plan {
             identity: data_dir.identity.clone(),
             incarnation,
             pages: data_dir.pages(),
+            page_options: page_options(data_dir, config),
             probe: data_dir.probe(),
             wal: data_dir.wal(),
             dsync,
@@ -480,7 +482,8 @@ async fn store(
             room_min: growth_size(&plan.config) * 3 / 4,
         },
         dirty_size_max: cache_size / 2,
+        pages: plan.page_options.clone(),
     };
     let role = Store::new(config, state, published, Box::new(Block::allocate), now);
-    Ok(StoreSeat { role, pages })
+    Ok(StoreSeat { role, pages, incoming: None, path: plan.pages.clone() })
 }

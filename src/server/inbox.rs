@@ -4,10 +4,13 @@
 //! their cell and back, so nothing is ever borrowed across a call.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use glommio::net::TcpStream;
 use node::{ConsensusEvent, ReactorEvent, StoreEvent};
+
+use crate::disk::DiskFile;
 
 /// A list that many push to and one empties.
 struct List<T>(Cell<Vec<T>>);
@@ -55,6 +58,8 @@ pub struct Inbox {
     accepted: List<TcpStream>,
     /// Sockets of other members: accepted, or dialed under a number, then none if nobody answered.
     peers: List<(Option<u64>, Option<TcpStream>)>,
+    /// Second page files that have been made, by the number of their transfer.
+    incoming: List<(u64, Rc<DiskFile>)>,
     waker: Cell<Option<Waker>>,
     /// Something was pushed, or the ticker ran, since the loop last looked.
     signalled: Cell<bool>,
@@ -89,6 +94,17 @@ impl Inbox {
     pub fn push_peer(&self, dial: Option<u64>, stream: Option<TcpStream>) {
         self.peers.push((dial, stream));
         self.signal();
+    }
+
+    /// Queues a second page file that has been made.
+    pub fn push_incoming(&self, transfer: u64, file: Rc<DiskFile>) {
+        self.incoming.push((transfer, file));
+        self.signal();
+    }
+
+    /// Takes the page files that have been made into `files`, which must be empty.
+    pub fn take_incoming(&self, files: &mut Vec<(u64, Rc<DiskFile>)>) {
+        self.incoming.take(files);
     }
 
     /// Queues what the core loop itself brings for consensus, in order, without a signal.

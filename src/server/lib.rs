@@ -68,7 +68,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     }
     config.cluster.advertise_client.get_or_insert_with(|| address.to_string());
     let config = &config;
-    let data_dir = DataDir::open(&config.data_dir, config.wal_segment_size, &config.cluster)?;
+    let mut data_dir = DataDir::open(&config.data_dir, config.wal_segment_size, &config.cluster)?;
     let buffered = probe::direct_io(&data_dir, config.unsafe_buffered)?;
     let dsync = probe::sync_method(&data_dir, config.sync, buffered)?;
     // Before any thread is there: signals that come from now on are kept for the loop below.
@@ -97,6 +97,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             }
         }
     }
+    data_dir.keep();
     let mut handles = Vec::new();
     for (index, (parts, wiring)) in
         Parts::deal(booted, &places).into_iter().zip(wirings).enumerate()

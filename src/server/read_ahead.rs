@@ -131,6 +131,7 @@ struct Early {
 pub struct ReadAhead<'r> {
     readers: &'r Readers,
     data_dir: &'r Path,
+    pages: &'r Path,
     buffered: bool,
     files: HashMap<DataFile, Arc<DirectFile>>,
     /// By file and offset.
@@ -150,10 +151,17 @@ pub struct ReadAhead<'r> {
 
 impl<'r> ReadAhead<'r> {
     /// Begins reads of at most `size_max` bytes that have not been asked for yet.
-    pub fn new(readers: &'r Readers, data_dir: &'r Path, buffered: bool, size_max: usize) -> Self {
+    /// The files are those of a data directory, with this page file.
+    pub fn new(
+        readers: &'r Readers,
+        (data_dir, pages): (&'r Path, &'r Path),
+        buffered: bool,
+        size_max: usize,
+    ) -> Self {
         Self {
             readers,
             data_dir,
+            pages,
             buffered,
             files: HashMap::new(),
             early: HashMap::new(),
@@ -172,8 +180,11 @@ impl<'r> ReadAhead<'r> {
         if let Some(open) = self.files.get(&file) {
             return Ok(Arc::clone(open));
         }
-        let open =
-            DirectFile::open(&file_path(self.data_dir, file), self.buffered).map(Arc::new)?;
+        let path = match file {
+            DataFile::Pages => self.pages.to_path_buf(),
+            DataFile::Wal(_) => file_path(self.data_dir, file),
+        };
+        let open = DirectFile::open(&path, self.buffered).map(Arc::new)?;
         self.files.insert(file, Arc::clone(&open));
         Ok(open)
     }
@@ -324,7 +335,7 @@ mod tests {
         let mut prng = Prng::new(11);
         let readers = Readers::default();
         thread::scope(|scope| {
-            let mut reads = ReadAhead::new(&readers, &folder, true, 1 << 20);
+            let mut reads = ReadAhead::new(&readers, (&folder, &folder), true, 1 << 20);
             readers.start(scope).unwrap();
             let mut ahead: VecDeque<BootRead> = VecDeque::new();
             for _ in 0..3_000 {
@@ -358,7 +369,12 @@ mod tests {
     fn a_file_that_is_not_there_is_an_error_and_the_threads_end() {
         let readers = Readers::default();
         thread::scope(|scope| {
-            let mut reads = ReadAhead::new(&readers, Path::new("/nonexistent"), true, 1 << 20);
+            let mut reads = ReadAhead::new(
+                &readers,
+                (Path::new("/nonexistent"), Path::new("/nonexistent")),
+                true,
+                1 << 20,
+            );
             readers.start(scope).unwrap();
             let read = read_of(&mut Prng::new(1));
             assert!(reads.read(read, |_| Some(read)).is_err());

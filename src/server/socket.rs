@@ -13,17 +13,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::ConnectionId;
-use base::limits::CONNECTIONS_MAX;
+use base::limits::{CONNECTIONS_MAX, RECEIVE_CHUNK_SIZE};
 use bytes::{BufMut, BytesMut};
 use glommio::net::TcpStream;
 use node::{CloseReason, ConsensusEvent, ReactorEvent};
 use rustix::net::RecvFlags;
 
 use crate::readiness::{Interest, Readiness, Ready};
-
-/// Bytes of a receive chunk. All connections of a reactor fill one chunk after the other, so that
-/// small requests of many lie side by side.
-const CHUNK_SIZE: usize = 256 << 10;
 
 /// A read is offered at least this much room; with less left the next chunk begins.
 const READ_SIZE_MIN: usize = 16 << 10;
@@ -43,6 +39,11 @@ pub enum SocketEvent {
         connection: ConnectionId,
         /// The bytes.
         bytes: BytesMut,
+    },
+    /// The peer sends nothing more.
+    Ended {
+        /// Who.
+        connection: ConnectionId,
     },
     /// The peer has gone, or the socket failed.
     Closed {
@@ -65,6 +66,7 @@ impl From<SocketEvent> for ReactorEvent {
     fn from(event: SocketEvent) -> Self {
         match event {
             SocketEvent::Received { connection, bytes } => Self::Received { connection, bytes },
+            SocketEvent::Ended { connection } => Self::Ended { connection },
             SocketEvent::Closed { connection } => Self::Closed { connection },
             SocketEvent::Progressed { connection } => Self::Progressed { connection },
             SocketEvent::Drained { connection } => Self::Drained { connection },
@@ -76,7 +78,10 @@ impl From<SocketEvent> for ConsensusEvent {
     fn from(event: SocketEvent) -> Self {
         match event {
             SocketEvent::Received { connection: link, bytes } => Self::LinkReceived { link, bytes },
-            SocketEvent::Closed { connection: link } => Self::LinkClosed { link },
+            // Members never end one direction only.
+            SocketEvent::Ended { connection: link } | SocketEvent::Closed { connection: link } => {
+                Self::LinkClosed { link }
+            }
             SocketEvent::Progressed { connection: link } => {
                 Self::LinkBlocked { link, blocked: true }
             }
@@ -97,13 +102,15 @@ struct Socket {
     paused: bool,
     /// To be shut down when all is sent.
     closing: bool,
+    /// Its peer sends nothing more; that was reported. It may still read.
+    ended: bool,
     /// Its end was reported: nothing more comes from it.
     over: bool,
 }
 
 impl Socket {
     fn interest(&self) -> Interest {
-        Interest { read: !self.paused && !self.over, write: !self.unsent.is_empty() }
+        Interest { read: !(self.paused || self.ended || self.over), write: !self.unsent.is_empty() }
     }
 
     /// Writes what the socket takes; returns how much that was, or that the connection is over.
@@ -207,6 +214,7 @@ impl Sockets {
             told: None,
             paused: false,
             closing: false,
+            ended: false,
             over: false,
         };
         if let Err(error) = self.readiness.add(socket.stream.as_fd(), connection, socket.interest())
@@ -256,14 +264,22 @@ impl Sockets {
     fn read<E: From<SocketEvent>>(&mut self, ready: Ready, events: &mut Vec<E>) {
         let connection = ready.connection;
         let Some(socket) = self.socket(connection) else { return };
-        if socket.over || (socket.paused && !ready.over) {
+        let is_deaf = socket.paused || socket.ended;
+        if socket.over || (is_deaf && !ready.over) {
             return;
         }
         // What a connection that is over sent before is of no use: nobody could be answered.
-        let over = socket.paused || {
+        let over = is_deaf || {
             self.make_room();
             let socket = self.slots[index(connection)].socket.as_ref().expect("just seen");
             match receive(&socket.stream, &mut self.chunk) {
+                Ok(0) if !ready.over => {
+                    let socket = self.slots[index(connection)].socket.as_mut();
+                    socket.expect("just seen").ended = true;
+                    self.changed(connection);
+                    events.push(SocketEvent::Ended { connection }.into());
+                    false
+                }
                 Ok(0) => true,
                 Ok(_) => {
                     let bytes = self.chunk.split();
@@ -288,7 +304,8 @@ impl Sockets {
             return;
         }
         self.chunks.push_back(mem::take(&mut self.chunk));
-        let free = self.chunks.front_mut().is_some_and(|chunk| chunk.try_reclaim(CHUNK_SIZE));
+        let free =
+            self.chunks.front_mut().is_some_and(|chunk| chunk.try_reclaim(RECEIVE_CHUNK_SIZE));
         let oldest = if free || self.chunks.len() > CHUNKS_KEPT_MAX {
             self.chunks.pop_front()
         } else {
@@ -297,7 +314,7 @@ impl Sockets {
         self.chunk = match oldest {
             Some(chunk) if free => chunk,
             // Frames cut from it keep its memory until they are gone.
-            Some(_) | None => BytesMut::with_capacity(CHUNK_SIZE),
+            Some(_) | None => BytesMut::with_capacity(RECEIVE_CHUNK_SIZE),
         };
     }
 
@@ -338,7 +355,7 @@ impl Sockets {
 
     /// Sends bytes: at once as far as the socket takes them, the rest when it has room. Returns whether
     /// it is blocked by this.
-    pub fn send(&mut self, connection: ConnectionId, mut bytes: Vec<u8>) -> bool {
+    pub fn send(&mut self, connection: ConnectionId, bytes: Vec<u8>) -> bool {
         let Some(socket) = self.socket(connection) else { return false };
         if socket.closing || socket.over {
             return false;
@@ -351,8 +368,8 @@ impl Sockets {
         if sent == bytes.len() {
             return false;
         }
-        bytes.drain(..sent);
         socket.unsent.push_back(bytes);
+        socket.sent = sent;
         self.changed(connection);
         true
     }
@@ -376,7 +393,11 @@ impl Sockets {
                 socket.unsent.clear();
                 socket.shut_down();
             }
-            CloseReason::Protocol | CloseReason::HandshakeTimeout | CloseReason::Stopping => {
+            CloseReason::Protocol
+            | CloseReason::HandshakeTimeout
+            | CloseReason::PartialFrame
+            | CloseReason::Finished
+            | CloseReason::Stopping => {
                 if socket.unsent.is_empty() {
                     socket.shut_down();
                 }

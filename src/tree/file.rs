@@ -152,6 +152,11 @@ impl PageFile {
         }
     }
 
+    /// Bounds the pages in memory anew, in bytes.
+    pub fn set_cache_size(&mut self, size: u64) {
+        self.options.cache_size = size;
+    }
+
     /// The random name of this file.
     #[must_use]
     pub fn file_id(&self) -> FileId {

@@ -84,13 +84,14 @@ impl Member {
         };
         let consensus =
             Consensus::new(config, raft, writer, Box::new(|size| vec![0xEE; size]), tail, members);
-        let pages = PageFile::create(&tree::Options {
+        let options = tree::Options {
             file: id,
             cluster: 9,
             member: MEMBER,
             cache_size: 64 << 20,
             growth_size: 16 << 20,
-        });
+        };
+        let pages = PageFile::create(&options);
         let config = StoreConfig {
             reactors: 1,
             cluster: 9,
@@ -102,6 +103,7 @@ impl Member {
                 room_min: 1 << 20,
             },
             dirty_size_max: 32 << 20,
+            pages: options,
         };
         let store = Store::new(
             config,
