@@ -138,6 +138,7 @@ fn measure(
     let seconds = duration.as_secs_f64();
     Ok(Report {
         operation: "disk".into(),
+        servers: 0,
         connections: 1,
         depth: 1,
         seconds,

@@ -30,7 +30,8 @@ mod schedule;
 mod template;
 mod workload;
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,8 +71,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Everything that a run is asked to be.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The server.
-    pub address: SocketAddr,
+    /// The servers, at least 1: connections are spread over them in turn.
+    pub addresses: Vec<SocketAddr>,
     /// What is measured.
     pub operation: Operation,
     /// Connections, at least 1.
@@ -198,28 +199,29 @@ pub enum Warning {
     Missing(u64),
 }
 
-/// Runs `plan` against its server.
+/// Runs `plan` against its servers.
 ///
 /// # Errors
 /// The plan cannot be carried out, or the server is away.
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let space = KeySpace::new(KEY_PREFIX, plan.keys, plan.key_size)?;
-    let mut control = Opened::connect(plan.address)?;
+    let first = *plan.addresses.first().ok_or_else(|| Error::Plan("no server is named".into()))?;
+    let mut control = Opened::connect(first)?;
     check(plan, control.granted())?;
     fill_if_needed(plan, &space, &mut control, tell)?;
     let body_size_max = control.granted().body_size_max;
     drop(control);
 
     let mut tasks = tasks(plan, &space, body_size_max)?;
-    let process = tasks.first().and_then(|task| server_process(task, plan.address));
+    let servers = Servers::of(&tasks);
     let origin = Instant::now();
     for task in &mut tasks {
         task.origin = origin;
     }
     let window = window(plan);
-    let (seen, used) = measure(tasks, origin, window, process, tell)?;
+    let (seen, used) = measure(tasks, origin, window, &servers, tell)?;
     warn(&seen, tell);
-    Ok(report(plan, &seen, used, process))
+    Ok(report(plan, &seen, used, &servers))
 }
 
 /// What the plan asks for and the server does not grant.
@@ -283,7 +285,7 @@ fn tasks(plan: &Plan, space: &KeySpace, body_size_max: usize) -> Result<Vec<Task
         let prng = root.fork("values").fork(&label);
         let rate = plan.rate.map(|rate| share(rate, thread, threads));
         tasks.push(Task {
-            address: plan.address,
+            addresses: plan.addresses.clone(),
             streams: Vec::new(),
             depth: plan.depth,
             workload: workload(&shape(plan, plan.operation, body_size_max), space, source, prng)?,
@@ -295,9 +297,15 @@ fn tasks(plan: &Plan, space: &KeySpace, body_size_max: usize) -> Result<Vec<Task
         });
     }
     for number in 0..plan.connections {
-        tasks[number % threads].streams.push(Opened::connect(plan.address)?.into_stream()?);
+        tasks[number % threads].streams.push(open(plan, number)?);
     }
     Ok(tasks)
+}
+
+/// Connection `number` of the plan, and which of its servers it is to.
+fn open(plan: &Plan, number: usize) -> Result<(usize, TcpStream), Error> {
+    let server = number % plan.addresses.len();
+    Ok((server, Opened::connect(plan.addresses[server])?.into_stream()?))
 }
 
 /// The part of `total` that thread `thread` of `threads` takes; the parts add up.
@@ -307,9 +315,39 @@ fn share(total: u64, thread: usize, threads: usize) -> u64 {
     total / threads + u64::from(thread < total % threads)
 }
 
-fn server_process(task: &Task, address: SocketAddr) -> Option<Process> {
-    let local = task.streams.first()?.local_addr().ok()?;
-    Process::serving(local, address)
+/// The processes of the servers, each once; none if one of them is not on this machine.
+struct Servers(Option<Vec<Process>>);
+
+impl Servers {
+    /// Those at the other ends of the tasks' connections.
+    fn of(tasks: &[Task]) -> Self {
+        let mut seen = HashSet::new();
+        let mut processes: Vec<Process> = Vec::new();
+        for task in tasks {
+            for (server, stream) in &task.streams {
+                if !seen.insert(*server) {
+                    continue;
+                }
+                let local = stream.local_addr().ok();
+                match local.and_then(|local| Process::serving(local, task.addresses[*server])) {
+                    Some(process) if processes.contains(&process) => {}
+                    Some(process) => processes.push(process),
+                    None => return Self(None),
+                }
+            }
+        }
+        Self((!processes.is_empty()).then_some(processes))
+    }
+
+    /// CPU time of all of them; none if one has ended.
+    fn cpu_time(&self) -> Option<Duration> {
+        self.0.as_ref()?.iter().map(|process| process.cpu_time()).sum()
+    }
+
+    /// Resident memory of all of them, likewise.
+    fn resident_size(&self) -> Option<u64> {
+        self.0.as_ref()?.iter().map(|process| process.resident_size()).sum()
+    }
 }
 
 /// Runs the threads and, beside them, watches the clock and what CPU time the server uses in the
@@ -318,10 +356,10 @@ fn measure(
     tasks: Vec<Task>,
     origin: Instant,
     window: Window,
-    process: Option<Process>,
+    servers: &Servers,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<(Seen, Option<Duration>), Error> {
-    let server_used = |before: Option<Duration>| Some(process?.cpu_time()?.saturating_sub(before?));
+    let server_used = |before: Option<Duration>| Some(servers.cpu_time()?.saturating_sub(before?));
     let gauges: Vec<Gauge> = tasks.iter().map(|_| Gauge::default()).collect();
     thread::scope(|scope| {
         let threads: Vec<_> = tasks
@@ -335,7 +373,7 @@ fn measure(
         while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
             let now = nanoseconds(origin.elapsed());
             if before.is_none() && now >= window.start {
-                before = process.and_then(Process::cpu_time);
+                before = servers.cpu_time();
             }
             if used.is_none() && now >= window.end {
                 used = server_used(before);
@@ -417,16 +455,12 @@ fn warn(seen: &Seen, tell: &mut dyn FnMut(Progress)) {
     }
 }
 
-fn report(
-    plan: &Plan,
-    seen: &Seen,
-    server_used: Option<Duration>,
-    process: Option<Process>,
-) -> Report {
+fn report(plan: &Plan, seen: &Seen, server_used: Option<Duration>, servers: &Servers) -> Report {
     let record = &seen.record;
     let seconds = plan.duration.as_secs_f64();
     Report {
         operation: plan.operation.name().into(),
+        servers: plan.addresses.len(),
         connections: plan.connections,
         depth: plan.depth,
         seconds,
@@ -436,7 +470,7 @@ fn report(
         latency_us: LatencyMicroseconds::of(record.latencies()),
         server_cpu_us_per_operation: cpu_per_operation(server_used, record.operations()),
         generator_cpu_us_per_operation: cpu_per_operation(Some(seen.cpu_time), seen.cpu_operations),
-        server_resident_size: process.and_then(Process::resident_size),
+        server_resident_size: servers.resident_size(),
         rate: plan.rate,
         unsent: record.unsent_count(),
         keys: plan.keys,
@@ -471,11 +505,11 @@ fn fill_if_needed(
     let source = Source::Sequence { next: 0, step: 1, again: Vec::new() };
     let prng = Prng::new(plan.seed).fork("fill");
     let mut streams = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        streams.push(Opened::connect(plan.address)?.into_stream()?);
+    for number in 0..connections {
+        streams.push(open(plan, number)?);
     }
     let task = Task {
-        address: plan.address,
+        addresses: plan.addresses.clone(),
         streams,
         depth: FILL_DEPTH.min(granted.requests_max).max(1),
         workload: workload(

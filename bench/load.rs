@@ -11,6 +11,7 @@
 //! many they are.
 
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,10 +91,10 @@ pub struct Gauge {
 
 /// What one thread has to do.
 pub struct Task {
-    /// The server.
-    pub address: std::net::SocketAddr,
-    /// Sockets that do not block, handshake done.
-    pub streams: Vec<std::net::TcpStream>,
+    /// The servers.
+    pub addresses: Vec<SocketAddr>,
+    /// Sockets that do not block, handshake done, each with the index of its server.
+    pub streams: Vec<(usize, TcpStream)>,
     /// Operations in flight of each.
     pub depth: usize,
     /// What is asked.
@@ -193,11 +194,13 @@ impl Tally {
 struct Load {
     poll: Poll,
     links: Vec<Link>,
+    /// The server of each link; another one when that is away.
+    servers: Vec<usize>,
     buffer: ReceiveBuffer,
     tally: Tally,
     workload: Workload,
     schedule: Option<Schedule>,
-    address: std::net::SocketAddr,
+    addresses: Vec<SocketAddr>,
     depth: usize,
     end: u64,
     origin: Instant,
@@ -218,7 +221,9 @@ struct Load {
 pub fn run(task: Task, gauge: &Gauge) -> Result<Seen, LoadError> {
     let poll = Poll::new()?;
     let mut links = Vec::with_capacity(task.streams.len());
-    for (index, stream) in task.streams.into_iter().enumerate() {
+    let mut servers = Vec::with_capacity(task.streams.len());
+    for (index, (server, stream)) in task.streams.into_iter().enumerate() {
+        servers.push(server);
         let connection = Connection::new(stream, task.depth, poll.registry(), Token(index))?;
         links.push(Link::Up(connection));
     }
@@ -236,6 +241,7 @@ pub fn run(task: Task, gauge: &Gauge) -> Result<Seen, LoadError> {
     let mut load = Load {
         poll,
         links,
+        servers,
         buffer: ReceiveBuffer::new(),
         tally: Tally {
             seen,
@@ -246,7 +252,7 @@ pub fn run(task: Task, gauge: &Gauge) -> Result<Seen, LoadError> {
         },
         workload: task.workload,
         schedule: task.schedule,
-        address: task.address,
+        addresses: task.addresses,
         depth: task.depth,
         end: task.window.end,
         origin: task.origin,
@@ -439,10 +445,12 @@ impl Load {
                 }
                 Err(error) => {
                     self.links[index] = Link::Down { retry_at: now + RECONNECT_PAUSE };
+                    // A client of a cluster does not wait for the member that it had.
+                    self.servers[index] = (self.servers[index] + 1) % self.addresses.len();
                     let since = *self.out_since.get_or_insert(now);
                     return match now.saturating_sub(since) {
                         waited if waited > OUTAGE_MAX => Err(LoadError::Outage(error)),
-                        // The others would wait for the same server: one attempt a turn.
+                        // The others would mostly wait for the same server: one attempt a turn.
                         _ => Ok(()),
                     };
                 }
@@ -452,9 +460,10 @@ impl Load {
     }
 
     fn open(&mut self, index: usize) -> Result<(), HandshakeError> {
-        let stream = Opened::connect(self.address)?.into_stream()?;
+        let address = self.addresses[self.servers[index]];
+        let stream = Opened::connect(address)?.into_stream()?;
         let connection = Connection::new(stream, self.depth, self.poll.registry(), Token(index))
-            .map_err(|error| HandshakeError::Connect(self.address, error))?;
+            .map_err(|error| HandshakeError::Connect(address, error))?;
         self.links[index] = Link::Up(connection);
         self.down_count -= 1;
         Ok(())

@@ -55,7 +55,9 @@ impl LatencyMicroseconds {
 pub struct Report {
     /// What was done: put, get, range, txn, mixed or disk.
     pub operation: String,
-    /// Connections to the server; 1 for the disk.
+    /// Servers over which the connections are spread; 0 for the disk.
+    pub servers: usize,
+    /// Connections, to all servers together; 1 for the disk.
     pub connections: usize,
     /// Operations in flight on each connection.
     pub depth: usize,
@@ -69,11 +71,12 @@ pub struct Report {
     pub per_second: f64,
     /// Latencies; in an open loop from the time at which each operation was due.
     pub latency_us: LatencyMicroseconds,
-    /// CPU time of the server's process per operation; none where it is not on this machine.
+    /// CPU time of the servers' processes per operation, added up; none where one is not on this
+    /// machine.
     pub server_cpu_us_per_operation: Option<f64>,
     /// CPU time of the threads of load per operation.
     pub generator_cpu_us_per_operation: Option<f64>,
-    /// Resident memory of the server's process at the end, in bytes.
+    /// Resident memory of the servers' processes at the end, in bytes, added up.
     pub server_resident_size: Option<u64>,
     /// Operations per second that an open loop wanted; none for a closed loop.
     pub rate: Option<u64>,
@@ -104,6 +107,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} connections x depth {}", self.operation, self.connections, self.depth)?;
+        if self.servers > 1 {
+            write!(f, ", {} servers", self.servers)?;
+        }
         if let Some(rate) = self.rate {
             write!(f, ", open loop at {rate}/s")?;
         }
@@ -164,6 +170,7 @@ pub(crate) mod tests {
         }
         Report {
             operation: "put".into(),
+            servers: 1,
             connections: 64,
             depth: 1,
             seconds: 4.0,

@@ -186,13 +186,17 @@ fn json_has_the_names_of_etcdctl_and_bytes_in_base64() {
     assert_eq!((&del["deleted"], &del["prev_kvs"][0]["version"]), (&1.into(), &2.into()));
     assert_eq!(shell.json("compact 3")["header"]["revision"], 5);
     let status = shell.json("status");
-    let inner = &status[0]["Status"];
-    assert_eq!(inner["header"]["revision"], 5);
-    assert_eq!(inner["compactedRevision"], 3);
-    assert_eq!(inner["leader"], inner["header"]["member_id"]);
-    assert!(inner["raftTerm"].as_u64().unwrap() > 0 && inner["raftIndex"].as_u64().unwrap() > 0);
-    assert!(!inner["version"].as_str().unwrap().is_empty());
-    assert_eq!(inner["errors"], Value::Array(Vec::new()));
+    let [status] = status.as_array().unwrap().as_slice() else { panic!("one endpoint: {status}") };
+    assert_eq!(status["endpoint"], shell.endpoint);
+    assert_eq!((&status["revision"], &status["compacted_revision"]), (&5.into(), &3.into()));
+    assert_eq!((&status["role"], &status["lag"]), (&"leader".into(), &0.into()));
+    assert_eq!(status["leader"], status["member_id"]);
+    assert_eq!(status["name"], "default");
+    for name in ["term", "commit_index", "applied_index", "db_size"] {
+        assert!(status[name].as_u64().unwrap() > 0, "{name}");
+    }
+    assert!(!status["version"].as_str().unwrap().is_empty());
+    assert_eq!(status["errors"], Value::Array(Vec::new()));
     let txn =
         shell.with_input(&["txn", "-w", "json"], b"mod(\"fop\") > \"0\"\n\nget fop\n\n\n").json();
     assert_eq!(txn["succeeded"], true);
@@ -262,6 +266,11 @@ fn exit_codes_tell_refusals_from_no_connection_and_from_bad_arguments() {
         "server --wal-segment-size 8MiB --value-size-max 16MiB",
         "server --topology round",
         "server --sync maybe",
+        "member",
+        "member add d",
+        "member add d --peer nowhere",
+        "member update d",
+        "local-cluster --nodes 8",
     ] {
         assert_eq!(shell.fails(line).0, 128, "{line}");
     }
@@ -270,7 +279,15 @@ fn exit_codes_tell_refusals_from_no_connection_and_from_bad_arguments() {
         let nowhere = Shell { endpoint: endpoint.into() };
         assert_eq!(nowhere.fails("get k").0, 128, "{endpoint:?}");
     }
-    for line in ["--help", "--version", "version", "server --help", "bench put --help"] {
+    for line in [
+        "--help",
+        "--version",
+        "version",
+        "server --help",
+        "bench put --help",
+        "member --help",
+        "local-cluster --help",
+    ] {
         assert!(!shell.out(line).is_empty(), "{line}");
     }
     assert!(shell.out("--help").contains("Exit codes"));
@@ -328,8 +345,26 @@ fn status_is_a_list_of_names_and_values() {
     };
     assert_eq!(value("endpoint"), server.address().to_string());
     assert_eq!((value("revision"), value("alarms")), ("2".into(), "none".into()));
+    assert_eq!(value("name"), "default");
     assert!(value("member").ends_with("(leader)"));
     assert!(value("applied index").parse::<u64>().unwrap() >= 1);
+}
+
+#[test]
+fn a_cluster_of_one_has_one_member_that_leads() {
+    let (_dir, server, shell) = start("alone");
+    let line = shell.out("member list");
+    let fields: Vec<&str> = line.trim_end().split(", ").collect();
+    assert_eq!((fields[1], fields[2]), ("started", "default"), "{line}");
+    assert_eq!((fields[5], fields[6]), ("false", "leader"), "{line}");
+    let list = shell.json("member list");
+    assert_eq!(list["leader"], list["members"][0]["id"]);
+    assert_eq!(list["header"]["cluster_id"], server.cluster());
+    let stays = shell.out("move-leader default");
+    assert!(stays.starts_with("Leadership stays with member "), "{stays}");
+    let (code, text) = shell.fails("move-leader other");
+    assert_eq!((code, text.contains("no member has the id or the name")), (1, true), "{text}");
+    assert_eq!(shell.fails("member remove default").0, 1, "nobody would be left");
 }
 
 // ---------------------------------------------------------------------------------- trees

@@ -12,6 +12,8 @@
 
 mod process;
 
+#[path = "protocol/crowds.rs"]
+mod crowds;
 #[path = "protocol/limits.rs"]
 mod limits;
 #[path = "protocol/mutations.rs"]

@@ -19,7 +19,7 @@ use fake::{FakeServer, Manners};
 
 fn plan(server: &FakeServer, operation: Operation) -> Plan {
     Plan {
-        address: server.address,
+        addresses: vec![server.address],
         operation,
         connections: 4,
         depth: 2,
@@ -113,6 +113,47 @@ fn lost_connections_are_opened_again() {
 }
 
 #[test]
+fn connections_are_spread_over_all_servers() {
+    let servers = [(); 3].map(|()| FakeServer::start(Manners::default()));
+    for threads in [1, 2] {
+        let mut plan = plan(&servers[0], Operation::Put);
+        plan.addresses = servers.iter().map(|server| server.address).collect();
+        (plan.connections, plan.threads) = (6, threads);
+        let before = servers.each_ref().map(|server| server.puts.load(Ordering::Relaxed));
+        let (report, told) = run(&plan);
+        assert_eq!((report.servers, report.errors), (3, 0));
+        assert!(report.to_string().contains("3 servers"), "{report}");
+        let done: Vec<u64> = servers
+            .iter()
+            .zip(before)
+            .map(|(server, before)| server.puts.load(Ordering::Relaxed) - before)
+            .collect();
+        assert!(done.iter().all(|done| *done > 0), "{done:?}");
+        assert!(done.iter().sum::<u64>() >= report.operations);
+        assert!(!told.iter().any(|told| matches!(told, Progress::Warning(_))));
+        // All of them are threads of this process: its CPU time counts once.
+        assert!(report.server_cpu_us_per_operation.is_some());
+    }
+}
+
+/// Connections to a server that had gone were opened to the same address until the run broke off.
+#[test]
+fn connections_move_on_when_a_server_goes() {
+    let stays = FakeServer::start(Manners::default());
+    let goes = FakeServer::start(Manners { end_after: 200, ..Manners::default() });
+    let mut plan = plan(&stays, Operation::Put);
+    plan.addresses = vec![goes.address, stays.address];
+    (plan.warm_up, plan.duration) = (Duration::ZERO, Duration::from_millis(1_500));
+    let (report, told) = run(&plan);
+    assert!(told.iter().any(|told| matches!(told, Progress::Warning(Warning::Lost))), "{told:?}");
+    assert!(goes.puts.load(Ordering::Relaxed) <= 200);
+    // What was in flight is lost, and nothing after it: connections of the one that went came over.
+    assert!(report.errors <= 4, "{} errors", report.errors);
+    assert!(report.operations > 400, "{} operations", report.operations);
+    assert_eq!(stays.connections.load(Ordering::Relaxed), 4);
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate() {
     let server = FakeServer::start(Manners::default());
     for (threads, rate) in [(1, 2_000), (3, 2_000), (1, 100)] {
@@ -155,7 +196,12 @@ fn a_plan_beyond_what_the_server_grants_is_refused_with_the_limit() {
 #[test]
 fn no_server_is_a_connection_error() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = FakeServer { address, puts: Default::default(), gets: Default::default() };
+    let server = FakeServer {
+        address,
+        puts: Default::default(),
+        gets: Default::default(),
+        connections: Default::default(),
+    };
     let error = bench::run(&plan(&server, Operation::Put), &mut |_| ()).expect_err("nobody there");
     assert!(matches!(error, Error::Handshake(HandshakeError::Connect(..))), "{error}");
 }

@@ -38,6 +38,40 @@ pub const CONNECTION_BYTES_MAX: usize = 32 << 20;
 /// The others wait their turn.
 pub const CONNECTION_READS_MAX: usize = 64;
 
+/// Bytes that the reads in progress of a member may hold: lists being sorted, and what transactions
+/// that only read have gathered, with the frames that their answers become. A constant, because one
+/// greatest read (some 180 MiB) must fit however small the page cache is, and more than a few at once
+/// end no sooner.
+pub const READS_SIZE_MAX: usize = 256 << 20;
+
+/// The same for what writes read for their answers. Apart from reads, whose clients may be slow to
+/// take what they asked for: an answer is never held up by them.
+pub const ANSWERS_SIZE_MAX: usize = 208 << 20;
+
+/// Bytes of answers of writes that have not been read yet, beside what they hold: with more, nothing
+/// further is applied.
+pub const ANSWERS_WAITING_MAX: usize = 64 << 20;
+
+/// Milliseconds for which a large read may wait for its client to take the next piece while others
+/// wait for the memory that it holds.
+pub const READ_STALL_TIMEOUT_MS: u64 = 10_000;
+
+/// Bytes of a receive chunk. All connections of a reactor fill one chunk after the other, so that
+/// small requests of many lie side by side.
+pub const RECEIVE_CHUNK_SIZE: usize = 256 << 10;
+
+/// Bytes that are kept in memory, over all connections of a reactor, by frames that have not come in
+/// whole, counted with what they lie in. With more, all connections with such a frame are read from
+/// one after the other.
+pub const PARTIAL_BYTES_MAX: usize = 256 << 20;
+
+/// Milliseconds in which a frame that has begun must be complete, or have got further by
+/// [`PARTIAL_PROGRESS_SIZE`].
+pub const PARTIAL_TIMEOUT_MS: u64 = 30_000;
+
+/// Bytes of a frame that count as progress.
+pub const PARTIAL_PROGRESS_SIZE: usize = 64 << 10;
+
 /// Connections of one reactor.
 pub const CONNECTIONS_MAX: usize = 20_000;
 
@@ -60,6 +94,10 @@ const _: () = assert!(PAGE_SIZE.is_multiple_of(BLOCK_SIZE), "pages are written w
 const _: () = assert!(
     body_size_max(VALUE_SIZE_MAX) <= CONNECTION_BYTES_MAX,
     "one greatest request fits into what one connection may have in flight"
+);
+const _: () = assert!(
+    body_size_max(VALUE_SIZE_MAX) * 2 <= PARTIAL_BYTES_MAX,
+    "the greatest frame fits while it comes in, also in memory that doubles"
 );
 const _: () = assert!(
     CONNECTION_BYTES_MAX <= PROPOSED_BYTES_MAX,

@@ -42,7 +42,7 @@ pub enum DistributionName {
 /// Flags of every load.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArguments {
-    /// Connections to the server
+    /// Connections, spread over the endpoints in turn
     #[arg(long, short = 'c', default_value_t = 64)]
     pub connections: usize,
     /// Operations in flight on each connection
@@ -134,7 +134,7 @@ pub fn run(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Mixed(arguments) => (Operation::Mixed, arguments),
         BenchCommand::Disk(arguments) => return run_disk(global, arguments),
     };
-    let plan = plan(address(global)?, operation, arguments);
+    let plan = plan(addresses(global)?, operation, arguments);
     let screen = Screen::new();
     let report = bench::run(&plan, &mut |progress| screen.show(progress));
     screen.line.end();
@@ -153,9 +153,9 @@ fn run_disk(global: &Global, arguments: &DiskArguments) -> Result<(), Failure> {
     publish(global, &report.map_err(Failure::Disk)?, &arguments.files)
 }
 
-fn plan(address: SocketAddr, operation: Operation, arguments: &LoadArguments) -> Plan {
+fn plan(addresses: Vec<SocketAddr>, operation: Operation, arguments: &LoadArguments) -> Plan {
     Plan {
-        address,
+        addresses,
         operation,
         connections: arguments.connections,
         depth: arguments.depth,
@@ -178,14 +178,16 @@ fn plan(address: SocketAddr, operation: Operation, arguments: &LoadArguments) ->
     }
 }
 
-/// The first address of the first endpoint: a measurement is of one server.
-fn address(global: &Global) -> Result<SocketAddr, Failure> {
-    let endpoint = global.endpoint.first().map_or("", String::as_str);
-    let refuse = |reason: &str| {
-        Failure::Arguments(format!("the endpoint \"{endpoint}\" is not an address: {reason}"))
+/// The first address of each endpoint.
+fn addresses(global: &Global) -> Result<Vec<SocketAddr>, Failure> {
+    let address = |endpoint: &String| {
+        let refuse = |reason: &str| {
+            Failure::Arguments(format!("the endpoint \"{endpoint}\" is not an address: {reason}"))
+        };
+        let found = endpoint.to_socket_addrs().map_err(|error| refuse(&error.to_string()));
+        found?.next().ok_or_else(|| refuse("the name has none"))
     };
-    let mut addresses = endpoint.to_socket_addrs().map_err(|error| refuse(&error.to_string()))?;
-    addresses.next().ok_or_else(|| refuse("the name has none"))
+    global.endpoint.iter().map(address).collect()
 }
 
 /// Progress on standard error: a live line on a terminal, and remarks that go to logs, too.

@@ -57,6 +57,8 @@ pub enum Failure {
     Incomplete(String),
     /// The server says that it is not well.
     Unhealthy(String),
+    /// A member that nobody knows, or a change of members of which nobody knows what became.
+    Member(String),
     /// A measurement.
     Bench(bench::Error),
     /// A measurement of the disk.
@@ -96,9 +98,10 @@ impl Failure {
             Self::Text(_) => ExitStatus::Input,
             Self::Io(..) | Self::Disk(_) | Self::Plot(_) => ExitStatus::Io,
             Self::Unhealthy(_) => ExitStatus::Unhealthy,
-            Self::Bench(bench::Error::Load(_)) | Self::Incomplete(_) | Self::Stopped(_) => {
-                ExitStatus::Error
-            }
+            Self::Bench(bench::Error::Load(_))
+            | Self::Incomplete(_)
+            | Self::Member(_)
+            | Self::Stopped(_) => ExitStatus::Error,
         }
     }
 }
@@ -127,6 +130,7 @@ impl fmt::Display for Failure {
             Self::Arguments(text)
             | Self::Incomplete(text)
             | Self::Unhealthy(text)
+            | Self::Member(text)
             | Self::Stopped(text) => f.write_str(text),
             Self::Bench(error) => error.fmt(f),
             Self::Disk(error) => error.fmt(f),

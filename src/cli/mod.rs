@@ -4,6 +4,7 @@
 //! etcdctl's where there is such a command.
 
 mod bench;
+mod cluster_file;
 mod compact;
 mod del;
 mod export;
@@ -11,15 +12,22 @@ mod failure;
 mod get;
 mod import;
 mod inspect;
+mod local_cluster;
+mod member;
+mod move_leader;
 mod names;
 mod output;
 mod progress;
 mod put;
 mod range;
+mod restarts;
+mod roster;
 mod server;
 mod session;
 mod size;
 mod status;
+mod supervised;
+mod table;
 mod time_span;
 mod tree_path;
 mod tree_walk;
@@ -43,7 +51,7 @@ Exit codes:
     2  no connection, or no answer in time
     3  the text of a transaction is not understood
     4  the server does not keep to the protocol
-    5  the server is not healthy (status)
+    5  a server is not healthy, or one of several cannot be reached (status)
     6  reading or writing here failed (files, standard input and output)
   128  arguments are not understood
 
@@ -83,8 +91,16 @@ enum Command {
     /// Give up history below a revision
     #[command(visible_alias = "compaction")]
     Compact(compact::CompactArguments),
-    /// Show the state of the server
+    /// Show the state of each endpoint: one in full, several as a table
     Status,
+    /// Show the members of the cluster, or change who they are
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Let another member lead
+    MoveLeader(move_leader::MoveLeaderArguments),
+    /// Run a cluster of several servers on this machine
+    #[command(long_about = local_cluster::LONG_ABOUT)]
+    LocalCluster(local_cluster::LocalClusterArguments),
     /// Put each file of a folder as a key
     #[command(long_about = import::LONG_ABOUT)]
     Import(import::ImportArguments),
@@ -138,13 +154,19 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::Server(arguments) => server::run(arguments),
+        Command::Server(arguments) => {
+            supervised::follow()?;
+            server::run(arguments)
+        }
         Command::Put(arguments) => put::run(global, arguments),
         Command::Get(arguments) => get::run(global, arguments),
         Command::Del(arguments) => del::run(global, arguments),
         Command::Txn(arguments) => txn::run(global, arguments),
         Command::Compact(arguments) => compact::run(global, arguments),
         Command::Status => status::run(global),
+        Command::Member(command) => member::run(global, command),
+        Command::MoveLeader(arguments) => move_leader::run(global, arguments),
+        Command::LocalCluster(arguments) => local_cluster::run(arguments),
         Command::Import(arguments) => import::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),
         Command::Bench(command) => bench::run(global, command),
@@ -178,6 +200,18 @@ mod tests {
             "quorate txn -i",
             "quorate compaction 5 --physical",
             "quorate status",
+            "quorate status --endpoint h:1,h:2 --endpoint h:3 -w json",
+            "quorate member list",
+            "quorate member add d --peer h:4 --learner",
+            "quorate member promote 4",
+            "quorate member remove d --force",
+            "quorate member update d --name e",
+            "quorate member update 4 --peer h:5 -w json",
+            "quorate member replace a --new-name d --peer h:4",
+            "quorate move-leader",
+            "quorate move-leader b --endpoint h:1",
+            "quorate local-cluster --nodes 3 --data-dir d --listen-base 127.0.0.1",
+            "quorate local-cluster --page-cache 32MiB --wal-segment-size 8MiB --topology shared",
             "quorate import d --prefix p",
             "quorate export d --prefix p",
             "quorate bench disk --data-dir d --duration 3 --json f",
@@ -188,6 +222,34 @@ mod tests {
             if let Err(error) = Arguments::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
             }
+        }
+    }
+    #[test]
+    fn what_lacks_something_or_contradicts_itself_is_refused() {
+        for line in [
+            "quorate member",
+            "quorate member add d",
+            "quorate member add d --peer 4",
+            "quorate member remove",
+            "quorate member update d",
+            "quorate member replace a --peer h:4",
+            "quorate move-leader a b",
+            "quorate local-cluster --nodes 8",
+            "quorate local-cluster --listen-base localhost",
+            "quorate get k --endpoint h:1,h",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        let line = ["quorate", "member", "update", "d", "--name", ""];
+        assert!(Arguments::try_parse_from(line).is_err());
+    }
+
+    #[test]
+    fn endpoints_come_with_commas_and_one_by_one() {
+        let line = "quorate status --endpoint h:1,h:2 --endpoint h:3";
+        match Arguments::try_parse_from(line.split(' ')) {
+            Ok(arguments) => assert_eq!(arguments.global.endpoint, ["h:1", "h:2", "h:3"]),
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -148,10 +148,28 @@ impl Output<'_> {
         }
     }
 
+    /// An object about the members, which has no revision.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn members(&mut self, mut object: Value) -> Result<(), Failure> {
+        object["header"] = json!({ "cluster_id": self.cluster, "member_id": self.member });
+        self.text(&format!("{object}\n"))
+    }
+
     fn pair(&mut self, member: &OwnedKeyValue) -> Result<(), Failure> {
         self.line(&member.key)?;
         self.line(&member.value)
     }
+}
+
+/// Text that no single server answered.
+///
+/// # Errors
+/// Standard output.
+pub fn text(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::output)
 }
 
 /// Writes keys of a range as they come, so that a range larger than memory can be printed.

@@ -40,9 +40,8 @@ pub enum ClusterState {
 }
 
 fn founder(text: &str) -> Result<(String, String), String> {
-    let (name, address) = text
-        .split_once('=')
-        .ok_or_else(|| format!("\"{text}\" is not NAME=HOST:PORT"))?;
+    let (name, address) =
+        text.split_once('=').ok_or_else(|| format!("\"{text}\" is not NAME=HOST:PORT"))?;
     // etcd writes URLs here.
     let address = address.strip_prefix("http://").unwrap_or(address);
     Ok((name.to_string(), address.to_string()))

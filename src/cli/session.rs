@@ -20,7 +20,8 @@ pub enum Format {
 /// The flags that every command has.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Server to talk to, host:port; several are tried in turn, separated by commas
+    /// Member to talk to, host:port; of several, separated by commas or given one by one, the first that
+    /// answers is taken. status asks each, bench spreads its connections over them
     #[arg(
         long,
         global = true,
@@ -42,7 +43,10 @@ pub struct Global {
 }
 
 /// `host:port`, as it is; whether the host exists turns out when it is dialled.
-fn endpoint(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// It is not of that form.
+pub fn endpoint(text: &str) -> Result<String, String> {
     let refused = "write it as host:port, for example 127.0.0.1:2400";
     match text.rsplit_once(':') {
         Some((host, port))
@@ -68,6 +72,18 @@ impl Global {
     /// # Errors
     /// No server can be reached.
     pub fn connect_with(&self, request_timeout: Duration) -> Result<Client, Failure> {
+        self.connect_to(&self.endpoint, request_timeout)
+    }
+
+    /// As [`Global::connect_with`], with other endpoints.
+    ///
+    /// # Errors
+    /// No server can be reached.
+    pub fn connect_to<'a>(
+        &self,
+        endpoints: impl IntoIterator<Item = &'a String>,
+        request_timeout: Duration,
+    ) -> Result<Client, Failure> {
         if request_timeout.is_zero() || self.dial_timeout.is_zero() {
             return Err(Failure::Arguments("a time-out must be more than 0".into()));
         }
@@ -77,6 +93,6 @@ impl Global {
             client_name: format!("quorate {}", env!("CARGO_PKG_VERSION")),
             cluster: 0,
         };
-        Ok(Client::connect(self.endpoint.iter().cloned(), options)?)
+        Ok(Client::connect(endpoints.into_iter().cloned(), options)?)
     }
 }

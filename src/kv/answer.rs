@@ -12,7 +12,7 @@ use base::Revision;
 use crate::command::{Command, DeleteRange, Op, RangeRequest, Txn};
 use crate::compare::Compares;
 use crate::keys::{Interval, Point};
-use crate::listing::{Listed, Listing, Shape};
+use crate::listing::{HELD_MAX as SORT_HELD_MAX, Listed, Listing, STEP_SIZE, Shape};
 use crate::outcome::{OpReply, Outcome, RangeEnd, Reply, Step, Stop, TxnOutcome, TxnReply, charge};
 use crate::pair::{KeyValue, KeyValueList};
 use crate::path::{Next, Position, Walk};
@@ -20,14 +20,13 @@ use crate::refusal::Refusal;
 use crate::state::State;
 
 /// Bytes of pairs that the reply to one write, or to one transaction, may hold: each pair counts its
-/// key, its value and a fixed part.
-pub const REPLY_SIZE_MAX: usize = 64 << 20;
+/// key, its value and a fixed part. More than fits a frame, so that none is refused that would fit.
+pub const REPLY_SIZE_MAX: usize = 32 << 20;
 
 /// The reply to a write on its way. It owns what it needs and holds no part of the state.
 #[derive(Debug)]
 pub struct Answer {
     top: Top,
-    /// What is left, in reverse.
     items: Vec<Item>,
     /// The listing of the item being read.
     running: Option<Listing>,
@@ -162,7 +161,6 @@ impl Answer {
             };
             items.push(item);
         }
-        items.reverse();
         Self::with_items(Top::Txn { revision: outcome.revision, succeeded }, items)
     }
 
@@ -170,6 +168,35 @@ impl Answer {
     /// [`State::trim`], the least of all answers that are open.
     pub fn keeps(&self) -> Revision {
         self.keeps
+    }
+
+    /// Bytes of what it was made of, before it holds anything.
+    pub fn size(&self) -> usize {
+        let size = |item: &Item| {
+            let keys = |reads: &Reads| reads.key.len() + reads.range_end.len();
+            size_of::<Item>() + size_of::<OpReply>() + item.reads.as_ref().map_or(0, keys)
+        };
+        size_of::<Self>() + self.items.iter().map(size).sum::<usize>()
+    }
+
+    /// Bytes that it holds between steps.
+    pub fn held(&self) -> usize {
+        self.size + self.running.as_ref().map_or(0, Listing::held)
+    }
+
+    /// Bytes that it may come to hold, at most; 0 if it never holds any.
+    pub fn held_max(&self) -> usize {
+        let reads = self.items.iter().filter_map(|item| item.reads.as_ref());
+        let sorts = reads.map(|reads| REPLY_SIZE_MAX + reads.shape.held_max());
+        sorts.max().unwrap_or(0)
+    }
+
+    /// Lets go of everything that it holds, to begin again.
+    pub fn give_up(&mut self) {
+        self.running = None;
+        self.pairs = KeyValueList::default();
+        self.size = 0;
+        self.done = Vec::new();
     }
 
     /// Goes on until done or out of `budget`.
@@ -185,7 +212,8 @@ impl Answer {
         if self.keeps < state.whole_from() {
             return Ok(Err(Refusal::Compacted));
         }
-        while let Some(item) = self.items.last() {
+        let mut copied = 0;
+        while let Some(item) = self.items.get(self.done.len()) {
             let mut end = None;
             if let Some(reads) = &item.reads {
                 let listing = self.running.get_or_insert_with(|| {
@@ -195,15 +223,23 @@ impl Answer {
                 let (pairs, size) = (&mut self.pairs, &mut self.size);
                 let mut sink = |pair: &KeyValue<'_>| {
                     *size += pair.size();
+                    copied += pair.size();
                     if *size > REPLY_SIZE_MAX {
                         return ControlFlow::Break(());
                     }
                     pairs.push(pair);
-                    ControlFlow::Continue(())
+                    if copied < STEP_SIZE {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
                 };
                 match listing.step(&state.pages, state.now(), budget, &mut sink)? {
                     Listed::Done(done) => end = Some(done),
-                    Listed::Paused => return Ok(Err(Refusal::ReplyTooLarge)),
+                    Listed::Paused if self.size > REPLY_SIZE_MAX => {
+                        return Ok(Err(Refusal::ReplyTooLarge));
+                    }
+                    Listed::Paused => return Err(Stop::Budget),
                     Listed::Refused(refusal) => return Ok(Err(refusal)),
                 }
             } else {
@@ -222,7 +258,6 @@ impl Answer {
                 }
             });
             self.running = None;
-            self.items.pop();
         }
         Ok(Ok(self.reply()))
     }
@@ -274,6 +309,23 @@ impl ReadTxn {
     /// Before it begins.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes that it holds between steps.
+    pub fn held(&self) -> usize {
+        let answer = self.running.as_ref().and_then(|running| running.answer.as_ref());
+        answer.map_or(0, Answer::held)
+    }
+
+    /// Bytes that it may come to hold, at most.
+    pub fn held_max(&self) -> usize {
+        let answer = self.running.as_ref().and_then(|running| running.answer.as_ref());
+        answer.map_or(REPLY_SIZE_MAX + SORT_HELD_MAX, Answer::held_max)
+    }
+
+    /// Lets go of everything that it holds, to begin again.
+    pub fn give_up(&mut self) {
+        self.running = None;
     }
 
     /// Goes on with `txn`, the same each time, until done or out of `budget`.

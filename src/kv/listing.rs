@@ -3,7 +3,7 @@
 //! ```text
 //! count only           count
 //! by key, either way   stream; pairs go out as they are found, a limit ends the walk
-//! by another target    gather sort keys; emit: each pair is looked up again at the same point
+//! by another target    gather sort keys; sort; emit: each pair is looked up again at the same point
 //! ```
 //!
 //! The count is that of the whole range whatever limit and filters say. A limited read at the head
@@ -22,7 +22,7 @@ use tree::{Direction, PageFile};
 use crate::command::{RangeRequest, SortOrder, SortTarget};
 use crate::count::Count;
 use crate::keys::{CURRENT, Interval, Point, Span};
-use crate::outcome::{RangeEnd, Stop};
+use crate::outcome::{RangeEnd, Stop, charge};
 use crate::pair::KeyValue;
 use crate::refusal::Refusal;
 use crate::scan::{Cursor, Flow, Scan};
@@ -30,6 +30,15 @@ use crate::version::Held;
 
 /// Bytes that a sorted read may hold: sort keys and keys, 64 bytes more for each.
 pub const SORT_SIZE_MAX: usize = 64 << 20;
+
+/// Bytes that a sorted read holds in truth, at most: twice what it counts.
+pub(crate) const HELD_MAX: usize = 2 * SORT_SIZE_MAX;
+
+/// Bytes that one step gathers or copies at most, and one pair more: what a turn is held up by.
+pub(crate) const STEP_SIZE: usize = 256 << 10;
+
+/// What taking the next entry out of a large heap costs, in keys looked at.
+const SORT_COST: u32 = 4;
 
 /// Where pairs go. A break pauses the read behind the pair.
 pub(crate) type Sink<'s> = dyn FnMut(&KeyValue<'_>) -> ControlFlow<()> + 's;
@@ -90,6 +99,11 @@ impl Shape {
     /// Whether the limit applies in key order, before sorting.
     fn limits_first(&self) -> bool {
         self.order == SortOrder::None && !self.filters()
+    }
+
+    /// Bytes that a read of this shape may come to hold, at most; 0 if pairs go out as they are found.
+    pub fn held_max(&self) -> usize {
+        if self.sorts() && !self.count_only { HELD_MAX } else { 0 }
     }
 
     fn direction(&self) -> Direction {
@@ -185,9 +199,16 @@ enum Stage {
         heap: BinaryHeap<Entry>,
         size: usize,
     },
-    /// Entries that are left, the next one last.
+    /// On their way out of the heap, the greatest first.
+    Sort {
+        heap: BinaryHeap<Entry>,
+        entries: Vec<Entry>,
+        size: usize,
+    },
+    /// Entries that are left, the next one last, and their size.
     Emit {
         entries: Vec<Entry>,
+        size: usize,
         next: Option<Cursor>,
     },
     Count(Count),
@@ -221,6 +242,25 @@ impl Listing {
         }
     }
 
+    /// Bytes that it holds between steps, at most: entries in a vector that has doubled, once more
+    /// while they are sorted.
+    pub fn held(&self) -> usize {
+        match &self.stage {
+            Stage::Begin | Stage::Stream | Stage::Count(_) | Stage::Done => 0,
+            Stage::Gather { size, .. } | Stage::Sort { size, .. } => 2 * size,
+            Stage::Emit { entries, size, .. } => size + entries.capacity() * size_of::<Entry>(),
+        }
+    }
+
+    /// Bytes that it may come to hold from here on, at most.
+    pub fn held_max(&self) -> usize {
+        match &self.stage {
+            Stage::Begin => self.shape.held_max(),
+            Stage::Gather { .. } => HELD_MAX,
+            _ => self.held(),
+        }
+    }
+
     /// Goes on. `now` is the point behind the newest event.
     ///
     /// # Errors
@@ -245,6 +285,7 @@ impl Listing {
                         return Ok(Listed::Refused(refusal));
                     }
                 }
+                Stage::Sort { .. } => self.sort(budget)?,
                 Stage::Emit { .. } => match self.emit_next(pages, budget, sink)? {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(()) => return Ok(Listed::Paused),
@@ -321,21 +362,25 @@ impl Listing {
         };
         let Self { shape, seen, taken, .. } = self;
         let mut refusal = None;
+        let mut gathered = 0;
         let mut visit = |held: &Held<'_>| {
             if shape.limits_first() && shape.limit.is_some_and(|limit| *taken > limit) {
                 return Ok(Flow::PauseAt);
             }
             if shape.admits(held) {
                 let entry = Entry::new(shape, held, pages)?;
-                *size += entry.size();
-                heap.push(entry);
+                gathered += entry.size();
                 *taken += 1;
-                // The greatest in the order of the answer goes.
                 let keep = shape.limit.and_then(|limit| usize::try_from(limit).ok());
-                if keep.is_some_and(|keep| heap.len() > keep)
-                    && let Some(last) = heap.pop()
+                if keep.is_none_or(|keep| heap.len() < keep) {
+                    *size += entry.size();
+                    heap.push(entry);
+                } else if let Some(mut last) = heap.peek_mut()
+                    && entry < *last
                 {
-                    *size -= last.size();
+                    // The greatest in the order of the answer goes.
+                    *size = *size + entry.size() - last.size();
+                    *last = entry;
                 }
                 if *size > SORT_SIZE_MAX {
                     refusal = Some(Refusal::SortTooLarge);
@@ -343,23 +388,41 @@ impl Listing {
                 }
             }
             *seen += 1;
-            Ok(Flow::Next)
+            Ok(if gathered < STEP_SIZE { Flow::Next } else { Flow::PauseBehind })
         };
         let direction = Direction::Ascending;
         let scan = self.cursor.scan(pages, self.point, direction, budget, &mut visit)?;
         if refusal.is_some() {
             return Ok(refusal);
         }
+        if gathered >= STEP_SIZE {
+            return Err(Stop::Budget);
+        }
         if scan == Scan::End {
             self.count.get_or_insert(self.seen);
         }
-        let mut entries = core::mem::take(heap).into_sorted_vec();
         if let Some(limit) = self.shape.limit {
             self.more = self.taken > limit;
         }
-        entries.reverse();
-        self.stage = Stage::Emit { entries, next: None };
+        let heap = core::mem::take(heap);
+        let entries = Vec::with_capacity(heap.len());
+        self.stage = Stage::Sort { entries, size: *size, heap };
         Ok(None)
+    }
+
+    /// Sorting hundreds of thousands of entries takes a second; nobody waits that long for a turn.
+    fn sort(&mut self, budget: &mut u32) -> Result<(), Stop> {
+        let Stage::Sort { heap, entries, size } = &mut self.stage else {
+            return Ok(());
+        };
+        while !heap.is_empty() {
+            charge(budget)?;
+            *budget = budget.saturating_sub(SORT_COST - 1);
+            entries.extend(heap.pop());
+        }
+        let entries = core::mem::take(entries);
+        self.stage = Stage::Emit { entries, size: *size, next: None };
+        Ok(())
     }
 
     fn emit_next(
@@ -368,7 +431,7 @@ impl Listing {
         budget: &mut u32,
         sink: &mut Sink<'_>,
     ) -> Result<ControlFlow<()>, Stop> {
-        let Stage::Emit { entries, next } = &mut self.stage else {
+        let Stage::Emit { entries, size, next } = &mut self.stage else {
             return Ok(ControlFlow::Continue(()));
         };
         let Some(entry) = entries.last() else {
@@ -382,7 +445,7 @@ impl Listing {
             let flow = shape.emit(held, pages, sink)?;
             Ok(if flow.is_break() { Flow::PauseBehind } else { Flow::Next })
         })?;
-        entries.pop();
+        *size -= entries.pop().map_or(0, |entry| entry.size());
         *next = None;
         Ok(match scan {
             Scan::End => ControlFlow::Continue(()),

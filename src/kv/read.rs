@@ -70,6 +70,24 @@ impl Read {
         }
     }
 
+    /// Bytes that it holds between steps.
+    pub fn held(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.listing.held())
+    }
+
+    /// Bytes that it may come to hold from here on; 0 if it never holds any.
+    pub fn held_max(&self) -> usize {
+        let shape_max = || self.shape.held_max();
+        self.running.as_ref().map_or_else(shape_max, |running| running.listing.held_max())
+    }
+
+    /// Lets go of everything that it holds, to begin again. Without effect once a pair has gone out.
+    pub fn give_up(&mut self) {
+        if !self.out {
+            self.running = None;
+        }
+    }
+
     /// Goes on until done, paused by the sink, or out of `budget`. The budget counts entries and events
     /// looked at. The sink takes each pair; by breaking it asks for a pause behind that pair.
     pub fn step(

@@ -25,6 +25,9 @@ const LAG_MAX: u64 = 1_000;
 /// How often the leader looks whether the list of members wants a change.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A member that has not been heard of for this long is not there: many heartbeats.
+const HEARD_TIMEOUT: Duration = Duration::from_millis(1_000);
+
 /// A request about members that takes longer has an unknown outcome.
 const ADMIN_TIMEOUT: Duration = Duration::from_millis(10_000);
 
@@ -132,7 +135,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) -> Result<(), Objection> {
         let voters = self.raft.membership().voters();
         let target = if target == NodeId::default() {
-            let fit = |peer: &&Progress| peer.is_active() && voters.contains(&peer.id());
+            let fit =
+                |peer: &&Progress| self.is_heard(now, peer.id()) && voters.contains(&peer.id());
             let heir = self.raft.peers().iter().filter(fit).max_by_key(|peer| peer.matched());
             let none = "no other voter is there to take over; start one, or add one";
             heir.map(Progress::id).ok_or((Status::QuorumAtRisk, none.to_string()))?
@@ -237,7 +241,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                     }
                 });
                 if !force {
-                    self.check_quorum(&change)?;
+                    self.check_quorum(now, &change)?;
                 }
                 change
             }
@@ -261,10 +265,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Whether those who are to vote can decide anything: enough of them are there.
-    fn check_quorum(&self, change: &Change) -> Result<(), Objection> {
-        let (own, peers) = (self.raft.id(), self.raft.peers());
-        let is_there =
-            |id: NodeId| id == own || peers.iter().any(|peer| peer.id() == id && peer.is_active());
+    fn check_quorum(&self, now: Instant, change: &Change) -> Result<(), Objection> {
+        let own = self.raft.id();
+        let is_there = |id: NodeId| id == own || self.is_heard(now, id);
         let there = change.voters.iter().filter(|id| is_there(**id)).count();
         if change.voters.is_empty() || there * 2 <= change.voters.len() {
             let message = format!(
@@ -275,6 +278,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             return Err((Status::QuorumAtRisk, message));
         }
         Ok(())
+    }
+
+    /// Whether a member was heard of lately.
+    fn is_heard(&self, now: Instant, id: NodeId) -> bool {
+        self.heard.get(&id).is_some_and(|at| now.since(*at) < HEARD_TIMEOUT)
     }
 
     /// Puts a list into the log that changes no vote.

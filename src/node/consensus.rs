@@ -30,6 +30,7 @@ use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 
 use crate::admin::Admin;
+use crate::divergence::{Divergence, Verdict};
 use crate::journal::Journal;
 use crate::members::Members;
 use crate::message::{Committed, EntryKind, Origin, Refused, Reply, ReplyBody, Standing};
@@ -125,8 +126,11 @@ pub struct Consensus<B> {
     read_waiters: Vec<ReactorId>,
     /// What members have said of themselves.
     pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
+    /// When members were last heard of.
+    pub(crate) heard: BTreeMap<NodeId, Instant>,
     pub(crate) admin: Option<Admin>,
     pub(crate) review_at: Instant,
+    pub(crate) divergence: Divergence,
     pub(crate) sending: Vec<Sending>,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) installing: Option<Installing>,
@@ -173,8 +177,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             replies: Vec::new(),
             read_waiters: Vec::new(),
             introduced,
+            heard: BTreeMap::new(),
             admin: None,
             review_at: Instant::ORIGIN,
+            divergence: Divergence::default(),
             sending: Vec::new(),
             receiving: None,
             installing: None,
@@ -634,7 +640,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             committed: self.raft.log().committed(),
             log_size: self.journal.writer().size(),
             no_space: self.space_is_low(),
+            disagrees: self.verdict() != Verdict::Fine,
         }
+    }
+
+    /// What the hashes of the members' states say.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.divergence.verdict(&self.raft.membership().members(), self.raft.id())
     }
 
     fn links(
@@ -721,6 +733,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,
+            ConsensusEvent::StateHash { index, hash } => self.divergence.note(index, hash),
             ConsensusEvent::Checkpointed { index } => self.journal.recycle(index.next()),
             ConsensusEvent::Admin { ticket, request } => {
                 self.take_admin(now, ticket, request, effects);

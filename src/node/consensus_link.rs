@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::{ConnectionId, Frame, Instant, LogIndex, Lsn, ReactorId, Ticket};
+use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, ReactorId, Ticket};
 use bytes::BytesMut;
 use wal::WalFile;
 
@@ -39,6 +39,13 @@ pub enum ConsensusEvent {
         index: LogIndex,
         /// Bytes of the payloads applied since the last such message.
         bytes: usize,
+    },
+    /// The state after the entry at `index` has this hash.
+    StateHash {
+        /// Applied index.
+        index: LogIndex,
+        /// The hash.
+        hash: Hash128,
     },
     /// Both meta slots of the page file are at `index` or later: the log before it is not needed.
     Checkpointed {

@@ -30,6 +30,7 @@ mod boot;
 mod checkpoint;
 mod consensus;
 mod consensus_link;
+mod divergence;
 mod journal;
 mod members;
 mod message;

@@ -202,4 +202,6 @@ pub struct Standing {
     pub log_size: u64,
     /// Whether writes are refused for want of space there.
     pub no_space: bool,
+    /// Whether members have different states after the same entries.
+    pub disagrees: bool,
 }

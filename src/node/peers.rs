@@ -226,6 +226,16 @@ impl Peers {
                 effects.push(ConsensusEffect::LinkClose { link });
             }
         }
+        // Who was removed is told so when it calls again.
+        let (known, next) = (&self.known, self.next_member);
+        let removed = |id: NodeId| !known.contains_key(&id) && id.get() < next;
+        self.links.retain(|&link, socket| {
+            let stays = socket.peer.is_none_or(|(id, _)| !removed(id));
+            if !stays {
+                effects.push(ConsensusEffect::LinkClose { link });
+            }
+            stays
+        });
         for member in &list.members {
             if member.id == self.own.member || member.peer_address.is_empty() {
                 continue;

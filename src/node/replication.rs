@@ -4,15 +4,20 @@
 //! from the entry that it begins behind: that two logs agree is verified, not assumed.
 
 use alloc::format;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::mem;
 
 use base::{Frame, Instant, LogIndex, NodeId};
-use raft::{Configuration, Input, Message, Output, Position};
-use wire::{AppendHead, MemberList, PeerAppend, PeerFrame, PeerJoinReply, PeerLane, PeerMessage};
+use raft::{Configuration, Input, Message, Output, Position, RoleName};
+use wire::{
+    AppendHead, AppliedState, MemberList, PeerAppend, PeerFrame, PeerJoinReply, PeerLane,
+    PeerMessage, PeerRefusal,
+};
 
 use crate::ConsensusEffect;
 use crate::consensus::Consensus;
+use crate::divergence::Verdict;
 use crate::members::membership;
 use crate::message::EntryKind;
 use crate::peers::Incoming;
@@ -68,6 +73,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             }
             Output::Following { .. } => {
                 self.follow();
+                self.divergence.restart();
                 self.admin_lost();
                 self.end_sending(None, effects);
             }
@@ -174,7 +180,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 PeerMessage::Heartbeat { term, committed, round, applied: None }
             }
             Message::HeartbeatReply { term, round, matched } => {
-                PeerMessage::HeartbeatReply { term, round, matched, applied: None }
+                let applied = self.divergence.newest();
+                PeerMessage::HeartbeatReply { term, round, matched, applied }
             }
             Message::TimeoutNow { term } => PeerMessage::TimeoutNow { term },
             Message::Read { term, number } => PeerMessage::Read { term, number },
@@ -287,6 +294,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             }
             Incoming::Excluded(text) => effects.push(ConsensusEffect::Halt(text)),
             Incoming::Frame { peer, header, body } => {
+                self.heard.insert(peer, now);
                 let text = match PeerFrame::verify(&header, &body) {
                     Ok(frame) => match self.take_peer_frame(now, peer, frame, &body, effects) {
                         Ok(()) => return,
@@ -319,6 +327,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) -> Result<(), BadAppend> {
         match frame {
             PeerFrame::Raft(message) => {
+                if let PeerMessage::HeartbeatReply { applied: Some(state), .. } = message {
+                    self.compare_states(from, state, effects);
+                }
                 if let Some(message) = self.translated(message) {
                     self.receive(now, from, message, effects);
                 }
@@ -339,6 +350,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.sending_acknowledged(now, from, &ack, effects);
                 self.take_outputs(now, effects);
             }
+            PeerFrame::Refused(refused) if refused.code == PeerRefusal::Diverged => {
+                effects.push(ConsensusEffect::Halt(refused.message.to_string()));
+            }
             PeerFrame::Hello(_)
             | PeerFrame::Welcome(_)
             | PeerFrame::Refused(_)
@@ -346,6 +360,41 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             | PeerFrame::JoinReply(_) => {}
         }
         Ok(())
+    }
+
+    /// A follower has named the hash of its state.
+    fn compare_states(
+        &mut self,
+        from: NodeId,
+        state: AppliedState,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) {
+        if self.raft.role() != RoleName::Leader {
+            return;
+        }
+        self.divergence.heard(from, state);
+        match self.verdict() {
+            Verdict::Fine | Verdict::Unclear => {}
+            Verdict::OwnOdd => effects.push(ConsensusEffect::Halt(format!(
+                "the state of this member differs from that of most others at or before entry {}: \
+                 its disk or memory is damaged; replace the member (`quorate member replace`)",
+                state.index
+            ))),
+            Verdict::Odd(odd) => {
+                let message = format!(
+                    "the state of this member, {} ({}), differs from that of most others: its disk \
+                     or memory is damaged; replace the member (`quorate member replace`)",
+                    odd.get(),
+                    self.members.name_of(odd)
+                );
+                let code = PeerRefusal::Diverged;
+                let refused = wire::PeerRefused { code, message: &message };
+                self.send(odd, PeerLane::Control, &PeerFrame::Refused(refused), effects);
+                if odd == from {
+                    effects.push(ConsensusEffect::Tell(message));
+                }
+            }
+        }
     }
 
     fn receive(

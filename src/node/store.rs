@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use base::limits::{ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, READS_SIZE_MAX};
-use base::{ConnectionId, Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Ticket};
+use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Revision, Ticket};
 use hashbrown::HashMap;
 use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
 use raft::RoleName;
@@ -47,6 +47,11 @@ const BYTES_PER_UNIT: usize = 1_024;
 
 /// Entries looked at, and pages read at once, while the first entry waits for a page.
 const PREFETCH_MAX: usize = 64;
+
+/// The hash of the state is told at every entry whose index is a multiple of this, and at the last one
+/// when nothing has been applied for so long.
+const HASH_INTERVAL: u64 = 1_024;
+const HASH_QUIET: Duration = Duration::from_millis(100);
 
 /// Units of work that trimming may take in one turn.
 const TRIM_BUDGET: u32 = 512;
@@ -273,6 +278,9 @@ pub struct Store<B> {
     replies: Vec<Vec<Reply>>,
     /// Work is left over for the next turn.
     pub(crate) is_busy: bool,
+    /// The last entry at which the hash of the state was told, and since when which one is the last.
+    hashed: LogIndex,
+    quiet_since: (LogIndex, Instant),
     /// There may be something to trim.
     pub(crate) is_trimming: bool,
     pub(crate) senders: Vec<Sender>,
@@ -314,6 +322,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             applied_bytes: 0,
             replies: (0..reactors).map(|_| Vec::new()).collect(),
             is_busy: false,
+            hashed: LogIndex::ZERO,
+            quiet_since: (LogIndex::ZERO, now),
             is_trimming: true,
             senders: Vec::new(),
             receiver: None,
@@ -446,6 +456,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         };
         self.is_trimming |= matches!(outcome, Outcome::Compacted { .. });
         self.checkpoint.applied(entry.frame.len());
+        if entry.index.get().is_multiple_of(HASH_INTERVAL) {
+            self.tell_hash(effects);
+        }
         if let Some(ticket) = entry.ticket {
             self.applied_bytes += entry.frame.len();
             let physical = matches!(command, Command::Compact { physical: true, .. });
@@ -453,6 +466,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.conclude(ticket, &outcome, answer, physical);
         }
         true
+    }
+
+    /// Tells consensus the hash of the state: members compare theirs.
+    fn tell_hash(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        let (index, hash) = (self.state.applied().0, self.state.state_hash());
+        self.hashed = index;
+        effects.push(StoreEffect::ToConsensus(ConsensusEvent::StateHash { index, hash }));
+    }
+
+    /// The same at the last entry, when nothing has been applied for a while.
+    fn tell_hash_when_quiet(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
+        let applied = self.state.applied().0;
+        if applied != self.quiet_since.0 {
+            self.quiet_since = (applied, now);
+        } else if applied > self.hashed
+            && self.state.between_entries()
+            && now.since(self.quiet_since.1) >= HASH_QUIET
+        {
+            self.tell_hash(effects);
+        }
     }
 
     /// Has the pages read that the next entries will want, while the first of them waits.
@@ -760,6 +793,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if standing.leader.is_none() {
             errors.push("no leader");
         }
+        if standing.disagrees {
+            errors.push("members disagree about the state");
+        }
         let status = StatusReply {
             server_version: env!("CARGO_PKG_VERSION"),
             cluster: self.config.cluster,
@@ -777,7 +813,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             quota_size: 0,
             is_learner: standing.is_learner,
             no_space,
-            corrupt: false,
+            corrupt: standing.disagrees,
             member_name: &standing.name,
             role,
             errors: Texts::Given(&errors),
@@ -874,6 +910,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             }
         } else {
             self.apply(effects);
+            self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
             self.trim(effects);
@@ -893,6 +930,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             return Some(Instant::ORIGIN);
         }
         let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
-        [self.checkpoint.deadline(), receiver, self.sweep_at].into_iter().flatten().min()
+        let is_told = self.hashed >= self.quiet_since.0;
+        let quiet = (!is_told).then(|| self.quiet_since.1.after(HASH_QUIET));
+        [self.checkpoint.deadline(), receiver, self.sweep_at, quiet].into_iter().flatten().min()
     }
 }

@@ -29,7 +29,16 @@
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
 //!   the handshake and in a refusal that answers no request.
 //!
-//! A frame holds one request; a batch is many frames in one write.
+//! A frame holds one request; a batch is many frames in one write. A frame that has begun comes to its
+//! end, or further by `base::limits::PARTIAL_PROGRESS_SIZE`, within
+//! `base::limits::PARTIAL_TIMEOUT_MS`; else the server refuses it with `ProtocolError` and closes.
+//!
+//! # The end of a connection
+//!
+//! A client that has nothing more to ask may end its direction of the stream (`shutdown` of the
+//! sending side): whole frames that came before the end are answered, then the server closes. What is
+//! left of a frame that was not whole is dropped. A client that closes both directions at once gives
+//! up the replies; its writes may be done all the same.
 //!
 //! # Versions
 //!

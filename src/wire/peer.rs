@@ -90,6 +90,8 @@ pub enum PeerRefusal {
     DataChanged,
     /// What was received is no proper frame.
     Malformed,
+    /// The member's state differs from that of most others; it must stop.
+    Diverged,
 }
 
 impl PeerRefusal {
@@ -103,6 +105,7 @@ impl PeerRefusal {
             Self::Removed => 4,
             Self::DataChanged => 5,
             Self::Malformed => 6,
+            Self::Diverged => 7,
         }
     }
 
@@ -116,6 +119,7 @@ impl PeerRefusal {
             4 => Self::Removed,
             5 => Self::DataChanged,
             6 => Self::Malformed,
+            7 => Self::Diverged,
             _ => Self::Unknown,
         }
     }
@@ -132,6 +136,7 @@ impl PeerRefusal {
                 "this member id is known with another data directory; replace the member instead"
             }
             Self::Malformed => "protocol error",
+            Self::Diverged => "the state of this member differs from that of most others",
         }
     }
 }

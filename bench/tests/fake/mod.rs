@@ -27,6 +27,8 @@ pub struct Manners {
     pub refuse_each: u64,
     /// A connection is closed when it has brought this many requests; 0: never.
     pub close_after: u64,
+    /// The server ends when it has been brought this many requests; 0: never.
+    pub end_after: u64,
 }
 
 /// The running server; its thread ends with the process.
@@ -34,6 +36,8 @@ pub struct FakeServer {
     pub address: SocketAddr,
     pub puts: Arc<AtomicU64>,
     pub gets: Arc<AtomicU64>,
+    /// Handshakes so far.
+    pub connections: Arc<AtomicU64>,
 }
 
 struct Peer {
@@ -47,9 +51,11 @@ struct State {
     keys: BTreeMap<Vec<u8>, Vec<u8>>,
     writer: ReplyWriter,
     manners: Manners,
+    requests: u64,
     writes: u64,
     puts: Arc<AtomicU64>,
     gets: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
 }
 
 impl FakeServer {
@@ -57,13 +63,16 @@ impl FakeServer {
         let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (puts, gets) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let connections = Arc::new(AtomicU64::new(0));
         let mut state = State {
             keys: BTreeMap::new(),
             writer: ReplyWriter::new(),
             manners,
+            requests: 0,
             writes: 0,
             puts: Arc::clone(&puts),
             gets: Arc::clone(&gets),
+            connections: Arc::clone(&connections),
         };
         thread::spawn(move || {
             let mut poll = Poll::new().unwrap();
@@ -81,11 +90,14 @@ impl FakeServer {
                         if !serve(peer, &mut state) {
                             *slot = None;
                         }
+                        if state.has_ended() {
+                            return;
+                        }
                     }
                 }
             }
         });
-        Self { address, puts, gets }
+        Self { address, puts, gets, connections }
     }
 }
 
@@ -119,6 +131,10 @@ fn serve(peer: &mut Peer, state: &mut State) -> bool {
             let Some(body) = peer.input.get(at + HEADER_SIZE..end) else { break };
             Header::check(head, body).expect("checksums are right");
             peer.requests += 1;
+            state.requests += 1;
+            if state.has_ended() {
+                return false;
+            }
             if state.manners.close_after > 0 && peer.requests > state.manners.close_after {
                 return false;
             }
@@ -146,26 +162,33 @@ fn flush(peer: &mut Peer) -> bool {
 }
 
 impl State {
+    fn has_ended(&self) -> bool {
+        self.manners.end_after > 0 && self.requests > self.manners.end_after
+    }
+
     fn answer(&mut self, header: &Header, body: &[u8], out: &mut Vec<u8>) {
         let id = header.request;
         let request = Request::verify(header.kind, body, &VerifyLimits::REQUEST).unwrap();
         match request {
-            Request::Hello(_) => self.writer.hello(
-                out,
-                id,
-                &HelloReply {
-                    version: 1,
-                    cluster: 7,
-                    member: NodeId::new(1),
-                    requests_max: 1_024,
-                    bytes_max: 32 << 20,
-                    key_size_max: 2_048,
-                    value_size_max: 3 << 19,
-                    request_body_size_max: 2 << 20,
-                    reply_body_size_max: 18 << 20,
-                    ..HelloReply::default()
-                },
-            ),
+            Request::Hello(_) => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                self.writer.hello(
+                    out,
+                    id,
+                    &HelloReply {
+                        version: 1,
+                        cluster: 7,
+                        member: NodeId::new(1),
+                        requests_max: 1_024,
+                        bytes_max: 32 << 20,
+                        key_size_max: 2_048,
+                        value_size_max: 3 << 19,
+                        request_body_size_max: 2 << 20,
+                        reply_body_size_max: 18 << 20,
+                        ..HelloReply::default()
+                    },
+                );
+            }
             Request::Put(put) => {
                 self.writes += 1;
                 let each = self.manners.refuse_each;

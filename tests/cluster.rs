@@ -1,0 +1,330 @@
+//! A cluster of several servers on this machine as a person meets it: `local-cluster` and what it prints,
+//! the commands about members, several endpoints, and the end of all processes with the one that started
+//! them.
+
+#![allow(clippy::unwrap_used)]
+
+mod process;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use process::{BINARY, DataDir, PATIENCE, SMALL, Signal};
+use rustix::process::{Pid, kill_process};
+use serde_json::Value;
+
+/// A `local-cluster` that is up. Killed when dropped, and its members with it.
+struct Cluster {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: JoinHandle<String>,
+    endpoints: Vec<String>,
+    /// Process ids of the members, in the order of their names.
+    members: Vec<u32>,
+}
+
+impl Cluster {
+    fn start(dir: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(["local-cluster", "--data-dir"]).arg(dir).args(SMALL).args(flags);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            drop(stderr.read_to_string(&mut text));
+            text
+        });
+        let (endpoints, members) = (Vec::new(), Vec::new());
+        let mut cluster = Self { child, lines, stderr, endpoints, members };
+        let mut ready = Vec::new();
+        cluster.endpoints = loop {
+            let line = cluster.line();
+            match line.strip_prefix("cluster endpoints=") {
+                Some(endpoints) => break endpoints.split(',').map(str::to_owned).collect(),
+                None => ready.push(line),
+            }
+        };
+        ready.sort();
+        for (number, line) in ready.iter().enumerate() {
+            assert!(line.starts_with(&format!("n{}: ready native=", number + 1)), "{ready:?}");
+            assert!(line.contains(&cluster.endpoints[number]), "{ready:?}");
+            cluster.members.push(pid_in(line));
+        }
+        assert_eq!(cluster.members.len(), cluster.endpoints.len());
+        cluster
+    }
+
+    /// The next line of standard output.
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the cluster goes on")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Sends a signal and waits for the end; returns it and standard error.
+    fn stop(mut self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        // Standard output ends with the process.
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
+        let status = self.child.wait().unwrap();
+        let stderr = std::mem::replace(&mut self.stderr, thread::spawn(String::new));
+        (status, stderr.join().unwrap())
+    }
+
+    /// Runs a command with all endpoints.
+    fn run(&self, line: &str) -> Output {
+        Command::new(BINARY)
+            .args(line.split(' '))
+            .env("QUORATE_ENDPOINT", self.endpoints.join(","))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that succeeds without a word on standard error.
+    fn out(&self, line: &str) -> String {
+        let output = self.run(line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{line}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.out(&format!("{line} -w json"))).unwrap()
+    }
+
+    /// Asks again until the answer is as wanted: what members tell each other takes a moment.
+    fn until(&self, line: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let seen = self.json(line);
+            if is_wanted(&seen) {
+                return seen;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{line}: {seen}");
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Both fail only for a process that has been waited for.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn pid_in(line: &str) -> u32 {
+    let pid = line.split(' ').find_map(|field| field.strip_prefix("pid="));
+    pid.unwrap_or_else(|| panic!("no process id in: {line}")).parse().unwrap()
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_cluster_starts_answers_on_every_endpoint_and_is_the_same_after_a_restart() {
+    let dir = DataDir::new("cluster");
+    let cluster = Cluster::start(dir.path(), &["--nodes", "3"]);
+    let endpoints = cluster.endpoints.clone();
+    assert_eq!(endpoints.len(), 3);
+    for (number, endpoint) in endpoints.iter().enumerate() {
+        let put = format!("put k{number} v --endpoint {endpoint}");
+        assert_eq!(cluster.out(&put), "OK\n", "a write is taken by any member");
+        let get = format!("get k --prefix --count-only --endpoint {endpoint}");
+        assert_eq!(cluster.out(&get), format!("{}\n", number + 1));
+    }
+    let status = cluster.json("status");
+    let status = status.as_array().unwrap();
+    for (number, member) in status.iter().enumerate() {
+        assert_eq!(member["endpoint"], endpoints[number]);
+        assert_eq!(member["name"], format!("n{}", number + 1));
+        assert_eq!(member["errors"], Value::Array(Vec::new()));
+        assert!(member["lag"].is_u64() && member["db_size"].is_u64(), "{member}");
+    }
+    assert_eq!(status.iter().filter(|member| member["role"] == "leader").count(), 1);
+    let table = cluster.out("status");
+    let head: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head[..4], ["ENDPOINT", "NAME", "ID", "ROLE"]);
+    assert_eq!(table.lines().count(), 4);
+
+    let (status, stderr) = cluster.stop(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    for name in ["n1", "n2", "n3"] {
+        process::check_clean(&dir.path().join(name));
+    }
+    let cluster = Cluster::start(dir.path(), &[]);
+    assert_eq!(cluster.endpoints, endpoints);
+    assert_eq!(cluster.out("get k --prefix --count-only"), "3\n");
+    let (status, stderr) = cluster.stop(Signal::INT);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn a_member_that_dies_is_named_missed_and_started_again() {
+    let dir = DataDir::new("cluster-death");
+    let cluster = Cluster::start(dir.path(), &[]);
+    cluster.out("put k v");
+    // The first endpoint is the one that goes: requests find the next.
+    kill(cluster.members[0]);
+    assert_eq!(cluster.out("get k"), "k\nv\n");
+    cluster.out("put k w");
+    let line = cluster.line();
+    assert!(line.starts_with("n1: ready ") && line.contains(&cluster.endpoints[0]), "{line}");
+    assert_ne!(pid_in(&line), cluster.members[0]);
+    let first = format!("get k --endpoint {}", cluster.endpoints[0]);
+    assert_eq!(cluster.out(&first), "k\nw\n");
+    let (status, stderr) = cluster.stop(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(
+        stderr.contains("n1: has ended (signal: 9 (SIGKILL)); starts again in 1 s"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_endpoint_that_is_away_has_its_error_in_the_status() {
+    let dir = DataDir::new("cluster-away");
+    let cluster = Cluster::start(dir.path(), &["--nodes", "1"]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let both = format!("{},{free}", cluster.endpoints[0]);
+    let output = cluster.run(&format!("status -w json --endpoint {both}"));
+    assert_eq!(output.status.code(), Some(5));
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&status[0]["role"], &status[0]["lag"]), (&"leader".into(), &0.into()));
+    assert!(status[1]["revision"].is_null() && status[1]["name"].is_null());
+    assert!(status[1]["errors"][0].as_str().unwrap().contains("refused"), "{status}");
+    let output = cluster.run(&format!("status --endpoint {both}"));
+    assert_eq!(output.status.code(), Some(5));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.lines().nth(2).unwrap().contains("refused"), "{table}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("Error: ") && stderr.contains(&free.to_string()), "{stderr}");
+    assert_eq!(cluster.run(&format!("status --endpoint {free}")).status.code(), Some(2));
+}
+
+#[test]
+fn members_are_listed_changed_and_lead_in_turn() {
+    let dir = DataDir::new("cluster-members");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let all_started = |seen: &Value| {
+        seen["members"].as_array().unwrap().iter().all(|member| member["is_started"] == true)
+    };
+    let members = cluster.until("member list", all_started);
+    let leader = members["leader"].as_u64().unwrap();
+    let lines = cluster.out("member list");
+    assert_eq!(
+        lines.lines().filter(|line| line.ends_with(", false, leader")).count(),
+        1,
+        "{lines}"
+    );
+    assert!(lines.contains(", started, n2, ") && lines.contains(&cluster.endpoints[1]));
+
+    // Another member leads, whoever is asked for it.
+    let heir = if leader == 1 { "n2" } else { "n1" };
+    for endpoint in &cluster.endpoints {
+        let moved = cluster.out(&format!("move-leader {heir} --endpoint {endpoint}"));
+        assert!(moved.ends_with(&format!(" ({heir})\n")), "{moved}");
+    }
+    let follower = &cluster.endpoints[2];
+    let added =
+        cluster.out(&format!("member add d --peer 127.0.0.1:9 --learner --endpoint {follower}"));
+    assert!(added.starts_with("Member 4 added to cluster "), "{added}");
+    let start = "quorate server --name d --listen-peer 127.0.0.1:9 --initial-cluster n1=";
+    assert!(added.contains(start), "{added}");
+    assert!(added.contains(" --initial-cluster-state existing "), "{added}");
+    let found = |name: &str| {
+        let list = cluster.json("member list");
+        list["members"].as_array().unwrap().iter().any(|member| member["name"] == name)
+    };
+    assert!(cluster.out("member update 4 --name e").starts_with("Member 4 updated in cluster "));
+    assert!(cluster.out("member remove e").starts_with("Member 4 removed from cluster "));
+    assert!(!found("e") && !found("d"));
+    for line in ["member remove e", "member remove 4", "member promote n9", "move-leader 9"] {
+        let output = cluster.run(line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+        assert!(stderr.starts_with("Error: "), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn a_load_is_spread_over_all_endpoints() {
+    let dir = DataDir::new("cluster-bench");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let report = cluster.json("bench put --connections 6 --duration 1 --warm-up 0 --keys 100");
+    assert_eq!((&report["servers"], &report["errors"]), (&3.into(), &0.into()));
+    assert!(report["operations"].as_u64().unwrap() > 0);
+    assert!(report["server_cpu_us_per_operation"].is_f64(), "all servers are on this machine");
+}
+
+/// A supervisor that was killed left servers behind that held ports and data directories.
+#[test]
+fn members_end_with_the_process_that_started_them() {
+    let dir = DataDir::new("cluster-orphans");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let mut connections: Vec<TcpStream> =
+        cluster.endpoints.iter().map(|endpoint| TcpStream::connect(endpoint).unwrap()).collect();
+    let endpoints = cluster.endpoints.clone();
+    let (status, _) = cluster.stop(Signal::KILL);
+    assert_eq!(status.code(), None);
+    for connection in &mut connections {
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        // An end or a reset: both say that the other side has gone.
+        let read = connection.read(&mut [0]);
+        let is_over = match &read {
+            Ok(size) => *size == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        assert!(is_over, "{read:?}");
+    }
+    // Nothing stands in the way of the next start.
+    let cluster = Cluster::start(dir.path(), &[]);
+    assert_eq!(cluster.endpoints, endpoints);
+    assert_eq!(cluster.stop(Signal::TERM).0.code(), Some(0));
+}
+
+#[test]
+fn a_folder_in_use_or_with_another_cluster_is_refused() {
+    let dir = DataDir::new("cluster-folder");
+    let cluster = Cluster::start(dir.path(), &["--nodes", "1"]);
+    let path = dir.path().to_str().unwrap();
+    let output = process::run(&["local-cluster", "--data-dir", path]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.contains("is locked")), (Some(1), true), "{stderr}");
+    assert_eq!(cluster.out("put k v"), "OK\n");
+    assert_eq!(cluster.stop(Signal::TERM).0.code(), Some(0));
+    let output = process::run(&["local-cluster", "--nodes", "3", "--data-dir", path]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(128), "{stderr}");
+    assert!(stderr.contains("holds a cluster of 1"), "{stderr}");
+}
+
+#[test]
+fn a_cluster_whose_members_do_not_start_ends_and_says_why() {
+    let dir = DataDir::new("cluster-flags");
+    let path = dir.path().to_str().unwrap();
+    // Too small a cache is for the server to refuse.
+    let output = process::run(&["local-cluster", "--data-dir", path, "--page-cache", "1"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("n1: Error: ") && stderr.contains("does not start"), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
