@@ -267,7 +267,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Whether those who are to vote can decide anything: enough of them are there.
     fn check_quorum(&self, now: Instant, change: &Change) -> Result<(), Objection> {
         let own = self.raft.id();
-        let is_there = |id: NodeId| id == own || self.is_heard(now, id);
+        let last = self.raft.log().last();
+        // One that lacks much of the log may not even vote: it remembers nothing.
+        let is_close = |id: NodeId| {
+            let mut peers = self.raft.peers().iter();
+            peers.any(|peer| peer.id() == id && peer.matched().advance(LAG_MAX) >= last)
+        };
+        let is_there = |id: NodeId| id == own || (self.is_heard(now, id) && is_close(id));
         let there = change.voters.iter().filter(|id| is_there(**id)).count();
         if change.voters.is_empty() || there * 2 <= change.voters.len() {
             let message = format!(

@@ -32,6 +32,7 @@ use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 use crate::admin::Admin;
 use crate::divergence::{Divergence, Verdict};
 use crate::journal::Journal;
+use crate::log_reader::LogReader;
 use crate::members::Members;
 use crate::message::{Committed, EntryKind, Origin, Refused, Reply, ReplyBody, Standing};
 use crate::peers::{Greeting, Incoming, Introduction, Peers};
@@ -41,6 +42,11 @@ use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, Store
 
 /// Bytes of entries that are kept in memory for peers after they have been applied.
 const TAIL_SIZE_MAX: usize = 32 << 20;
+
+/// Entries of the log that are kept on disk for peers, and bytes of segments in which they are kept, at
+/// most: as many as etcd keeps, and what a member lacks after some minutes away.
+const LOG_KEPT: u64 = 100_000;
+const LOG_SIZE_KEPT: u64 = 256 << 20;
 
 /// The same while a state is on its way to a peer, which needs what follows it.
 const PINNED_SIZE_MAX: usize = 256 << 20;
@@ -131,6 +137,8 @@ pub struct Consensus<B> {
     pub(crate) admin: Option<Admin>,
     pub(crate) review_at: Instant,
     pub(crate) divergence: Divergence,
+    /// For peers that lack more than the tail has.
+    pub(crate) readers: BTreeMap<NodeId, LogReader>,
     pub(crate) sending: Vec<Sending>,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) installing: Option<Installing>,
@@ -151,6 +159,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) -> Self {
         let journal =
             Journal::new(writer, allocate, config.write_is_durable, config.next_slot, config.seed);
+        let mut raft = raft;
+        if let Some(index) = journal.writer().before()
+            && index > raft.log().base().index
+        {
+            raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
+        }
         let own = config.introduction.clone();
         let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
@@ -181,6 +195,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             admin: None,
             review_at: Instant::ORIGIN,
             divergence: Divergence::default(),
+            readers: BTreeMap::new(),
             sending: Vec::new(),
             receiving: None,
             installing: None,
@@ -460,8 +475,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.journal.cut(self.tail.last(), self.raft.log().era());
     }
 
-    /// Hands committed entries to the store.
-    pub(crate) fn commit(&mut self, index: LogIndex, effects: &mut Vec<ConsensusEffect<B>>) {
+    /// Hands entries to the store that are committed, and durable here: a checkpoint must not get ahead
+    /// of the log, or a start would take the log for damaged.
+    pub(crate) fn commit(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
+        let index = self.raft.log().committed().min(self.raft.log().durable());
         let keep = !self.is_alone();
         let kept = self.tail.commit(index, keep);
         let mut entries = Vec::with_capacity(kept.len());
@@ -491,14 +508,28 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if keep {
             let pinned = self.pinned().map(|index| (index, PINNED_SIZE_MAX));
             self.tail.shrink(TAIL_SIZE_MAX, pinned);
-            let index = self.tail.before().index;
-            if index > self.raft.log().base().index {
-                // Nothing is put out for it.
-                self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
-            }
         }
         self.members.prune(self.raft.log().committed());
         self.review_admin(effects);
+    }
+
+    /// Entries below `below` are not needed by a start: segments are given back, but for what peers
+    /// may lack.
+    fn recycle(&mut self, below: LogIndex) {
+        let (keep, keep_size) = if self.is_alone() {
+            (LogIndex::MAX, 0)
+        } else {
+            let last = self.raft.log().last().get();
+            (LogIndex::new(last.saturating_sub(LOG_KEPT)), LOG_SIZE_KEPT)
+        };
+        self.journal.recycle(below, keep, keep_size);
+        if let Some(index) = self.journal.writer().before()
+            && index > self.raft.log().base().index
+            && index <= self.raft.log().committed()
+        {
+            // Nothing is put out for it.
+            self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
+        }
     }
 
     /// Groups up to `lsn`, all written, are durable.
@@ -510,6 +541,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let (position, era) = (raft::Position { index, term }, durable.era);
             self.raft.handle(now, Input::Durable { position, era }, outputs);
             self.take_outputs(now, effects);
+            self.commit(effects);
             if self.installing.is_some() {
                 self.install_durable(durable.position, era, effects);
             }
@@ -734,7 +766,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,
             ConsensusEvent::StateHash { index, hash } => self.divergence.note(index, hash),
-            ConsensusEvent::Checkpointed { index } => self.journal.recycle(index.next()),
+            ConsensusEvent::Checkpointed { index } => self.recycle(index.next()),
+            ConsensusEvent::LogRead { peer, read, bytes } => {
+                if let Some(reader) = self.readers.get_mut(&peer) {
+                    reader.feed(read, &bytes);
+                }
+                self.read_log(peer, effects);
+            }
             ConsensusEvent::Admin { ticket, request } => {
                 self.take_admin(now, ticket, request, effects);
             }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, ReactorId, Ticket};
+use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
 use wal::WalFile;
 
@@ -68,6 +68,15 @@ pub enum ConsensusEvent {
     LinkAccepted {
         /// Its name from now on.
         link: ConnectionId,
+    },
+    /// Bytes of the log that were asked for.
+    LogRead {
+        /// For whom.
+        peer: NodeId,
+        /// What was asked.
+        read: wal::Read,
+        /// The bytes; fewer where the file ends.
+        bytes: Vec<u8>,
     },
     /// A dial has ended.
     LinkDialed {
@@ -215,6 +224,13 @@ pub enum ConsensusEffect<B> {
     },
     /// Write the watermark, sync, report `WatermarkDurable`.
     WriteWatermark(wal::Write<B>),
+    /// Read from the log for a peer, report `LogRead`.
+    ReadLog {
+        /// For whom.
+        peer: NodeId,
+        /// What.
+        read: wal::Read,
+    },
     /// Connect to another member, report `LinkDialed`.
     Dial {
         /// The number of the dial.

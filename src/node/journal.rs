@@ -280,9 +280,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         Some(Durable { hard_state: group.hard_state, position, era: group.era })
     }
 
-    /// Entries below `below` are not needed by a start.
-    pub fn recycle(&mut self, below: LogIndex) {
-        self.writer.recycle(below);
+    /// Entries below `below` are not needed by a start; those from `keep` on may be by others, up to
+    /// `keep_size` bytes of them.
+    pub fn recycle(&mut self, below: LogIndex, keep: LogIndex, keep_size: u64) {
+        self.writer.recycle(below, keep, keep_size);
     }
 
     /// Asks for what the next segments need.
@@ -298,7 +299,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
             self.prepare_spare(slot, effects);
         } else if self.slot_retry_at.is_none_or(|at| now >= at) {
             self.preparing = true;
-            let slot = self.next_slot;
+            let slot = self.writer.take_unmade().unwrap_or(self.next_slot);
             effects.push(ConsensusEffect::MakeSlot { slot });
         }
     }
@@ -313,7 +314,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
 
     /// The file of a new segment is there.
     pub fn slot_made(&mut self, slot: u32, effects: &mut Vec<ConsensusEffect<B>>) {
-        self.next_slot = slot + 1;
+        self.next_slot = self.next_slot.max(slot + 1);
         self.slot_retry_at = None;
         self.prepare_spare(slot, effects);
     }

@@ -32,6 +32,7 @@ mod consensus;
 mod consensus_link;
 mod divergence;
 mod journal;
+mod log_reader;
 mod members;
 mod message;
 mod moving;

@@ -18,6 +18,7 @@ use wire::{
 use crate::ConsensusEffect;
 use crate::consensus::Consensus;
 use crate::divergence::Verdict;
+use crate::log_reader::{LogReader, Want};
 use crate::members::membership;
 use crate::message::EntryKind;
 use crate::peers::Incoming;
@@ -67,13 +68,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Output::Install { last } => self.install(now, last, effects),
             Output::Send { to, message } => self.send_message(now, to, message, effects),
             Output::SendSnapshot { to } => self.begin_sending(now, to, effects),
-            Output::Committed { index } => self.commit(index, effects),
+            Output::Committed { .. } => self.commit(effects),
             Output::Leading { .. } => {
                 self.abandon_forwarded("the leader changed before the write was applied here");
             }
             Output::Following { .. } => {
                 self.follow();
                 self.divergence.restart();
+                self.readers.clear();
                 self.admin_lost();
                 self.end_sending(None, effects);
             }
@@ -204,8 +206,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         named: LogIndex,
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
+        let in_tail = self.tail.position(previous.index);
+        let from_disk = match in_tail {
+            Some(_) => {
+                self.readers.remove(&to);
+                None
+            }
+            None => self.read_behind(to, previous.index, effects),
+        };
         let link = self.peers.open(to, PeerLane::Bulk);
-        let (Some(link), Some(before)) = (link, self.tail.position(previous.index)) else {
+        let (Some(link), Some(before)) = (link, in_tail.or(from_disk)) else {
             self.raft.handle(now, Input::Unreachable { peer: to }, &mut self.outputs);
             return;
         };
@@ -220,7 +230,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let (mut bytes, mut record, mut last, mut size) = (Vec::new(), Vec::new(), previous, 0);
         let mut runs: Vec<(LogIndex, base::Term)> = Vec::new();
         let mut writer = self.peers.encoder().append(&mut bytes, &head);
-        for kept in self.tail.behind(previous.index) {
+        let kept = self.tail.behind(previous.index);
+        let read = self.readers.get(&to).filter(|_| in_tail.is_none());
+        let read = read.into_iter().flat_map(|reader| reader.behind(previous.index));
+        for kept in read.chain(kept.filter(|_| in_tail.is_some())) {
             let Kept { index, term, kind, hash, .. } = *kept;
             let more = wal::record_size(kept.frame.len()) as u64;
             if index > named || (size > 0 && size + more > size_max) {
@@ -244,6 +257,42 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if named > previous.index {
             let input = Input::Sent { to, named, last: last.index, bytes: size };
             self.raft.handle(now, input, &mut self.outputs);
+        }
+    }
+
+    /// The position at `previous`, if the entries behind it have been read from the log for this peer;
+    /// if not, they are now.
+    fn read_behind(
+        &mut self,
+        peer: NodeId,
+        previous: LogIndex,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) -> Option<wal::Position> {
+        let matched = self.raft.peers().iter().find(|p| p.id() == peer).map(|p| p.matched());
+        let fits = self.readers.get(&peer).is_some_and(|reader| reader.reaches(previous));
+        if !fits || self.readers.get(&peer).is_some_and(LogReader::is_spent) {
+            let reader = LogReader::new(self.journal.writer().groups_behind(previous), previous);
+            self.readers.insert(peer, reader);
+        }
+        if let (Some(reader), Some(matched)) = (self.readers.get_mut(&peer), matched) {
+            reader.release(matched);
+        }
+        self.read_log(peer, effects);
+        self.readers.get(&peer)?.position(previous)
+    }
+
+    /// Takes the reading for a peer further.
+    pub(crate) fn read_log(&mut self, peer: NodeId, effects: &mut Vec<ConsensusEffect<B>>) {
+        let Some(reader) = self.readers.get_mut(&peer) else { return };
+        match reader.step() {
+            Want::Read(read) => effects.push(ConsensusEffect::ReadLog { peer, read }),
+            Want::Nothing => {}
+            Want::Lost => {
+                self.readers.remove(&peer);
+                // What cannot be read back is not there: a peer that needs it is sent the state.
+                let index = self.tail.before().index;
+                self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
+            }
         }
     }
 

@@ -366,6 +366,13 @@ fn perform_consensus(
                 inbox.push_consensus(ConsensusEvent::WatermarkDurable);
             });
         }
+        ConsensusEffect::ReadLog { peer, read } => {
+            let (file, inbox) = (wal.file(read.file), Rc::clone(inbox));
+            spawn(async move {
+                let bytes = file.read(read.offset, read.size).await;
+                inbox.push_consensus(ConsensusEvent::LogRead { peer, read, bytes });
+            });
+        }
         ConsensusEffect::Dial { dial, address } => {
             spawn(listener::dial(dial, address, Rc::clone(inbox)));
         }

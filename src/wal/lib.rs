@@ -119,6 +119,7 @@ mod entry;
 mod error;
 mod format;
 mod group;
+mod groups;
 mod record;
 mod recovered;
 mod recovery;
@@ -139,7 +140,7 @@ pub use group::{GROUP_HEADER_SIZE, GroupHeader, Header};
 pub use record::{
     RECORD_HEADER_SIZE, Record, Records, chain_hash, read_record, record_size, write_record,
 };
-pub use recovered::{GroupRow, Recovered, Skipped, TermRun, TornTail};
+pub use recovered::{GroupRow, LiveGroup, Recovered, Skipped, TermRun, TornTail};
 pub use recovery::{Applied, Files, Owner, Read, Recovery, SlotFile, Step};
 pub use replay::{GroupStep, Groups, Link, Replay, ReplayStep};
 pub use ring::{EntryIdentity, RING_IDENTITIES_MAX, RingSlot};

@@ -38,6 +38,15 @@ pub struct GroupRow {
     pub hash: Hash128,
 }
 
+/// A group that is there, and how much of it is still valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LiveGroup {
+    /// The group.
+    pub row: GroupRow,
+    /// Its last entry that no later group has cut off; its cut, if there is none.
+    pub upto: LogIndex,
+}
+
 /// The end of a log that did not end cleanly: a group that was never durable, as far as any witness
 /// knows, and was dropped with everything behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,20 +91,28 @@ pub(crate) struct Resume {
     pub active: Option<Active>,
     pub full: VecDeque<Full>,
     pub free: VecDeque<u32>,
+    /// Free slots and the bytes of their files, for those whose making may have been cut short.
+    pub free_sizes: Vec<(u32, u64)>,
     pub stale: Vec<u32>,
     pub next_sequence: u64,
     pub watermark_sequence: u64,
 }
 
 impl Resume {
-    pub fn segments(&self) -> Segments {
-        Segments::resume(
+    /// The segments for a writer whose slots have `segment_size` bytes, and the slots whose files are
+    /// smaller and have to be made again before they are used.
+    pub fn segments(&self, segment_size: u64) -> (Segments, Vec<u32>) {
+        let small = self.free_sizes.iter().filter(|(_, size)| *size < segment_size);
+        let unmade: Vec<u32> = small.map(|(slot, _)| *slot).collect();
+        let free = self.free.iter().copied().filter(|slot| !unmade.contains(slot)).collect();
+        let segments = Segments::resume(
             self.active,
             self.full.clone(),
-            self.free.clone(),
+            free,
             self.stale.clone(),
             self.next_sequence,
-        )
+        );
+        (segments, unmade)
     }
 }
 

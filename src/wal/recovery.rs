@@ -670,6 +670,10 @@ impl Recovery {
                 | SlotHeader::Zero => free.push_back(slot.number),
             }
         }
+        let size = |number: u32| {
+            self.slots.iter().find(|slot| slot.number == number).map_or(0, |slot| slot.size)
+        };
+        let free_sizes = free.iter().map(|&slot| (slot, size(slot))).collect();
         let sequences = self.segments.iter().map(|segment| segment.header.sequence);
         Resume {
             incarnation: self.walk.head.map(|head| head.incarnation),
@@ -677,6 +681,7 @@ impl Recovery {
             active,
             full,
             free,
+            free_sizes,
             stale,
             next_sequence: sequences.max().map_or(1, |sequence| sequence + 1),
             watermark_sequence: self.watermark.map_or(1, |watermark| watermark.sequence + 1),

@@ -9,8 +9,8 @@ use crate::format::size64;
 use crate::record::record_size;
 use crate::window::Window;
 use crate::{
-    Entry, Fault, GROUP_HEADER_SIZE, GroupHeader, GroupRow, Header, Position, READ_SIZE_MAX,
-    RECORD_HEADER_SIZE, Read, Record, Recovered, RecoveryError, WalFile,
+    Entry, Fault, GROUP_HEADER_SIZE, GroupHeader, GroupRow, Header, LiveGroup, Position,
+    READ_SIZE_MAX, RECORD_HEADER_SIZE, Read, Record, Recovered, RecoveryError, WalFile,
 };
 
 /// What a replay wants or gives next.
@@ -99,6 +99,22 @@ impl Replay {
         }
         groups.reverse();
         Self { groups, at: 0, after, chain: None, current: None, window: Window::default() }
+    }
+
+    /// A replay of the entries with an index greater than `after` in these groups, in order.
+    pub fn over<'g>(groups: impl Iterator<Item = &'g LiveGroup>, after: LogIndex) -> Self {
+        let mut lives: Vec<Live> = Vec::new();
+        for &LiveGroup { row, upto } in groups {
+            lives.push(Live { row, upto, limit: row.offset + size64(row.size) });
+        }
+        // Groups that lie next to each other are read together.
+        for i in (1..lives.len()).rev() {
+            let (before, group) = (lives[i - 1].row, lives[i]);
+            if before.slot == group.row.slot && before.offset < group.row.offset {
+                lives[i - 1].limit = group.limit;
+            }
+        }
+        Self { groups: lives, at: 0, after, chain: None, current: None, window: Window::default() }
     }
 
     /// Takes the bytes that were read; fewer than asked for if the file is shorter.

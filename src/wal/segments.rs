@@ -162,19 +162,22 @@ impl Segments {
         Some((active.header, offset))
     }
 
-    /// Gives back the oldest segments whose entries all lie below `below`. Returns the last index
-    /// that went, if any did.
-    pub fn recycle(&mut self, below: LogIndex, durable: Lsn) -> Option<LogIndex> {
-        let mut gone = None;
-        while let Some(full) = self.full.front() {
-            if full.upto >= below || full.next_lsn > durable {
-                break;
-            }
-            gone = Some(full.upto);
-            self.free.push_back(full.slot);
-            self.full.pop_front();
+    /// Gives back the oldest segment if its entries all lie below `below`, and below `keep` unless the
+    /// segments that hold groups have more than `keep_size` bytes. Returns its last index and its slot.
+    pub fn recycle(
+        &mut self,
+        (below, keep, keep_size): (LogIndex, LogIndex, u64),
+        durable: Lsn,
+    ) -> Option<(LogIndex, u32)> {
+        let full = *self.full.front()?;
+        let size = self.full.iter().map(|full| full.size).sum::<u64>();
+        let is_kept = full.upto >= keep && size <= keep_size;
+        if full.upto >= below || full.next_lsn > durable || is_kept {
+            return None;
         }
-        gone
+        self.free.push_back(full.slot);
+        self.full.pop_front();
+        Some((full.upto, full.slot))
     }
 
     /// Bytes of groups that can be written before a slot must be prepared.

@@ -4,20 +4,22 @@
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use base::limits::BLOCK_SIZE;
 use base::{FileId, Hash128, LogIndex, Lsn, Term};
 
 use crate::format::{size64, usize_of, usize_of32};
 use crate::group::group_size;
+use crate::groups::GroupIndex;
 use crate::record::encode_record;
 use crate::ring::{encode_ring_slot, ring_offset};
 use crate::segments::Segments;
 use crate::size_marks::SizeMarks;
 use crate::{
-    Entry, GROUP_HEADER_SIZE, GROUPS_IN_FLIGHT_MAX, GroupHeader, HardState, Identity, Position,
-    RECORD_HEADER_SIZE, Recovered, SEGMENT_HEADER_SIZE, WATERMARK_BLOCKS, WalFile, Watermark,
-    record_size,
+    Entry, GROUP_HEADER_SIZE, GROUPS_IN_FLIGHT_MAX, GroupHeader, GroupRow, HardState, Identity,
+    LiveGroup, Position, RECORD_HEADER_SIZE, Recovered, SEGMENT_HEADER_SIZE, WATERMARK_BLOCKS,
+    WalFile, Watermark, record_size,
 };
 
 /// How a log is written. There is no default: the call site shows them.
@@ -144,6 +146,9 @@ pub struct Writer<B> {
     durable: Position,
     segments: Segments,
     marks: SizeMarks,
+    groups: GroupIndex,
+    /// Slots whose files are too small: their making was cut short.
+    unmade: Vec<u32>,
     watermark_sequence: u64,
     watermark_last: Option<Mark>,
     watermark_in_flight: bool,
@@ -169,6 +174,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
             durable: base,
             segments: Segments::empty(),
             marks: SizeMarks::default(),
+            groups: GroupIndex::default(),
+            unmade: Vec::new(),
             watermark_sequence: 1,
             watermark_last: None,
             watermark_in_flight: false,
@@ -193,7 +200,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         writer.next_lsn = recovered.durable_lsn.next();
         writer.durable_lsn = recovered.durable_lsn;
         writer.previous = resume.previous;
-        writer.segments = resume.segments();
+        (writer.segments, writer.unmade) = resume.segments(options.segment_size);
+        writer.groups = GroupIndex::recovered(&recovered.groups);
         writer.watermark_sequence = resume.watermark_sequence;
         for row in &recovered.groups {
             writer.marks.cut(row.cut);
@@ -283,6 +291,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
 
     fn void_behind(&mut self, last_valid: Position) {
         self.marks.cut(last_valid.index);
+        self.groups.cut(last_valid.index);
         let flights = self.in_flight.iter_mut().map(|flight| &mut flight.last);
         for position in flights.chain([&mut self.durable]) {
             if position.index > last_valid.index {
@@ -376,6 +385,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         let hash = header.encode(bytes);
         let ring = self.ring_copy(bytes, &header, allocate);
         self.marks.add(cut.index, size64(size));
+        self.groups.push(GroupRow {
+            slot: segment.slot,
+            offset,
+            size,
+            lsn: header.lsn,
+            cut: cut.index,
+            last: self.last.index,
+            restart: self.restart,
+            hash,
+        });
         self.in_flight.push_back(InFlight { lsn: header.lsn, last: self.last, written: false });
         self.previous = hash;
         self.next_lsn = header.lsn.next();
@@ -511,6 +530,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         self.segments.take_free()
     }
 
+    /// A slot whose file is too small for a segment: the caller makes it anew, as one that is not there.
+    pub fn take_unmade(&mut self) -> Option<u32> {
+        self.unmade.pop()
+    }
+
     /// A free slot that will hardly be needed: its file may be deleted.
     pub fn take_surplus(&mut self) -> Option<u32> {
         self.segments.take_surplus()
@@ -546,10 +570,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     /// Gives back segments whose entries are all below `below`: the least index that a start may
     /// still need, one behind the least applied index of all meta slots of the page file that can
     /// be chosen.
-    pub fn recycle(&mut self, below: LogIndex) {
-        if let Some(gone) = self.segments.recycle(below, self.durable_lsn) {
+    ///
+    /// Segments with entries from `keep` on stay for others who may want them, up to `keep_size` bytes
+    /// in all.
+    pub fn recycle(&mut self, below: LogIndex, keep: LogIndex, keep_size: u64) {
+        let bounds = (below, keep, keep_size);
+        while let Some((gone, slot)) = self.segments.recycle(bounds, self.durable_lsn) {
             self.marks.forget(gone);
+            self.groups.recycle(slot);
         }
+    }
+
+    /// The entry before the first that can be read again; none before the first group.
+    pub fn before(&self) -> Option<LogIndex> {
+        self.groups.before()
+    }
+
+    /// The durable groups that hold the entries behind `after`; none if the first of them is gone.
+    pub fn groups_behind(&self, after: LogIndex) -> impl Iterator<Item = &LiveGroup> {
+        self.groups.behind(after, self.durable_lsn)
     }
 
     /// Bytes of groups that fit into the active segment and the ready spares: what can be written

@@ -411,8 +411,7 @@ fn beyond_the_bound_of_partial_frames_connections_are_read_one_after_the_other()
     let mut peak = 0;
     for round in 0.. {
         // Each sends as fast as it is read, all but their last bytes at first.
-        for slot in 0..60 {
-            let at = &mut sent[slot];
+        for (slot, at) in sent.iter_mut().enumerate() {
             if all.paused[slot] || *at == frame.len() {
                 continue;
             }

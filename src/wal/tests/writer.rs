@@ -108,10 +108,10 @@ fn segments_are_given_back_once_nothing_needs_them() {
     }
     let slots = run.next_slot;
     assert!(run.writer.segment_count() >= 5);
-    run.writer.recycle(LogIndex::new(1));
+    run.writer.recycle(LogIndex::new(1), LogIndex::MAX, 0);
     assert_eq!(run.writer.take_surplus(), None);
     run.apply(40);
-    run.writer.recycle(LogIndex::new(41));
+    run.writer.recycle(LogIndex::new(41), LogIndex::MAX, 0);
     assert!(run.writer.segment_count() < 4, "{}", run.writer.segment_count());
     for _ in 0..20 {
         run.append(1, 0, &[4; 3000]);
@@ -131,7 +131,7 @@ fn the_oldest_segment_is_used_again_first() {
         run.append(1, 0, &[3; 3000]);
         run.flush();
     }
-    run.writer.recycle(LogIndex::new(41));
+    run.writer.recycle(LogIndex::new(41), LogIndex::MAX, 0);
     assert_eq!(run.writer.take_free(), Some(0));
     assert_eq!(run.writer.take_free(), Some(1));
 }

@@ -222,7 +222,7 @@ impl Member {
 
     /// Gives back the segments below this index.
     pub fn recycle(&mut self, below: LogIndex) {
-        self.writer.recycle(below);
+        self.writer.recycle(below, LogIndex::MAX, 0);
     }
 
     pub fn checkpoint(&mut self) {

@@ -431,7 +431,7 @@ pub fn random_step(run: &mut Run, prng: &mut Prng, term: &mut u64, with_cuts: bo
         }
         18 => {
             let below = (run.applied.0 + 1).saturating_sub(prng.below(6));
-            run.writer.recycle(LogIndex::new(below));
+            run.writer.recycle(LogIndex::new(below), LogIndex::MAX, 0);
             run.spares();
         }
         19..=20 => run.apply(prng.below(8)),
