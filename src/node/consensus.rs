@@ -70,6 +70,8 @@ pub struct ConsensusConfig {
     pub reactors: u16,
     /// Who this member is to others.
     pub introduction: Introduction,
+    /// The last entry of a group that recovery dropped and that may have been acknowledged.
+    pub torn: Option<raft::Position>,
 }
 
 /// A write that has no position yet.
@@ -94,8 +96,12 @@ struct Forwarded {
 struct Beginner {
     /// Members that have not said yet whether they begin as well.
     waiting: Vec<NodeId>,
-    /// The cluster has begun before: this must be in the log first.
+    /// The cluster has begun before, or a group was dropped that may have been acknowledged: the log
+    /// must come to this entry first.
     catch_up: Option<LogIndex>,
+    /// The last entry that may have been acknowledged and dropped. Whoever has it may be voted for;
+    /// if nobody has it, it was not committed.
+    torn: Option<raft::Position>,
     /// The operator is told whom it waits for then.
     tell_at: Instant,
 }
@@ -132,6 +138,10 @@ pub struct Consensus<B> {
     read_waiters: Vec<ReactorId>,
     /// What members have said of themselves.
     pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
+    /// The time of the present turn.
+    now: Instant,
+    /// Why this member must not go on, and when it ends: what it has answered goes out before.
+    pub(crate) excluded: Option<(Instant, String)>,
     /// When members were last heard of.
     pub(crate) heard: BTreeMap<NodeId, Instant>,
     pub(crate) admin: Option<Admin>,
@@ -191,6 +201,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             replies: Vec::new(),
             read_waiters: Vec::new(),
             introduced,
+            now: Instant::ORIGIN,
+            excluded: None,
             heard: BTreeMap::new(),
             admin: None,
             review_at: Instant::ORIGIN,
@@ -509,7 +521,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let pinned = self.pinned().map(|index| (index, PINNED_SIZE_MAX));
             self.tail.shrink(TAIL_SIZE_MAX, pinned);
         }
-        self.members.prune(self.raft.log().committed());
+        if self.members.prune(self.raft.log().committed()) {
+            self.peers.set_members(self.now, self.members.everyone(), effects);
+        }
         self.review_admin(effects);
     }
 
@@ -554,7 +568,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Nothing of this start can be taken for something of an earlier one any more: to work.
     fn settle(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.settled = true;
-        self.peers.set_members(now, self.members.newest(), effects);
+        self.peers.set_members(now, self.members.everyone(), effects);
         let own = self.raft.id();
         let knows_nothing = self.raft.log().last() == LogIndex::ZERO
             && self.raft.hard_state() == raft::HardState::default();
@@ -562,7 +576,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.raft.membership().all_voters().into_iter().filter(|id| *id != own).collect();
         if knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own) {
             let tell_at = now.after(Duration::from_millis(5_000));
-            self.beginner = Some(Beginner { waiting: others, catch_up: None, tell_at });
+            self.beginner = Some(Beginner { waiting: others, catch_up: None, torn: None, tell_at });
+        } else if let Some(torn) = self.config.torn.filter(|_| !others.is_empty()) {
+            let tell_at = now.after(Duration::from_millis(5_000));
+            self.beginner =
+                Some(Beginner { waiting: others, catch_up: None, torn: Some(torn), tell_at });
         }
     }
 
@@ -570,7 +588,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     pub(crate) fn take_greeting(&mut self, peer: NodeId, greeting: Greeting) {
         let Some(beginner) = &mut self.beginner else { return };
         beginner.waiting.retain(|id| *id != peer);
-        if greeting.bootstrapped {
+        if let Some(torn) = beginner.torn {
+            if greeting.last.is_up_to_date_with(torn) {
+                beginner.catch_up = Some(torn.index);
+            }
+        } else if greeting.bootstrapped {
             let last = greeting.last.index.max(LogIndex::ZERO.next());
             beginner.catch_up = Some(beginner.catch_up.map_or(last, |at| at.max(last)));
         }
@@ -579,8 +601,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Whether this member may take part in elections: it remembers all that it ever promised.
     pub(crate) fn may_vote(&mut self) -> bool {
         let Some(beginner) = &self.beginner else { return true };
-        let is_over = match beginner.catch_up {
-            None => beginner.waiting.is_empty(),
+        let is_over = match beginner.catch_up.or(beginner.torn.map(|torn| torn.index)) {
+            _ if beginner.waiting.is_empty() && beginner.catch_up.is_none() => true,
+            None => false,
             Some(index) => {
                 let leader = self.raft.leader();
                 leader.is_some_and(|leader| !beginner.waiting.contains(&leader))
@@ -592,6 +615,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.beginner = None;
         }
         is_over
+    }
+
+    /// Whether this candidate's log holds all that this member may have acknowledged and dropped.
+    pub(crate) fn may_vote_for(&self, last: raft::Position) -> bool {
+        let torn = self.beginner.as_ref().and_then(|beginner| beginner.torn);
+        torn.is_some_and(|torn| last.is_up_to_date_with(torn))
     }
 
     fn greeting(&self) -> Greeting {
@@ -710,6 +739,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let names: Vec<String> =
                 beginner.waiting.iter().map(|id| self.members.name_of(*id)).collect();
             let text = match beginner.catch_up {
+                _ if beginner.torn.is_some() => format!(
+                    "the log of this member ended with a group that may have been acknowledged; it \
+                     waits for {} or a leader before it votes",
+                    names.join(", ")
+                ),
                 None => format!(
                     "this member is new and waits for {} to say whether the cluster has begun \
                      before",
@@ -752,6 +786,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         event: ConsensusEvent,
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
+        self.now = now;
         match event {
             ConsensusEvent::Start => {
                 if self.raft.is_lone_voter() {
@@ -841,6 +876,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
     }
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
+        self.now = now;
+        if self.excluded.as_ref().is_some_and(|(at, _)| now >= *at)
+            && let Some((_, reason)) = self.excluded.take()
+        {
+            effects.push(ConsensusEffect::Halt(reason));
+        }
         if let Some(lsn) = self.journal.sync(effects) {
             self.groups_durable(now, lsn, effects);
         }
@@ -875,6 +916,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             return journal;
         }
         let raft = self.raft.deadline().filter(|_| self.beginner.is_none());
-        [journal, raft, self.peers.deadline(), Some(self.review_at)].into_iter().flatten().min()
+        let excluded = self.excluded.as_ref().map(|(at, _)| *at);
+        [journal, raft, self.peers.deadline(), Some(self.review_at), excluded]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -81,11 +81,27 @@ impl Members {
         assert!(!self.lists.is_empty(), "a committed list was cut off");
     }
 
-    /// Lists before the last committed one are history.
-    pub fn prune(&mut self, committed: LogIndex) {
+    /// Lists before the last committed one are history. Says whether there were any.
+    pub fn prune(&mut self, committed: LogIndex) -> bool {
+        let before = self.lists.len();
         while self.lists.get(1).is_some_and(|next| next.index <= committed) {
             self.lists.remove(0);
         }
+        self.lists.len() < before
+    }
+
+    /// The members of all lists, each as the newest one has it, and the id that the committed list
+    /// would give next: a member that leaves is needed until that is committed.
+    pub fn everyone(&self) -> (Vec<&Member>, u64) {
+        let mut all: Vec<&Member> = Vec::new();
+        for listed in self.lists.iter().rev() {
+            for member in &listed.list.members {
+                if !all.iter().any(|known| known.id == member.id) {
+                    all.push(member);
+                }
+            }
+        }
+        (all, self.lists.first().expect("there is one at least").list.next_member)
     }
 
     /// A snapshot's list takes the place of all.

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use base::{ConnectionId, Duration, FileId, Frame, Instant, NodeId, Prng};
 use bytes::BytesMut;
 use wire::{
-    Header, MemberList, PEER_BODY_SIZE_MAX, PeerEncoder, PeerFrame, PeerHello, PeerLane as Lane,
+    Header, Member, PEER_BODY_SIZE_MAX, PeerEncoder, PeerFrame, PeerHello, PeerLane as Lane,
     PeerRefusal, PeerRefused, PeerWelcome, Splitter, VERSION_MAX, VERSION_MIN,
 };
 
@@ -208,15 +208,16 @@ impl Peers {
         self.encoder
     }
 
-    /// The newest list of members: dials those that are new, lets go of those that are gone.
+    /// The members of the lists that may come to count: dials those that are new, lets go of those that
+    /// are gone. Who is in none of them and was given an id before the committed list is removed.
     pub fn set_members<B>(
         &mut self,
         now: Instant,
-        list: &MemberList,
+        (members, next_member): (Vec<&Member>, u64),
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
-        self.next_member = list.next_member;
-        self.known = list.members.iter().map(|member| (member.id, member.data_id)).collect();
+        self.next_member = next_member;
+        self.known = members.iter().map(|member| (member.id, member.data_id)).collect();
         let gone: Vec<NodeId> =
             self.peers.keys().filter(|id| !self.known.contains_key(id)).copied().collect();
         for id in gone {
@@ -236,7 +237,7 @@ impl Peers {
             }
             stays
         });
-        for member in &list.members {
+        for member in members {
             if member.id == self.own.member || member.peer_address.is_empty() {
                 continue;
             }

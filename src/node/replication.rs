@@ -8,7 +8,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Frame, Instant, LogIndex, NodeId};
+use base::{Duration, Frame, Instant, LogIndex, NodeId};
 use raft::{Configuration, Input, Message, Output, Position, RoleName};
 use wire::{
     AppendHead, AppliedState, MemberList, PeerAppend, PeerFrame, PeerJoinReply, PeerLane,
@@ -23,6 +23,9 @@ use crate::members::membership;
 use crate::message::EntryKind;
 use crate::peers::Incoming;
 use crate::tail::Kept;
+
+/// A member that others exclude ends after this: what it has answered goes out before.
+const EXCLUDED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why an append cannot be taken: its sender is broken, or the way to it.
 enum BadAppend {
@@ -100,7 +103,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         self.members.push(index, list);
-        self.peers.set_members(now, self.members.newest(), effects);
+        self.peers.set_members(now, self.members.everyone(), effects);
     }
 
     /// Takes the entries of the append that raft has just accepted.
@@ -114,7 +117,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) {
         if cut {
             self.cut(first);
-            self.peers.set_members(now, self.members.newest(), effects);
+            self.peers.set_members(now, self.members.everyone(), effects);
         }
         for kept in mem::take(&mut self.arriving) {
             if kept.index < first || kept.index > last {
@@ -341,7 +344,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 };
                 self.peers.say(link, &PeerFrame::JoinReply(reply), effects);
             }
-            Incoming::Excluded(text) => effects.push(ConsensusEffect::Halt(text)),
+            Incoming::Excluded(text) => {
+                self.excluded.get_or_insert((now.after(EXCLUDED_PAUSE), text));
+            }
             Incoming::Frame { peer, header, body } => {
                 self.heard.insert(peer, now);
                 let text = match PeerFrame::verify(&header, &body) {
@@ -465,10 +470,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             message,
             PeerMessage::PreVote { .. } | PeerMessage::Vote { .. } | PeerMessage::TimeoutNow { .. }
         );
-        if is_election && !self.may_vote() {
-            return None;
-        }
         let position = |index, term| Position { index, term };
+        if is_election && !self.may_vote() {
+            match message {
+                PeerMessage::PreVote { last_index, last_term, .. }
+                | PeerMessage::Vote { last_index, last_term, .. }
+                    if self.may_vote_for(position(last_index, last_term)) => {}
+                _ => return None,
+            }
+        }
         Some(match message {
             PeerMessage::PreVote { term, last_index, last_term } => {
                 Message::PreVote { term, last: position(last_index, last_term) }

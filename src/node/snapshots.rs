@@ -372,7 +372,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let waiting = self.tail.restart(base);
         self.abandon(waiting, "the state of another member took the place of the log");
         self.members.restart(configuration, list);
-        self.peers.set_members(now, self.members.newest(), effects);
+        self.peers.set_members(now, self.members.everyone(), effects);
         let era = self.raft.log().era();
         self.journal.restart(base, era);
         self.installing = Some(Installing { base, era, swapped: false, durable: false });

@@ -17,7 +17,7 @@ use node::{
     Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, Introduction, Members,
     Reactor, ReactorConfig, ReactorEvent, Store, StoreConfig, Tail,
 };
-use raft::{HardState, Log, Raft, Restored, TermRun};
+use raft::{HardState, Log, Position, Raft, Restored, TermRun};
 use wal::{Recovered, Writer};
 use wire::{Member, MemberList, MemberRole};
 
@@ -404,6 +404,11 @@ async fn consensus(
         next_slot: plan.next_slot,
         seed: plan.seed,
         reactors: plan.reactors,
+        torn: recovered
+            .tail
+            .as_ref()
+            .and_then(|tail| tail.promised)
+            .map(|(index, term)| Position { index, term }),
         introduction: Introduction {
             cluster: plan.identity.cluster,
             member,

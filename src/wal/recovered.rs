@@ -64,6 +64,9 @@ pub struct TornTail {
     /// True if the ring holds its header: it was submitted whole. With several voters this is the
     /// ambiguous case, for the group may have been acknowledged.
     pub in_ring: bool,
+    /// Where the log ended with the last of the dropped groups whose header the ring holds: among
+    /// several voters this may have been acknowledged.
+    pub promised: Option<(LogIndex, Term)>,
 }
 
 /// Damage in a part of the log that nothing needs any more: every entry there is at or below the

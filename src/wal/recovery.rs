@@ -559,7 +559,7 @@ impl Recovery {
             self.pass_over(self.walk.leading, Lsn::ZERO.next(), row.lsn);
         }
         let recovered = Recovered {
-            hard_state: self.hard_state(last.index),
+            hard_state: self.hard_state(last.index, end.is_some().then_some(next)),
             base: self.walk.base,
             last,
             durable_lsn: self.walk.head.map_or(Lsn::ZERO, |head| head.lsn),
@@ -575,9 +575,12 @@ impl Recovery {
         Ok(())
     }
 
-    fn hard_state(&self, last: LogIndex) -> HardState {
+    /// Term and vote as last written, also in a group that was dropped: it may have been a promise.
+    fn hard_state(&self, last: LogIndex, dropped: Option<Lsn>) -> HardState {
         let mut state = self.walk.head.map_or(HardState::default(), |head| head.hard_state);
-        if let Some(mark) = self.watermark.map(|watermark| watermark.hard_state) {
+        let dropped = dropped.and_then(|lsn| self.promised(lsn)).map(|header| header.hard_state);
+        let marked = self.watermark.map(|watermark| watermark.hard_state);
+        for mark in [marked, dropped].into_iter().flatten() {
             state.commit = state.commit.max(mark.commit);
             if mark.term > state.term {
                 (state.term, state.vote) = (mark.term, mark.vote);
@@ -606,7 +609,25 @@ impl Recovery {
             entries,
             fault: end.fault,
             in_ring: ring.is_some(),
+            promised: ring
+                .and(self.promised(lsn))
+                .map(|header| (header.last.index, header.last.term)),
         })
+    }
+
+    /// The header in the ring of the last group that may have been under way when that with `lsn` was.
+    fn promised(&self, lsn: Lsn) -> Option<&GroupHeader> {
+        let first = self.ring.header_of(lsn)?;
+        let mut last = first;
+        let mut next = lsn;
+        for _ in 0..GROUPS_IN_FLIGHT_MAX {
+            next = next.next();
+            match self.ring.header_of(next) {
+                Some(header) if header.identity == first.identity => last = header,
+                Some(_) | None => break,
+            }
+        }
+        Some(last)
     }
 
     fn files_to_sync(&self) -> Vec<WalFile> {

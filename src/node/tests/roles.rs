@@ -68,6 +68,7 @@ impl Member {
         let members = Members::new(vec![(LogIndex::ZERO, list)]);
         let config = ConsensusConfig {
             reactors: 1,
+            torn: None,
             introduction: Introduction {
                 cluster: 9,
                 member: MEMBER,
