@@ -13,7 +13,8 @@ pub struct CompactArguments {
     /// Reads below this revision are refused from then on
     #[arg(allow_negative_numbers = true)]
     pub revision: i64,
-    /// Wait until the member has given the space back
+    /// Wait until the history is gone from the page file and its space can be used again; what goes
+    /// back to the file system follows with the next checkpoints, some seconds later
     #[arg(long)]
     pub physical: bool,
 }

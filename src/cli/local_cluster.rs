@@ -298,6 +298,10 @@ impl Supervisor {
             }
             return;
         }
+        if status.code() == Some(server::EXIT_EXCLUDED) {
+            tell(&format!("{name}: the cluster excludes it; it is left alone"));
+            return;
+        }
         let now = Instant::now();
         let next = self.members[index].restarts.ended(now);
         let is_starting = self.announcement.is_some();

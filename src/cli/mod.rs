@@ -53,6 +53,7 @@ Exit codes:
     4  the server does not keep to the protocol
     5  a server is not healthy, or one of several cannot be reached (status)
     6  reading or writing here failed (files, standard input and output)
+    7  the cluster excludes this member: removed, other data, or another state (server)
   128  arguments are not understood
 
 Errors go to standard error and begin with \"Error: \".";

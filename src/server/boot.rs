@@ -123,6 +123,7 @@ fn try_boot(
     let founders = data_dir.identity.members.clone();
     let mut boot =
         Boot::new(page_options(data_dir, config), size(pages.to_path_buf()), files, founders);
+    boot.hand_over_large_entries();
     let early_size = usize::try_from(config.pages_size() / EARLY_SHARE).unwrap_or(usize::MAX);
     let readers = Readers::default();
     thread::scope(|scope| -> Result<(), Failure> {

@@ -457,7 +457,8 @@ fn perform_file(
             report(StoreEvent::PagesSynced);
         }),
         StoreEffect::Grow { size } => spawn(async move {
-            let grown = pages.grow(size).await;
+            let (grown, available) = pages.grow(size).await;
+            report(StoreEvent::Available { size: available });
             report(StoreEvent::Grown { size, grown });
         }),
         StoreEffect::Punch { offset, size } => spawn(async move {
@@ -484,7 +485,7 @@ fn remove(path: &Path) {
 /// This member must not go on, although its disk is well.
 fn exclude(reason: &str) -> ! {
     eprintln!("quorate: stopped: {reason}");
-    std::process::exit(6);
+    std::process::exit(crate::EXIT_EXCLUDED);
 }
 
 fn spawn(future: impl Future<Output = ()> + 'static) {

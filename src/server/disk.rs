@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -149,22 +149,40 @@ impl DiskFile {
         Ok(u64::try_from(status.st_size).unwrap_or_default())
     }
 
-    /// Gives the file disk space up to `size` bytes; false when the disk is full.
-    pub async fn grow(&self, size: u64) -> bool {
+    /// A second descriptor of the file, for a thread that may block.
+    #[allow(unsafe_code)]
+    fn descriptor(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the file owns the descriptor and outlives this borrow, which ends with the call.
+        unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// Gives the file disk space up to `size` bytes, behind what it has: what was punched stays so.
+    /// Returns whether it got it, or the disk is full, and the bytes that the file system has left.
+    pub async fn grow(&self, size: u64) -> (bool, u64) {
         let before = match self.size() {
             Ok(before) => before,
             Err(error) => halt("looking at", &self.path, &error),
         };
-        match self.file.pre_allocate(size, false).await.map_err(io_error) {
+        let file = match self.descriptor() {
+            Ok(file) => file,
+            Err(error) if is_no_space(&error) => return (false, 0),
+            Err(error) => halt("growing", &self.path, &error),
+        };
+        let allocate = glommio::executor().spawn_blocking(move || {
+            let allocated = allocate_behind(&file, before, size);
+            (allocated, available(&file).unwrap_or(0))
+        });
+        let (allocated, available) = allocate.await;
+        match allocated {
             Ok(()) => {
                 // Later syncs must not have to write the new size.
                 self.sync().await;
-                true
+                (true, available)
             }
             Err(error) if is_no_space(&error) => {
                 // What it got before there was no more goes back: others need it now.
                 self.truncate(before).await;
-                false
+                (false, available)
             }
             Err(error) => halt("growing", &self.path, &error),
         }
@@ -273,6 +291,21 @@ impl WalDisk {
         }
         true
     }
+}
+
+/// Gives a file of `before` bytes disk space up to `size`.
+fn allocate_behind(file: &OwnedFd, before: u64, size: u64) -> io::Result<()> {
+    if size > before {
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(file, flags, before, size - before)?;
+    }
+    Ok(())
+}
+
+/// Bytes that the file system of a file has left for this user.
+fn available(file: &OwnedFd) -> io::Result<u64> {
+    let figures = rustix::fs::fstatvfs(file)?;
+    Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
 }
 
 fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {

@@ -482,9 +482,9 @@ async fn store(
             log_size: 256 << 20,
             dirty_size: cache_size / 4,
             interval: Duration::from_millis(5_000),
-            // Everything that may be on its way when the disk turns out to be full, and what copying
-            // pages adds to it.
-            room_min: growth_size(&plan.config) * 3 / 4,
+            // Everything that may be on its way when the disk turns out to be full (half a growth step
+            // of requests, four times that as cells and what deleting them takes), and copied pages.
+            room_min: growth_size(&plan.config) * 5 / 2,
         },
         dirty_size_max: cache_size / 2,
         pages: plan.page_options.clone(),

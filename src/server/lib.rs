@@ -48,6 +48,10 @@ use clock::Clock;
 use data_dir::DataDir;
 use executor::{Notice, Parts, Plan, Start, Wiring};
 
+/// Exit code of a process whose member the cluster excludes: it was removed, comes with another data
+/// directory, or its state differs from that of most others. To start it again changes nothing.
+pub const EXIT_EXCLUDED: i32 = 7;
+
 /// Runs a server until it is told to stop (SIGTERM or SIGINT) or cannot go on. Prints one line to
 /// standard output when it serves: `ready native=ADDR pid=PID data=DIR`, with `peer=ADDR` before the pid
 /// where it listens for members.

@@ -15,7 +15,8 @@ use crate::{Error, direct};
 /// Locked memory that the rings of an executor need, in bytes.
 const MEMLOCK_MIN: u64 = 512 << 10;
 
-/// Descriptors kept for segments, rings and the rest of the server's own files.
+/// Descriptors kept for segments, rings and the rest of the server's own files; where few are to be
+/// had, half of them.
 const FILES_RESERVED: usize = 256;
 
 /// Durable writes per method in the probe.
@@ -83,7 +84,7 @@ pub fn sync_method(data_dir: &DataDir, method: SyncMethod, buffered: bool) -> Re
 }
 
 /// Raises the limit of open files as far as the system lets it; returns how many connections fit. A
-/// connection has two descriptors, and the files of the server keep a share.
+/// connection has one descriptor, and the files of the server keep a share.
 pub fn connections() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -92,7 +93,11 @@ pub fn connections() -> usize {
         Err(_) => limit.current,
     };
     let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
-    (files.saturating_sub(FILES_RESERVED) / 2).clamp(1, CONNECTIONS_MAX)
+    connections_of(files)
+}
+
+fn connections_of(files: usize) -> usize {
+    (files - FILES_RESERVED.min(files / 2)).clamp(1, CONNECTIONS_MAX)
 }
 
 /// The cores to run on, and whether executors are bound to them.
@@ -110,5 +115,16 @@ pub fn cores(config: &Config) -> Result<(Vec<usize>, bool), Error> {
              --cores"
         ))),
         None => Ok((config.cores.clone(), true)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_takes_one_descriptor_and_few_descriptors_are_shared_evenly() {
+        let given = [0, 3, 200, 1_024, 4_096, usize::MAX];
+        assert_eq!(given.map(connections_of), [1, 2, 100, 768, 3_840, CONNECTIONS_MAX]);
     }
 }

@@ -331,11 +331,12 @@ mod tests {
             std::env::temp_dir().join(format!("quorate-read-ahead-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let content = file();
-        std::fs::write(folder.join("pages"), &content).unwrap();
+        let pages = folder.join("pages");
+        std::fs::write(&pages, &content).unwrap();
         let mut prng = Prng::new(11);
         let readers = Readers::default();
         thread::scope(|scope| {
-            let mut reads = ReadAhead::new(&readers, (&folder, &folder), true, 1 << 20);
+            let mut reads = ReadAhead::new(&readers, (&folder, &pages), true, 1 << 20);
             readers.start(scope).unwrap();
             let mut ahead: VecDeque<BootRead> = VecDeque::new();
             for _ in 0..3_000 {

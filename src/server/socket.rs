@@ -202,8 +202,8 @@ impl Sockets {
         stream.set_nonblocking(true)?;
         let Some(connection) = self.vacancy() else {
             return Err(io::Error::other(format!(
-                "{} connections are open, and that is the limit (at most {CONNECTIONS_MAX}, and half \
-                 of what 'ulimit -n' leaves)",
+                "{} connections are open, and that is the limit (at most {CONNECTIONS_MAX}, and \
+                 what 'ulimit -n' leaves beside the files of the server)",
                 self.connections_max
             )));
         };
