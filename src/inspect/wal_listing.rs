@@ -173,7 +173,7 @@ pub(crate) fn print_end(recovered: &Recovered, report: &mut Report<'_>) -> Resul
         ))?;
     }
     if let Some(tail) = &recovered.tail {
-        let wal::TornTail { file, offset, lsn, entries, fault, in_ring } = tail;
+        let wal::TornTail { file, offset, lsn, entries, fault, in_ring, promised: _ } = tail;
         let entries = entries
             .map_or(String::new(), |(first, last)| format!(" with log indices {first} to {last}"));
         let in_ring = if *in_ring { "; the ring holds its header" } else { "" };
