@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire"]),
     ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire"]),
     ("bench", &["base", "wire", "client"]),
+    ("tests/sim", &["base", "wire", "raft", "wal", "tree", "kv", "node"]),
 ];
 
 /// Crates whose state machines are driven by production and by simulation alike.
@@ -166,7 +167,7 @@ fn sources_keep_to_the_bans() {
 fn every_source_says_what_it_is_for_and_keeps_its_size() {
     let mut problems = Vec::new();
     for path in ["src", "bench", "tests", "schema"].iter().flat_map(|folder| sources(folder)) {
-        if path.starts_with("schema") && path.to_string_lossy().contains("generated") {
+        if path.ends_with("schema/generated.rs") || path.ends_with("schema/generated_peer.rs") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a source can be read");

@@ -86,12 +86,16 @@ impl State {
         if inline {
             payload.extend_from_slice(value);
         }
+        let new_size = if inline { value.len() } else { 0 };
         let run = if inline { None } else { Some(self.pages.create_run(value)) };
         let cell = NewCell { counted: true, number: at.revision.get(), payload, run };
         self.pages.put_at(place, put.key, &cell);
+        let old_size = old.as_ref().map_or(0, |old| old.inline_size);
         if let Some(replaced) = replaced {
             self.live_sum = self.live_sum.minus(replaced.hash);
+            self.live_size_less(0, old_size);
         }
+        self.live_size_more(if replaced.is_none() { put.key.len() } else { 0 }, new_size);
         self.live_sum = self.live_sum.plus(live.hash);
         self.events_sum = self.events_sum.plus(live.hash);
         self.sub = at.next().sub;
@@ -106,7 +110,8 @@ impl State {
         let Some(cell) = self.pages.cell_at(&place) else {
             return Ok(false);
         };
-        let (old, _) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
+        let (old, inline) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
+        let inline_size = inline.len();
         let Some(replaced) = old.live else {
             return Ok(false);
         };
@@ -125,10 +130,24 @@ impl State {
         let number = at.revision.get();
         let cell = NewCell { counted: false, number, payload, run: None };
         self.pages.put_at(place, key, &cell);
+        self.live_size_less(key.len(), inline_size);
         self.live_sum = self.live_sum.minus(replaced.hash);
         self.events_sum = self.events_sum.plus(delete_hash(key, at));
         self.sub = at.next().sub;
         Ok(true)
+    }
+
+    fn live_size_more(&mut self, key: usize, inline: usize) {
+        self.live_keys_size += u64::try_from(key).expect("a size fits u64");
+        self.live_inline_size += u64::try_from(inline).expect("a size fits u64");
+    }
+
+    /// A file of an earlier format does not say what it holds: its keys were not counted.
+    fn live_size_less(&mut self, key: usize, inline: usize) {
+        let (key, inline) = (u64::try_from(key), u64::try_from(inline));
+        let (key, inline) = (key.unwrap_or(u64::MAX), inline.unwrap_or(u64::MAX));
+        self.live_keys_size = self.live_keys_size.saturating_sub(key);
+        self.live_inline_size = self.live_inline_size.saturating_sub(inline);
     }
 }
 

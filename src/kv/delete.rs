@@ -26,6 +26,12 @@ impl Deleting {
         let interval = Interval::new(delete.key, delete.range_end);
         Self { cursor: Cursor::new(Span::new(&interval)), count: 0 }
     }
+
+    /// After a checkpoint behind `count` deleted keys: from the begin of the range, for what it deleted
+    /// is not live any more.
+    pub fn resume(delete: &DeleteRange<'_>, count: u64) -> Self {
+        Self { count, ..Self::new(delete) }
+    }
 }
 
 impl State {
@@ -38,7 +44,7 @@ impl State {
         if deleting.cursor.span.single {
             charge(budget)?;
             let deleted = self.delete(&deleting.cursor.span.start)?;
-            return Ok(u64::from(deleted));
+            return Ok(deleting.count + u64::from(deleted));
         }
         let mut keys = core::mem::take(&mut self.scratch.keys);
         let result = loop {

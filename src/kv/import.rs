@@ -459,7 +459,8 @@ impl Import {
 
     /// Whether a state can have this cell, and what it adds to the sums.
     fn judge(&self, record: &Record<'_>, value: Option<&[u8]>) -> Option<Sums> {
-        let newest = self.state.revision;
+        // Of an entry that is half applied, too.
+        let newest = self.state.revision_of_changes();
         if record.tree == CURRENT {
             let version = self.judge_version(record.key, record.payload, value, newest)?;
             let (at, live) = (version.at, version.live);

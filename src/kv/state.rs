@@ -9,10 +9,19 @@
 //! meta  format u8 | applied u64 | term u64 | revision u64 | compacted + 1, or 0 for none: u64
 //!       | sum over live versions 16 | sum over events 16 | trimmed revision u64, sub u32
 //!       | index of the entry that set the members u64 | size u16 | bytes about the members
+//!       | changes of the next entry made already u32
+//!       | bytes of live keys u64 | bytes of their inline values u64
+//!       | if that entry is a transaction: branches u16, each u8 | deletes done u16, keys of each u32
 //! ```
 //!
-//! Format 1 has nothing about the members. Format 255 has nothing but the format: the state of an
+//! Format 1 ends before the members, format 2 behind them. Format 255 has nothing but the format: the state of an
 //! [`crate::Import`] that has not come to its end.
+//!
+//! A checkpoint may come in the middle of an entry: its changes so far are in the trees, under the
+//! revision behind the newest complete one and so invisible, and their number tells where to go on. A
+//! delete goes in the order of keys, and what it has deleted is not live: it goes on from the begin of
+//! its range. A transaction goes on behind the operations whose changes are counted; which branches it
+//! takes was judged before its first change, and is kept.
 //!
 //! Trimmed is how far trimming has got: up to the compacted revision with taking events away, from
 //! there on with having those of that revision shed what they replaced.
@@ -33,10 +42,13 @@ use crate::txn::Running;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The format that ends before the members.
 const FORMAT_WITHOUT_MEMBERS: u8 = 1;
+
+/// The format that ends behind the members.
+const FORMAT_WHOLE_ENTRIES: u8 = 2;
 
 /// The format of a state that has arrived in part.
 const FORMAT_INCOMPLETE: u8 = 255;
@@ -45,7 +57,7 @@ const FORMAT_INCOMPLETE: u8 = 255;
 const REVISION_MAX: u64 = u64::MAX >> 1;
 
 /// Bytes of the meta without those about the members.
-const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2;
+const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2;
 
 const _: () = assert!(
     META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
@@ -81,8 +93,13 @@ pub struct State {
     pub(crate) members: Members,
     /// An import is filling it: nothing else may change it, and its checkpoints are not to be opened.
     pub(crate) incomplete: bool,
+    /// Bytes of all live keys, and of their values that are in cells: what deletes have to copy.
+    pub(crate) live_keys_size: u64,
+    pub(crate) live_inline_size: u64,
     /// How far the entry that is being applied has got.
     progress: Progress,
+    /// What a checkpoint in the middle of a transaction knew of it.
+    begun: Begun,
     pub(crate) scratch: Scratch,
 }
 
@@ -93,6 +110,15 @@ enum Progress {
     None,
     Delete(Deleting),
     Txn(Box<Running>),
+}
+
+/// What is kept of a half applied transaction beside the number of its changes.
+#[derive(Default)]
+struct Begun {
+    /// The branches that it takes.
+    path: Vec<bool>,
+    /// Keys deleted by each of its deletes that is done.
+    deleted: Vec<u64>,
 }
 
 /// Buffers that are reused from change to change.
@@ -158,7 +184,10 @@ impl State {
             shed: beginning,
             members: Members::NONE,
             incomplete: false,
+            live_keys_size: 0,
+            live_inline_size: 0,
             progress: Progress::None,
+            begun: Begun::default(),
             scratch: Scratch::default(),
         }
     }
@@ -181,12 +210,15 @@ impl State {
         if format == FORMAT_INCOMPLETE {
             return Err(OpenError::Incomplete);
         }
-        if format != FORMAT && format != FORMAT_WITHOUT_MEMBERS {
+        if !(FORMAT_WITHOUT_MEMBERS..=FORMAT).contains(&format) {
             return Err(OpenError::Format { found: format });
         }
         self.decode(&mut reader).ok_or(OpenError::Malformed)?;
-        if format == FORMAT {
+        if format >= FORMAT_WHOLE_ENTRIES {
             self.decode_members(&mut reader).ok_or(OpenError::Malformed)?;
+        }
+        if format >= FORMAT {
+            self.decode_begun(&mut reader).ok_or(OpenError::Malformed)?;
         }
         let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
         let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
@@ -198,6 +230,7 @@ impl State {
         // There is a number behind each of them.
         let continues = self.revision.get() < REVISION_MAX
             && self.applied < LogIndex::MAX
+            && self.sub < u32::MAX
             && self.trim_position().sub < u32::MAX;
         if !readable || self.shed > sheddable || !continues || !reader.0.is_empty() {
             return Err(OpenError::Malformed);
@@ -239,13 +272,46 @@ impl State {
         Some(())
     }
 
-    /// Begins a checkpoint of the state as it is now.
+    fn decode_begun(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.sub = u32::from_le_bytes(reader.take()?);
+        self.live_keys_size = reader.u64()?;
+        self.live_inline_size = reader.u64()?;
+        self.begun = Begun::default();
+        for _ in 0..u16::from_le_bytes(reader.take()?) {
+            self.begun.path.push(reader.u8()? != 0);
+        }
+        for _ in 0..u16::from_le_bytes(reader.take()?) {
+            self.begun.deleted.push(u64::from(u32::from_le_bytes(reader.take()?)));
+        }
+        Some(())
+    }
+
+    /// Branches and done deletes of the transaction that is half applied; none of another entry, nor
+    /// before the first change of one.
+    fn begun(&self) -> (&[bool], &[u64]) {
+        match &self.progress {
+            _ if self.sub == 0 => (&[], &[]),
+            Progress::None => (&self.begun.path, &self.begun.deleted),
+            Progress::Delete(_) => (&[], &[]),
+            Progress::Txn(running) => running.begun(),
+        }
+    }
+
+    /// Whether a checkpoint may begin now. Always but in the middle of a transaction whose branches and
+    /// deletes do not fit a meta record: more than a hundred of them.
+    pub fn may_checkpoint(&self) -> bool {
+        let (path, deleted) = self.begun();
+        let size = META_FIXED_SIZE + self.members.bytes.len() + path.len() + deleted.len() * 4;
+        size <= tree::APPLICATION_SIZE_MAX
+    }
+
+    /// Begins a checkpoint of the state as it is now, also of an entry that is half applied.
     ///
     /// # Panics
     ///
-    /// While an entry is half applied: see [`Self::between_entries`].
+    /// When it may not: see [`Self::may_checkpoint`].
     pub fn checkpoint_begin(&mut self) {
-        assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
+        assert!(self.may_checkpoint(), "entry {} is half applied", self.applied.next());
         let meta = self.encode_meta();
         self.pages.checkpoint_begin(&meta);
     }
@@ -272,6 +338,18 @@ impl State {
         let size = u16::try_from(members.bytes.len()).expect("at most MEMBERS_SIZE_MAX");
         meta.extend_from_slice(&size.to_le_bytes());
         meta.extend_from_slice(&members.bytes);
+        meta.extend_from_slice(&self.sub.to_le_bytes());
+        meta.extend_from_slice(&self.live_keys_size.to_le_bytes());
+        meta.extend_from_slice(&self.live_inline_size.to_le_bytes());
+        let (path, deleted) = self.begun();
+        let number = |count: usize| u16::try_from(count).expect("what fits a meta record");
+        meta.extend_from_slice(&number(path.len()).to_le_bytes());
+        meta.extend(path.iter().map(|taken| u8::from(*taken)));
+        meta.extend_from_slice(&number(deleted.len()).to_le_bytes());
+        for count in deleted {
+            let count = u32::try_from(*count).expect("an entry has fewer than 2^32 changes");
+            meta.extend_from_slice(&count.to_le_bytes());
+        }
         meta
     }
 
@@ -330,7 +408,7 @@ impl State {
                 }
                 let mut deleting = match progress {
                     Progress::Delete(deleting) => deleting,
-                    Progress::None | Progress::Txn(_) => Deleting::new(delete),
+                    Progress::None | Progress::Txn(_) => Deleting::resume(delete, self.sub.into()),
                 };
                 match self.delete_range(&mut deleting, budget) {
                     Ok(count) => {
@@ -346,7 +424,11 @@ impl State {
             (Command::Txn(txn), progress @ (Progress::None | Progress::Txn(_))) => {
                 let mut running = match progress {
                     Progress::Txn(running) => *running,
-                    Progress::None | Progress::Delete(_) => Running::default(),
+                    Progress::None | Progress::Delete(_) if self.sub == 0 => Running::default(),
+                    Progress::None | Progress::Delete(_) => {
+                        let Begun { path, deleted } = core::mem::take(&mut self.begun);
+                        Running::resume(txn, path, deleted, self.sub.into())
+                    }
                 };
                 match self.run_txn(txn, &mut running, budget) {
                     Ok(Ok(outcome)) => Ok(Outcome::Txn(outcome)),
@@ -429,20 +511,38 @@ impl State {
         (self.applied, self.term)
     }
 
-    /// Whether no entry is half applied, so that a checkpoint may begin.
+    /// Whether no entry is half applied.
     pub fn between_entries(&self) -> bool {
-        matches!(self.progress, Progress::None)
+        matches!(self.progress, Progress::None) && self.sub == 0
+    }
+
+    /// Bytes by which the trees may grow when everything that is live now is deleted, before
+    /// compaction takes it away. The reserve of a full disk is built on it.
+    ///
+    /// A delete moves the cell of a key from `current` into an event and leaves a tombstone. Events are
+    /// appended, so that a leaf of them lacks at most one cell. Leaves of `current` go only as far as
+    /// merging brings them together, which leaves no two neighbours below a quarter: four times the
+    /// bytes of the tombstones at worst.
+    pub fn delete_growth(&self) -> u64 {
+        const EVENT: u64 = 110;
+        const LIVE: u64 = 70;
+        const TOMBSTONE: u64 = 45;
+        let count = self.pages.summary(CURRENT).count;
+        let (keys, values) = (self.live_keys_size, self.live_inline_size);
+        let events = keys + values + count * EVENT;
+        let page = base::limits::PAGE_SIZE as u64;
+        let event_size = (events / count.max(1)).min(page / 2);
+        let whole_leaves = events / (page - event_size) * page + page;
+        let back = (keys + values + count * LIVE).saturating_sub(4 * (keys + count * TOMBSTONE));
+        whole_leaves.saturating_sub(back)
     }
 
     /// The hash of everything that members must agree on at the same applied index: live keys, all
     /// events ever applied, revision, compacted revision, and what is kept about the members. What has
     /// been trimmed does not matter. O(1).
     ///
-    /// # Panics
-    ///
-    /// While an entry is half applied.
+    /// While an entry is half applied it depends on how far that has got, too.
     pub fn state_hash(&self) -> Hash128 {
-        assert!(self.between_entries(), "entry {} is half applied", self.applied.next());
         let mut hasher = base::Hasher128::new();
         hasher.update(b"state");
         hasher.update(&self.revision.get().to_le_bytes());

@@ -42,6 +42,38 @@ enum Stage {
     Write,
 }
 
+impl Running {
+    /// After a checkpoint behind `changes` changes: behind the operations that made them.
+    pub fn resume(txn: &Txn<'_>, path: Vec<bool>, deleted: Vec<u64>, changes: u64) -> Self {
+        let mut running = Self { stage: Stage::Write, deleted, ..Self::default() };
+        let mut left = changes;
+        let mut deletes = running.deleted.iter();
+        let mut walk = TakenPath::resume(txn, &path, &mut running.position);
+        while let Some(op) = walk.peek() {
+            match op {
+                Op::Put(_) if left == 0 => break,
+                Op::Put(_) => left -= 1,
+                Op::DeleteRange(delete) => match deletes.next() {
+                    Some(count) => left = left.saturating_sub(*count),
+                    None => {
+                        running.deleting = Some(Deleting::resume(delete, left));
+                        break;
+                    }
+                },
+                Op::Range(_) | Op::Txn(_) | Op::Unset => {}
+            }
+            walk.advance();
+        }
+        running.compares.path = path;
+        running
+    }
+
+    /// The branches taken, and the keys deleted by each delete that is done.
+    pub fn begun(&self) -> (&[bool], &[u64]) {
+        (&self.compares.path, &self.deleted)
+    }
+}
+
 impl State {
     pub(crate) fn run_txn(
         &mut self,

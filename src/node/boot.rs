@@ -54,6 +54,9 @@ const WAL_AHEAD: usize = 4;
 /// Bytes of applied entries that are kept for peers that lack them.
 const RECENT_SIZE_MAX: usize = 8 << 20;
 
+/// Units of work of one entry between two looks at memory.
+const APPLY_SLICE: u32 = 4_096;
+
 /// Entries looked at when one misses a page that its keys did not tell.
 const LOOK_AHEAD: usize = 64;
 
@@ -232,6 +235,9 @@ struct Replaying {
     urgent: usize,
     /// Bytes read since pages were last dropped for what nobody had foreseen.
     unforeseen_size: u64,
+    /// Whether it may end in the middle of a large entry, and whether it has.
+    hands_over: bool,
+    handed_over: bool,
 }
 
 /// A boot under way: `next`, read, `feed`, until `Done`; then `finish`.
@@ -245,6 +251,7 @@ pub struct Boot {
     replayed: u64,
     published: LogIndex,
     clear_slots: bool,
+    hands_over: bool,
     /// What the bytes that are fed next are.
     asked: Option<BootRead>,
 }
@@ -263,8 +270,16 @@ impl Boot {
             replayed: 0,
             published: LogIndex::ZERO,
             clear_slots: false,
+            hands_over: false,
             asked: None,
         }
+    }
+
+    /// Has replay end in the middle of an entry that changes more than half of what the page cache may
+    /// hold: the rest of it, and what follows, is left to the store, which can make room for it with
+    /// checkpoints. The entries count as not committed then, until the leader says so again.
+    pub fn hand_over_large_entries(&mut self) {
+        self.hands_over = true;
     }
 
     /// What to do next.
@@ -304,7 +319,8 @@ impl Boot {
                             return Err(BootError::Gap { applied, first });
                         }
                         let cache_size = self.options.cache_size;
-                        let replaying = Replaying::new(state, recovered, applied, cache_size);
+                        let mut replaying = Replaying::new(state, recovered, applied, cache_size);
+                        replaying.hands_over = self.hands_over;
                         self.phase = Phase::Replay(Box::new(replaying));
                     }
                 },
@@ -321,6 +337,13 @@ impl Boot {
     /// Goes on with the replay to its next read.
     fn replay(&mut self, replaying: &mut Replaying) -> Result<BootStep, BootError> {
         loop {
+            if replaying.handed_over {
+                let read = replaying.gather_rest(&mut self.pending)?;
+                return Ok(match read {
+                    Some(read) => self.read(DataFile::Wal(read.file), read.offset, read.size),
+                    None => BootStep::Done,
+                });
+            }
             if replaying.urgent == 0 {
                 if !replaying.gathered
                     && let Some(read) = replaying.gather(&mut self.pending)?
@@ -444,7 +467,10 @@ impl Boot {
     /// If `next` has not said `Done`.
     pub fn finish(self) -> Booted {
         let Phase::Replay(replaying) = self.phase else { unreachable!("boot is not done") };
-        let Replaying { state, recovered, recent, before, .. } = *replaying;
+        let Replaying { state, mut recovered, recent, before, handed_over, .. } = *replaying;
+        if handed_over {
+            recovered.hard_state.commit = state.applied().0;
+        }
         let terms = terms(&recovered);
         let (list, index) = state.members();
         let mut members = Vec::from([(index, Frame::copy_from_slice(list))]);
@@ -489,6 +515,8 @@ impl Replaying {
             misses: VecDeque::new(),
             urgent: 0,
             unforeseen_size: 0,
+            hands_over: false,
+            handed_over: false,
         };
         replaying.begin_window();
         replaying
@@ -529,6 +557,26 @@ impl Replaying {
         Ok(None)
     }
 
+    /// Takes all entries that are not applied as they are.
+    fn gather_rest(&mut self, pending: &mut Vec<Kept>) -> Result<Option<wal::Read>, BootError> {
+        // They come before those behind the commit index, which the last window may have met already.
+        let behind = pending
+            .iter()
+            .position(|entry| self.entries.back().is_some_and(|last| entry.index > last.index));
+        let at = behind.unwrap_or(pending.len());
+        pending.splice(at..at, self.entries.drain(..));
+        loop {
+            match self.replay.next().map_err(BootError::Wal)? {
+                ReplayStep::Read(read) => return Ok(Some(read)),
+                ReplayStep::Done => return Ok(None),
+                ReplayStep::Entry(entry, link) => {
+                    self.before.get_or_insert(link.before);
+                    pending.push(owned(&entry, link.hash)?);
+                }
+            }
+        }
+    }
+
     /// Notes what `entry` of the next window will miss.
     fn foresee(&mut self, entry: &Kept) -> Result<(), BootError> {
         let Self { state, gathered_size, window_size, wanted, misses, .. } = self;
@@ -565,10 +613,13 @@ impl Replaying {
             }
             self.warm -= 1;
             let Some(entry) = self.entries.pop_front() else { break };
-            if let Some(miss) = self.apply(&entry)? {
+            let miss = self.apply(&entry)?;
+            if miss.is_some() || self.handed_over {
                 self.entries.push_front(entry);
                 self.warm = 0;
-                self.fetch_missed(miss)?;
+                if let Some(miss) = miss {
+                    self.fetch_missed(miss)?;
+                }
                 break;
             }
             self.remember(entry);
@@ -610,14 +661,22 @@ impl Replaying {
     fn apply(&mut self, entry: &Kept) -> Result<Option<Miss>, BootError> {
         let command = command(entry)?;
         loop {
-            let mut budget = u32::MAX;
+            let mut budget = APPLY_SLICE;
             match self.state.apply(entry.index, entry.term, &command, &mut budget) {
                 Step::Done(_) => return Ok(None),
+                Step::More if self.hands_over && self.is_too_dirty() => {
+                    self.handed_over = true;
+                    return Ok(None);
+                }
                 Step::More => {}
                 Step::Miss(miss) => return Ok(Some(miss)),
                 Step::Damaged(damage) => return Err(BootError::State(damage)),
             }
         }
+    }
+
+    fn is_too_dirty(&self) -> bool {
+        self.state.pages().dirty_size() > self.cache_size / 2
     }
 
     /// The first entry missed a page that was not foreseen: it is read before anything else, and with

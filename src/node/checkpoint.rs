@@ -10,8 +10,21 @@
 //! every page it leads to is durable. When it is durable itself, the log is needed only from the older
 //! of the two meta slots on.
 //!
-//! Space: the file gets disk space ahead of need. When there is none to be had, consensus is told to
-//! take only what frees space, and it is asked for again until there is some.
+//! Space: the file gets disk space ahead of need. A full disk is left by deleting and compacting, and
+//! that takes space before it gives any: every page on the way is copied, what it replaces is free only
+//! two checkpoints later, and what is deleted is history first. So a **reserve** is kept, and writes are
+//! refused when what is left comes down to it:
+//!
+//! ```text
+//! room_min                 writes that were let in before, and three windows of copied pages: of the
+//!                          published checkpoint, of the running one, and since
+//! + State::delete_growth   what the trees grow by when everything live is deleted
+//! ```
+//!
+//! It is left in the file system as long as that has plenty, and kept in the file when it comes to its
+//! end. While no more is to be had, the windows are small: checkpoints follow each
+//! other after a fraction of `room_min`, in the middle of an entry too. Every delete takes less than it
+//! takes off the reserve, so deletes never end before everything is deleted.
 
 use alloc::vec::Vec;
 
@@ -35,6 +48,14 @@ const WAITING_MIN: u64 = 4 << 20;
 /// A checkpoint that is due and cannot begin is tried again after this.
 const DUE_RETRY: Duration = Duration::from_millis(50);
 
+/// Bytes that the file system must have beyond the reserve for the part of it that need not be in the
+/// file: what the log may take meanwhile, and others.
+const AVAILABLE_MIN: u64 = 2 << 30;
+
+/// The part of `room_min` that may be dirty while the disk is full, and the part of that at which a
+/// checkpoint begins: three windows take less than a quarter of it.
+const WINDOW_SHARE: u64 = 16;
+
 /// When checkpoints are made.
 #[derive(Clone, Debug)]
 pub struct CheckpointConfig {
@@ -44,7 +65,8 @@ pub struct CheckpointConfig {
     pub dirty_size: u64,
     /// Time after which one is due if anything has been applied.
     pub interval: Duration,
-    /// Bytes of room in the page file below which space is short.
+    /// Bytes of room in the page file below which space is short whatever it holds: the fixed part of
+    /// the reserve.
     pub room_min: u64,
 }
 
@@ -73,6 +95,9 @@ pub struct Checkpoint {
     grow_at: Option<Instant>,
     /// The last request for space was refused.
     disk_is_full: bool,
+    has_asked: bool,
+    /// Bytes that the file system had left when it was last asked.
+    available: Option<u64>,
     space_is_low: bool,
     releasing: bool,
     /// Much was freed that only further checkpoints give back.
@@ -97,6 +122,8 @@ impl Checkpoint {
             growing: false,
             grow_at: None,
             disk_is_full: false,
+            has_asked: false,
+            available: None,
             space_is_low: false,
             releasing: false,
             is_waiting: false,
@@ -158,7 +185,8 @@ impl Checkpoint {
             }
             Phase::Idle => {
                 if now >= self.due_at {
-                    // Due, but the state is in the middle of an entry or the file has no space.
+                    // Due, but the state cannot be written in the middle of its entry, or the file has
+                    // no space.
                     self.due_at = now.after(DUE_RETRY);
                 }
                 self.release(state, effects);
@@ -174,15 +202,16 @@ impl Checkpoint {
 
     fn is_due(&self, now: Instant, state: &State) -> bool {
         let pages = state.pages();
+        let dirty_size = self.limited(self.config.dirty_size, 2 * WINDOW_SHARE);
         let wanted = self.is_forced
             || self.log_size >= self.config.log_size
-            || pages.dirty_size() >= self.config.dirty_size
+            || pages.dirty_size() >= dirty_size
             || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
             || (self.is_waiting && now >= self.due_at)
             // Space that was freed comes back only with checkpoints.
             || (self.space_is_low && self.is_waiting);
-        // Half an entry is never published, and pages without disk space cannot be written.
-        wanted && state.between_entries() && pages.file_size() <= pages.backed()
+        // Pages without disk space cannot be written.
+        wanted && state.may_checkpoint() && pages.may_begin()
     }
 
     fn write<B: AsMut<[u8]>>(
@@ -247,22 +276,59 @@ impl Checkpoint {
     }
 
     fn grow<B>(&mut self, now: Instant, state: &State, effects: &mut Vec<StoreEffect<B>>) {
-        if self.growing || self.grow_at.is_some_and(|at| now < at) {
+        if self.growing || self.releasing || self.grow_at.is_some_and(|at| now < at) {
             return;
         }
         let pages = state.pages();
-        let wanted = if !self.disk_is_full {
-            pages.wants_growth()
-        } else if pages.file_size() > pages.backed() {
+        let wanted = if !core::mem::replace(&mut self.has_asked, true) {
+            // The answer says what the file system has.
+            pages.wants_growth().or(Some(pages.backed()))
+        } else if !self.disk_is_full {
+            pages.wants_room(self.room_wanted(state))
+        } else if !pages.may_begin() {
             // No more than what keeps the next checkpoint from being written: that frees pages.
-            Some(pages.file_size())
+            Some(pages.file_size().max(pages.backed() + (1 << 20)))
         } else {
             // Asked for again until there is some: only that ends the shortage.
-            Some(pages.backed() + self.config.room_min)
+            let lacks = self.room_wanted(state).saturating_sub(pages.room());
+            let available = self.available.unwrap_or(lacks) / 2;
+            Some(pages.backed() + lacks.min(available).max(1 << 20))
         };
         self.growing = wanted.is_some();
         self.grow_at = None;
         effects.extend(wanted.map(|size| StoreEffect::Grow { size }));
+    }
+
+    /// What must be left for deletes and compaction.
+    fn reserve(&self, state: &State) -> u64 {
+        self.config.room_min + state.delete_growth()
+    }
+
+    /// The room that the file is to have.
+    fn room_wanted(&self, state: &State) -> u64 {
+        let kept = if self.is_tight(state) { self.reserve(state) } else { 0 };
+        kept + state.pages().growth_size() / 2
+    }
+
+    /// Whether the file system comes to its end, so that the reserve must be in the file.
+    fn is_tight(&self, state: &State) -> bool {
+        let lacks = self.reserve(state).saturating_sub(state.pages().room());
+        self.available.is_none_or(|available| available < lacks + AVAILABLE_MIN)
+    }
+
+    /// A bound of dirty memory: a small one while the disk is full.
+    fn limited(&self, size: u64, share: u64) -> u64 {
+        if self.disk_is_full { size.min(self.config.room_min / share) } else { size }
+    }
+
+    /// Dirty bytes at which applying waits for the checkpoint; `size` where space is no matter.
+    pub fn dirty_size_max(&self, size: u64) -> u64 {
+        self.limited(size, WINDOW_SHARE)
+    }
+
+    /// What the file system has left.
+    pub fn available(&mut self, size: u64) {
+        self.available = Some(size);
     }
 
     /// Disk space was asked for.
@@ -280,7 +346,7 @@ impl Checkpoint {
         } else {
             self.grow_at = Some(now.after(GROW_RETRY));
         }
-        let is_short = state.pages().room() < self.config.room_min;
+        let is_short = state.pages().room() < self.reserve(state);
         self.disk_is_full = !grown || (self.disk_is_full && is_short);
         self.judge_space(state, effects);
     }
@@ -288,7 +354,7 @@ impl Checkpoint {
     /// Tells consensus when the room that is left begins or ceases to be short. What was proposed
     /// before it hears that still fits.
     fn judge_space<B>(&mut self, state: &State, effects: &mut Vec<StoreEffect<B>>) {
-        let low = self.disk_is_full && state.pages().room() < self.config.room_min;
+        let low = self.disk_is_full && state.pages().room() < self.reserve(state);
         if low != self.space_is_low {
             self.space_is_low = low;
             effects.push(StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low }));
@@ -300,11 +366,13 @@ impl Checkpoint {
     /// Never for one that cannot begin: deletes and compaction go on in memory and in the log.
     pub fn holds_back(&self, state: &State) -> bool {
         let pages = state.pages();
-        let may_begin = self.log_size > 0 && pages.file_size() <= pages.backed();
-        self.space_is_low
-            && pages.room() < self.config.room_min / 2
-            && (self.is_running() || may_begin)
-            && state.between_entries()
+        if pages.room() >= self.config.room_min / 4 {
+            return false;
+        }
+        // What was asked for is about to come, or not.
+        let waits = self.growing && !self.disk_is_full && self.is_tight(state);
+        let may_begin = || self.log_size > 0 && state.may_checkpoint() && pages.may_begin();
+        waits || (self.space_is_low && (self.is_running() || may_begin()))
     }
 
     /// Hands free space back, one extent at a time, between checkpoints.
@@ -313,7 +381,8 @@ impl Checkpoint {
         if self.releasing || self.growing || self.disk_is_full {
             return;
         }
-        if let Some(release) = state.pages_mut().release_next() {
+        let keep = self.room_wanted(state) + state.pages().growth_size();
+        if let Some(release) = state.pages_mut().release_beyond(keep) {
             self.releasing = true;
             effects.push(match release {
                 Release::Punch { offset, size } => StoreEffect::Punch { offset, size },

@@ -218,8 +218,9 @@ impl Peers {
     ) {
         self.next_member = next_member;
         self.known = members.iter().map(|member| (member.id, member.data_id)).collect();
-        let gone: Vec<NodeId> =
-            self.peers.keys().filter(|id| !self.known.contains_key(id)).copied().collect();
+        // Who is not listed yet, because the list here is old, is answered all the same.
+        let stays = |id: &NodeId| self.known.contains_key(id) || id.get() >= next_member;
+        let gone: Vec<NodeId> = self.peers.keys().filter(|id| !stays(id)).copied().collect();
         for id in gone {
             let Some(peer) = self.peers.remove(&id) else { continue };
             for link in peer.links.iter().filter_map(Outbound::link) {
@@ -301,6 +302,7 @@ impl Peers {
                     start_id: own.start_id,
                     lane,
                     client_address: &own.client_address,
+                    peer_address: &own.peer_address,
                 };
                 self.say(link, &PeerFrame::Hello(hello), effects);
                 return;
@@ -426,6 +428,12 @@ impl Peers {
             data_id: hello.data_id,
             client_address: hello.client_address.to_string(),
         });
+        if !self.known.contains_key(&from) && !hello.peer_address.is_empty() {
+            // A member that the list here does not have yet: it could not be answered otherwise.
+            let address = hello.peer_address.to_string();
+            let links = [Outbound::new(now), Outbound::new(now)];
+            self.peers.entry(from).or_insert(Peer { address, links });
+        }
         self.restarted(now, from, hello.start_id, incoming, effects);
     }
 

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Every part of a turn has a budget, so that a delete of a million keys, a scan of the whole store
-//! or a checkpoint delays others by one slice, never by all of its work.
+//! or a checkpoint delays others by one slice, never by all of its work. Order is the exception: a write
+//! behind such a delete is applied after it, and a linearizable read that came after it sees it, so both
+//! wait for it; reads that came before it, and serializable ones, do not.
 //!
 //! Memory that waits for a checkpoint is bounded by pacing: while more than `dirty_size_max` is dirty
 //! nothing is applied until the running checkpoint is through, proposals pile up to their own bound
@@ -38,6 +40,9 @@ use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
 
 /// Units of work (keys touched) that applying may take in one turn.
 const APPLY_BUDGET: u32 = 4_096;
+
+/// Units of work that one entry may take before dirty memory and space are looked at again.
+const APPLY_SLICE: u32 = 256;
 
 /// Units of work that one read may take at a time.
 const READ_BUDGET: u32 = 512;
@@ -123,6 +128,11 @@ pub enum StoreEvent {
         size: u64,
         /// Whether it got it; if not, the disk is full.
         grown: bool,
+    },
+    /// What the file system of the page file has left, in bytes: told before `Grown`.
+    Available {
+        /// Bytes.
+        size: u64,
     },
     /// Space of the page file has been handed back.
     Released,
@@ -278,6 +288,8 @@ pub struct Store<B> {
     replies: Vec<Vec<Reply>>,
     /// Work is left over for the next turn.
     pub(crate) is_busy: bool,
+    /// The first entry has to be taken up again for no other reason than its slice.
+    is_midway: bool,
     /// The last entry at which the hash of the state was told, and since when which one is the last.
     hashed: LogIndex,
     quiet_since: (LogIndex, Instant),
@@ -322,6 +334,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             applied_bytes: 0,
             replies: (0..reactors).map(|_| Vec::new()).collect(),
             is_busy: false,
+            is_midway: false,
             hashed: LogIndex::ZERO,
             quiet_since: (LogIndex::ZERO, now),
             is_trimming: true,
@@ -377,9 +390,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
             warm -= 1;
             let Some(entry) = self.entries.pop_front() else { break };
+            self.is_midway = false;
             if !self.apply_entry(&entry, &mut budget, effects) {
                 self.entries.push_front(entry);
-                break;
+                if budget == 0 || !self.is_midway {
+                    break;
+                }
+                warm = warm.max(1);
             }
         }
         self.is_busy |= budget == 0 && !self.entries.is_empty();
@@ -416,9 +433,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if self.answers.size() > ANSWERS_WAITING_MAX && self.state.between_entries() {
             return true;
         }
-        let too_dirty = self.state.pages().dirty_size() > self.config.dirty_size_max
-            && self.checkpoint.is_running()
-            && self.state.between_entries();
+        let dirty_size_max = self.checkpoint.dirty_size_max(self.config.dirty_size_max);
+        // One that is not running begins in this turn if it can; else there is nothing to wait for.
+        let too_dirty = self.state.pages().dirty_size() > dirty_size_max
+            && self.state.may_checkpoint()
+            && (self.checkpoint.is_running() || self.state.pages().may_begin());
         too_dirty || self.checkpoint.holds_back(&self.state)
     }
 
@@ -437,10 +456,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 return false;
             }
         };
-        let outcome = match self.state.apply(entry.index, entry.term, &command, budget) {
+        // A large entry stops for the checkpoint like many small ones.
+        let mut slice = APPLY_SLICE.min(*budget);
+        *budget -= slice;
+        let step = self.state.apply(entry.index, entry.term, &command, &mut slice);
+        *budget += slice;
+        let outcome = match step {
             Step::Done(outcome) => outcome,
             Step::More => {
-                self.is_busy = true;
+                self.is_midway = true;
                 return false;
             }
             Step::Miss(miss) => {
@@ -862,6 +886,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             StoreEvent::Grown { size, grown } => {
                 self.checkpoint.grown(now, &mut self.state, size, grown, effects);
             }
+            StoreEvent::Available { size } => self.checkpoint.available(size),
             StoreEvent::Released => self.checkpoint.released(),
             StoreEvent::Send { transfer, index_min } => {
                 self.senders.push(Sender::new(transfer, index_min));

@@ -1,20 +1,22 @@
 //! What a follower does: answer votes, take entries, acknowledge what is durable, pass reads on.
 
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+
 use base::{Instant, LogIndex, NodeId, Term};
 
 use crate::raft::Role;
 use crate::{Configuration, Message, Output, Outputs, Position, Raft, TermRun};
 
 /// A read passed on to the leader.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Asked {
     number: u64,
     ticket: u64,
     expires: Instant,
 }
 
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Follower {
     pub leader: Option<NodeId>,
     /// The log agrees with that of the leader of this term up to here, durable or not. What is
@@ -36,6 +38,14 @@ impl Follower {
 
     pub fn verified(&self) -> LogIndex {
         self.verified
+    }
+
+    /// The number of the next question is as good as any other.
+    pub fn hash_state(&self, now: Instant, hasher: &mut impl Hasher) {
+        (self.leader, self.verified, self.acknowledged).hash(hasher);
+        for asked in &self.asked {
+            (asked.number, asked.ticket, asked.expires.since(now)).hash(hasher);
+        }
     }
 
     pub fn deadline(&self) -> Option<Instant> {

@@ -57,15 +57,20 @@ impl Raft {
         self.check();
     }
 
-    /// Hashes what the protocol depends on, without the timers' randomness: what an exhaustive search
-    /// tells states apart by.
+    /// Hashes what the protocol depends on, without the timers' randomness, and times as they are
+    /// from now: what an exhaustive search tells states apart by.
     pub fn hash_state(&self, hasher: &mut impl Hasher) {
         self.id.hash(hasher);
         self.configurations.hash(hasher);
         self.hard_state.hash(hasher);
         self.saved.hash(hasher);
         self.held.hash(hasher);
-        self.role.hash(hasher);
+        match &self.role {
+            Role::Follower(follower) => follower.hash_state(self.now, hasher),
+            Role::Candidate(candidate) => candidate.hash(hasher),
+            Role::Leader(leader) => leader.hash_state(self.now, hasher),
+        }
+        self.role().hash(hasher);
         self.log.hash(hasher);
         self.is_in_lease().hash(hasher);
     }

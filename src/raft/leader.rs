@@ -2,6 +2,8 @@
 //! over.
 
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+
 use base::{Instant, LogIndex, NodeId, Term};
 
 use crate::progress::Pace;
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Leadership is being handed over.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Transfer {
     to: NodeId,
     /// The target was told: it had the whole log.
@@ -22,7 +24,7 @@ pub(crate) struct Transfer {
     expires: Instant,
 }
 
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leader {
     /// The empty entry of the term: nothing is read, and no change begun, before it is committed.
     pub first: LogIndex,
@@ -38,6 +40,13 @@ pub(crate) struct Leader {
 impl Leader {
     fn peer(&self, id: NodeId) -> Option<&Progress> {
         self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    pub fn hash_state(&self, now: Instant, hasher: &mut impl Hasher) {
+        (self.first, &self.peers).hash(hasher);
+        self.reads.hash_state(now, hasher);
+        let transfer = self.transfer.map(|t| (t.to, t.told, t.expires.since(now)));
+        (transfer, self.heartbeat_at.since(now), self.quorum_at.since(now)).hash(hasher);
     }
 
     pub fn deadline(&self) -> Instant {

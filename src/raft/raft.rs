@@ -76,7 +76,7 @@ pub enum RoleName {
     Leader,
 }
 
-#[derive(Clone, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
     Follower(Follower),
     Candidate(Candidate),

@@ -7,10 +7,12 @@
 //! number would let a retried question be confirmed by the answers to its first try.
 
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+
 use base::{Instant, LogIndex, NodeId};
 
 /// One waiting batch of reads.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Read {
     /// The follower that asks, or the leader's own host.
     pub origin: Option<NodeId>,
@@ -23,7 +25,7 @@ pub(crate) struct Read {
 }
 
 /// The reads that wait at a leader, in the order they came.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ReadQueue {
     reads: Vec<Read>,
     /// The last round begun.
@@ -84,6 +86,13 @@ impl ReadQueue {
 
     pub fn is_empty(&self) -> bool {
         self.reads.is_empty()
+    }
+
+    pub fn hash_state(&self, now: Instant, hasher: &mut impl Hasher) {
+        self.round.hash(hasher);
+        for read in &self.reads {
+            (read.origin, read.ticket, read.expires.since(now), read.round).hash(hasher);
+        }
     }
 
     pub fn deadline(&self) -> Option<Instant> {

@@ -127,14 +127,19 @@ impl PageFile {
         self.root = self.root.next();
     }
 
+    /// Pages that the free list takes at most.
+    pub(crate) fn list_pages(&self) -> u32 {
+        let pages = (self.free.list_size_max() + RUN_HEADER_SIZE).div_ceil(PAGE_SIZE);
+        u32::try_from(pages).expect("a list has fewer pages than the file")
+    }
+
     /// Writes the free list into a run. Its pages are taken first, for the list must not list them;
     /// so its size is reckoned before, and what is left of the last page holds zeros.
     fn write_list(&mut self) -> Run {
-        let pages = (self.free.list_size_max() + RUN_HEADER_SIZE).div_ceil(PAGE_SIZE);
-        let number = u32::try_from(pages).expect("a list has fewer pages than the file");
-        let first = PageNo::new(self.free.take_run(number));
+        let pages = self.list_pages();
+        let first = PageNo::new(self.free.take_run(pages));
         let mut list = self.free.encode();
-        let size = pages * PAGE_SIZE - RUN_HEADER_SIZE;
+        let size = wide(pages) * PAGE_SIZE - RUN_HEADER_SIZE;
         assert!(list.len() <= size, "a free list of {} bytes, reckoned {size}", list.len());
         list.resize(size, 0);
         self.create_run_at(first, &list)
@@ -299,15 +304,24 @@ impl PageFile {
     /// Disk space that can be handed back while the file is in use, newest knowledge first; none:
     /// nothing more before the next checkpoint. Keeps a growth step of room.
     pub fn release_next(&mut self) -> Option<Release> {
-        let step = self.options.growth_size.max(1 << 20);
+        self.release_beyond(0)
+    }
+
+    /// The same, but keeps `keep` bytes of room, a growth step at least.
+    pub fn release_beyond(&mut self, keep: u64) -> Option<Release> {
+        let step = self.growth_size();
+        let keep = keep.max(step);
         // A meta slot that says that it needs more than the file has would be refused.
         let needed = self.slots.iter().map(|slot| slot.needed).max().unwrap_or(0);
         let size = (needed.max(self.file_size()) + step).next_multiple_of(step);
+        // What the tail has of the room that is kept stays.
+        let spare = self.room().saturating_sub(keep);
+        let size = size.max(self.backed().saturating_sub(spare).next_multiple_of(step));
         if self.backed() >= size + step {
             self.set_backed(size);
             return Some(Release::Truncate { size });
         }
-        let (first, pages) = self.free.punch_next(step)?;
+        let (first, pages) = self.free.punch_next(keep)?;
         assert!(first.is_multiple_of(CHUNK) && pages >= CHUNK, "whole chunks only");
         Some(Release::Punch {
             offset: u64::from(first) * PAGE_SIZE as u64,

@@ -488,15 +488,35 @@ impl PageFile {
         self.free.room()
     }
 
+    /// Bytes by which the file grows.
+    #[must_use]
+    pub fn growth_size(&self) -> u64 {
+        self.options.growth_size.max(1 << 20)
+    }
+
     /// The size in bytes that the file should get, asked for ahead: when less than half a growth
     /// step is left. Where pages were allocated beyond backed space, the file must have it before
     /// the next checkpoint writes.
     #[must_use]
     pub fn wants_growth(&self) -> Option<u64> {
-        let step = self.options.growth_size.max(1 << 20);
+        self.wants_room(self.growth_size() / 2)
+    }
+
+    /// The same, so that `ahead` bytes of room are there.
+    #[must_use]
+    pub fn wants_room(&self, ahead: u64) -> Option<u64> {
+        let step = self.growth_size();
         let beyond = self.file_size() > self.backed();
+        let lacks = ahead.saturating_sub(self.room());
         let from = self.backed().max(self.file_size());
-        (beyond || self.room() < step / 2).then(|| (from + step / 2).next_multiple_of(step))
+        (beyond || lacks > 0).then(|| (from + lacks).next_multiple_of(step))
+    }
+
+    /// Whether a checkpoint that begins now can be written: everything that was allocated has disk
+    /// space, and so has a place for the free list, which is contiguous.
+    #[must_use]
+    pub fn may_begin(&self) -> bool {
+        self.file_size() <= self.backed() && self.free.fits_run(self.list_pages())
     }
 }
 

@@ -380,6 +380,28 @@ impl Free {
         first
     }
 
+    /// Whether `pages` contiguous pages can be taken within backed space.
+    pub fn fits_run(&self, pages: u32) -> bool {
+        self.may_extend(pages.div_ceil(CHUNK))
+            || (0..self.counts.len()).any(|chunk| {
+                u32::from(self.counts[chunk]) >= pages.min(CHUNK)
+                    && !self.punched[chunk]
+                    && self.find_in(chunk, pages).is_some()
+            })
+    }
+
+    /// The first of `pages` contiguous free pages that begin in a chunk.
+    fn find_in(&self, chunk: usize, pages: u32) -> Option<u32> {
+        if pages <= CHUNK {
+            find_row(self.bits[chunk], pages).map(|at| number(chunk) * CHUNK + at)
+        } else {
+            let ends = wide(pages.div_ceil(CHUNK)) + chunk;
+            (ends <= self.counts.len() || self.may_extend(number(ends - self.counts.len())))
+                .then(|| self.whole_chunks(chunk, pages).then(|| number(chunk) * CHUNK))
+                .flatten()
+        }
+    }
+
     fn find_run(&mut self, pages: u32, thorough: bool) -> Option<u32> {
         let chunks = self.counts.len();
         let mut looks = 0;
@@ -390,11 +412,7 @@ impl Free {
             {
                 continue;
             }
-            let found = if pages <= CHUNK {
-                find_row(self.bits[chunk], pages).map(|at| number(chunk) * CHUNK + at)
-            } else {
-                self.whole_chunks(chunk, pages).then(|| number(chunk) * CHUNK)
-            };
+            let found = self.find_in(chunk, pages);
             if found.is_some() {
                 self.run_area = chunk;
                 return found;

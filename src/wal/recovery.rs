@@ -581,7 +581,7 @@ impl Recovery {
         let dropped = dropped.and_then(|lsn| self.promised(lsn)).map(|header| header.hard_state);
         let marked = self.watermark.map(|watermark| watermark.hard_state);
         for mark in [marked, dropped].into_iter().flatten() {
-            state.commit = state.commit.max(mark.commit);
+            // Their commit indices may be of a log that a dropped group had begun with a cut.
             if mark.term > state.term {
                 (state.term, state.vote) = (mark.term, mark.vote);
             } else if mark.term == state.term {

@@ -49,6 +49,8 @@ pub struct PeerHello<'a> {
     pub lane: PeerLane,
     /// Where clients find it; empty: not told.
     pub client_address: &'a str,
+    /// Where members find it that do not list it yet; empty: not told.
+    pub peer_address: &'a str,
 }
 
 /// The member that was dialled accepts the connection.
@@ -393,6 +395,7 @@ fn hello(table: Table<'_>) -> Result<PeerHello<'_>, DecodeError> {
         start_id: table.u64(Slots::VT_START_ID)?,
         lane: PeerLane::try_from(table.u8(Slots::VT_LANE)?)?,
         client_address: table.text(Slots::VT_CLIENT_ADDRESS)?,
+        peer_address: table.text(Slots::VT_PEER_ADDRESS)?,
     })
 }
 

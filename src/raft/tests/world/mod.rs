@@ -70,6 +70,8 @@ pub struct Truth {
     leaders: BTreeMap<u64, u64>,
     /// Name of the entry at (index, term), and the term of the one before.
     written: BTreeMap<(usize, u64), (u64, u64)>,
+    /// Who got the vote of (member, term), over the member's whole life.
+    votes: BTreeMap<(u64, u64), u64>,
     pub elections: u64,
     pub reads_granted: u64,
     pub changes: u64,
@@ -90,6 +92,12 @@ pub struct World {
     pub shorten: Option<Prng>,
     /// Timers may fire late, and then answers are.
     pub late_timers: bool,
+    /// Entries are named after who wrote them and where, so that two ways to one state of the
+    /// cluster are seen to be that. What a leader that writes twice in one place would do is then
+    /// found by [`World::append`].
+    pub canonical: bool,
+    /// What the members wanted done, for those who want to read it.
+    pub trace: Option<Vec<(u64, Output)>>,
 }
 
 pub fn node(id: u64) -> NodeId {
@@ -131,6 +139,8 @@ impl World {
             names: 0,
             shorten: None,
             late_timers: false,
+            canonical: false,
+            trace: None,
         };
         for &id in voters.iter().chain(others) {
             let host = Host {
@@ -299,6 +309,9 @@ impl World {
         let host = self.hosts.get_mut(&id).expect("a member");
         host.raft.as_mut().expect("up").handle(now, input, &mut outputs);
         for output in outputs {
+            if let Some(trace) = &mut self.trace {
+                trace.push((id, output.clone()));
+            }
             match output {
                 Output::SaveHardState(state) => {
                     self.host(id).writes.push_back(Write::HardState(state))
@@ -382,7 +395,8 @@ impl World {
     }
 
     fn append(&mut self, id: u64, index: LogIndex, term: Term, membership: Option<Membership>) {
-        let name = self.name();
+        let name =
+            if self.canonical { (term.get() * 1_000 + index.get()) * 10 + id } else { self.name() };
         let host = self.host(id);
         assert_eq!(host.log.len() + 1, number(index), "the leader's log grows by one");
         let entry = Entry { term: term.get(), name, membership };
@@ -392,7 +406,7 @@ impl World {
     }
 
     fn send(&mut self, from: u64, to: u64, mut message: Message) {
-        assert!(self.hosts[&from].disk.hard_state.term >= message_term(&message), "{message:?}");
+        self.check_promises(from, to, &message);
         let mut entries = Vec::new();
         if let Message::Append { previous, runs, last, .. } = &mut message {
             let first = number(previous.index);
@@ -414,6 +428,31 @@ impl World {
         self.sent.push_back(Packet { from, to, message, entries });
     }
 
+    /// What a message promises is on the disk when it leaves.
+    fn check_promises(&mut self, from: u64, to: u64, message: &Message) {
+        let host = &self.hosts[&from];
+        let state = host.disk.hard_state;
+        assert!(state.term >= message_term(message), "{from}: {message:?}");
+        let vote = match message {
+            Message::VoteReply { granted: true, term } => Some((*term, to)),
+            Message::Vote { term, .. } => Some((*term, from)),
+            _ => None,
+        };
+        if let Some((term, to)) = vote {
+            let durable = state.term > term || state.vote == Some(node(to));
+            assert!(durable, "{from} promised its vote, and has {state:?}: {message:?}");
+            let other = *self.truth.votes.entry((from, term.get())).or_insert(to);
+            assert_eq!(other, to, "{from} votes twice in {term:?}");
+        }
+        let host = &self.hosts[&from];
+        if let Message::Accepted { matched, .. } | Message::HeartbeatReply { matched, .. } = message
+        {
+            let n = number(*matched);
+            let durable = host.disk.log.len() >= n && host.disk.log[..n] == host.log[..n];
+            assert!(durable, "{from} has not written what it acknowledges: {message:?}");
+        }
+    }
+
     /// Log matching: an entry of one index and term is the same everywhere, and so is all before it.
     fn note(&mut self, id: u64, first: usize) {
         let host = &self.hosts[&id];
@@ -432,8 +471,8 @@ impl World {
     }
 
     fn leading(&mut self, id: u64, term: u64) {
-        let other = *self.truth.leaders.entry(term).or_insert(id);
-        assert_eq!(other, id, "two leaders of term {term}");
+        let other = self.truth.leaders.insert(term, id);
+        assert_eq!(other, None, "two leaders of term {term}: {id} is the second");
         self.truth.elections += 1;
         let log = &self.hosts[&id].log;
         for (i, (entry, known_in)) in self.truth.committed.iter().enumerate() {
@@ -455,14 +494,66 @@ impl World {
         }
     }
 
+    /// What is committed stays on the disks of enough members, whichever of them crash, and no two
+    /// quorums that could decide now without each other are disjoint.
+    pub fn check_quorums(&self) {
+        let committed: Vec<&Entry> = self.truth.committed.iter().map(|(entry, _)| entry).collect();
+        let n = committed.len();
+        let known = committed.iter().rev().find_map(|entry| entry.membership.as_ref());
+        let voters = known.unwrap_or(&self.initial).voters();
+        let holds = |id: &&NodeId| {
+            let log = &self.hosts[&id.get()].disk.log;
+            log.len() >= n && log.iter().zip(&committed).all(|(ours, entry)| ours == *entry)
+        };
+        let holders = voters.iter().filter(holds).count();
+        assert!(holders * 2 > voters.len(), "{holders} of {voters:?} hold all {n} entries");
+        for host in self.hosts.values() {
+            let changes = host.log.iter().skip(n).filter(|entry| entry.membership.is_some());
+            assert!(changes.count() <= 1, "two uncommitted changes on {}", host.id);
+        }
+        let up = || self.hosts.values().filter_map(|host| Some((host, host.raft.as_ref()?)));
+        for (_, leader) in up().filter(|(_, raft)| raft.role() == RoleName::Leader) {
+            for (host, other) in up() {
+                if leader.membership() != other.membership() {
+                    self.check_pair(leader, other, host);
+                }
+            }
+        }
+    }
+
+    /// The leader decides with those who know of no later term; the other is elected, or leads, with
+    /// those whose logs on disk are no longer than its own.
+    fn check_pair(&self, leader: &Raft, other: &Raft, host: &Host) {
+        let last = |log: &[Entry]| (log.last().map_or(0, |entry| entry.term), log.len());
+        let follow = |host: &Host| host.disk.hard_state.term <= leader.term();
+        let may_elect = |voter: &Host| last(&voter.disk.log) <= last(&host.log);
+        let ids: Vec<u64> = self.hosts.keys().copied().collect();
+        for side in 0..1_u32 << ids.len() {
+            let one = |id: NodeId| ids.iter().position(|&i| i == id.get()).expect("a member");
+            let here = |id: NodeId| side >> one(id) & 1 == 1 && follow(&self.hosts[&id.get()]);
+            let there = |id: NodeId| side >> one(id) & 1 == 0 && may_elect(&self.hosts[&id.get()]);
+            let split = leader.membership().is_quorum(here) && other.membership().is_quorum(there);
+            let (id, rival) = (leader.id(), other.id());
+            assert!(!split, "{id:?} and {rival:?} can decide without each other: {side:b}");
+        }
+    }
+
     /// What makes two states of the cluster the same.
     pub fn hash_state(&self, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         for host in self.hosts.values() {
+            host.raft.is_some().hash(hasher);
             if let Some(raft) = &host.raft {
                 raft.hash_state(hasher);
             }
             (&host.log, &host.disk, &host.writes).hash(hasher);
+            for report in &host.reports {
+                match report {
+                    Input::HardStateDurable(state) => state.hash(hasher),
+                    Input::Durable { position, era } => (position, era).hash(hasher),
+                    other => unreachable!("no disk says {other:?}"),
+                }
+            }
             host.reads.values().for_each(|(floor, _)| floor.hash(hasher));
         }
         for (entry, known_in) in &self.truth.committed {

@@ -1,0 +1,552 @@
+//! The disk of one member: files with what is durable, what has been written and not synced, and what is
+//! on its way. Writes complete in any order; a power cut keeps, drops or mixes what was not synced,
+//! sector by sector; the end of the process alone keeps what had been written.
+//!
+//! A sync makes those writes durable that had completed when it began. A sync of slots covers the ring:
+//! its blocks are written in place, and the flush of the device's cache holds them too.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use base::{Lsn, NodeId, Prng};
+use node::StoreEvent;
+use tree::Miss;
+use wal::WalFile;
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// Disk memory of the roles.
+pub type Block = Vec<u8>;
+
+/// The identity of a group: the hash of its header.
+pub type GroupId = [u8; 16];
+
+/// A file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Name {
+    /// The page file.
+    Pages,
+    /// The one that takes in the state of another member.
+    Incoming,
+    /// A file of the log.
+    Wal(WalFile),
+}
+
+/// A change of a file that has not been synced.
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: usize, bytes: Rc<Block>, size: usize, group: Option<GroupId> },
+    Zero { offset: usize, size: usize },
+    Truncate { size: usize },
+}
+
+impl Change {
+    /// Where it begins and ends.
+    fn extent(&self) -> (usize, usize) {
+        match self {
+            Self::Write { offset, size, .. } | Self::Zero { offset, size } => {
+                (*offset, offset + size)
+            }
+            Self::Truncate { size } => (*size, usize::MAX),
+        }
+    }
+}
+
+#[derive(Default, Debug)]
+struct FileState {
+    durable: Vec<u8>,
+    visible: Vec<u8>,
+    /// In the order of their completion, with a number that grows.
+    unsynced: Vec<(u64, Change)>,
+}
+
+/// What the disk has to do.
+#[derive(Debug)]
+pub enum Work {
+    /// Write the first bytes of a block.
+    Write {
+        file: Name,
+        offset: u64,
+        bytes: Rc<Block>,
+        size: usize,
+        /// It is durable when it has completed.
+        durable: bool,
+        /// The group that it writes.
+        group: Option<GroupId>,
+    },
+    /// Make what has been written to these durable.
+    Sync { files: Vec<Name>, upto: u64 },
+    /// Read from a page file.
+    Read { file: Name, offset: u64, size: usize },
+    /// Give a page file space.
+    Grow { file: Name, size: u64 },
+    /// Take space in the middle of a page file back.
+    Punch { file: Name, offset: u64, size: u64 },
+    /// Cut a page file.
+    Truncate { file: Name, size: u64 },
+    /// Make a slot of zeros.
+    MakeSlot { slot: u32, size: u64 },
+}
+
+impl Work {
+    fn rename(&mut self, from: Name, to: Name) {
+        match self {
+            Self::Write { file, .. }
+            | Self::Read { file, .. }
+            | Self::Grow { file, .. }
+            | Self::Punch { file, .. }
+            | Self::Truncate { file, .. } => {
+                if *file == from {
+                    *file = to;
+                }
+            }
+            Self::Sync { files, .. } => {
+                for file in files {
+                    if *file == from {
+                        *file = to;
+                    }
+                }
+            }
+            Self::MakeSlot { .. } => {}
+        }
+    }
+}
+
+/// Who is told when it is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Done {
+    GroupPart(Lsn),
+    Synced(Lsn),
+    SpareWritten(u32),
+    SpareReady(u32),
+    MarkWritten,
+    MarkReady,
+    Store(StoreDone),
+    /// The same for the file that takes in the state of another member.
+    Incoming(u64, StoreDone),
+    SlotMade(u32),
+    /// For this member.
+    LogRead(NodeId, wal::Read),
+}
+
+/// What the store is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreDone {
+    Written,
+    Synced,
+    Read(Miss, bool),
+    Grown(u64),
+    Released,
+}
+
+impl StoreDone {
+    /// The event that says so.
+    pub fn event(self, bytes: Vec<u8>, granted: bool) -> StoreEvent {
+        match self {
+            Self::Written => StoreEvent::PagesWritten,
+            Self::Synced => StoreEvent::PagesSynced,
+            Self::Read(miss, for_transfer) => StoreEvent::PageRead { miss, bytes, for_transfer },
+            Self::Grown(size) => StoreEvent::Grown { size, grown: granted },
+            Self::Released => StoreEvent::Released,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    work: Work,
+    done: Done,
+}
+
+/// What a completed operation came to.
+pub struct Completed {
+    pub done: Done,
+    /// What was read.
+    pub bytes: Vec<u8>,
+    /// Space was asked for and given.
+    pub granted: bool,
+    /// Groups that are durable from now on.
+    pub groups: Vec<GroupId>,
+}
+
+/// The files of a member.
+#[derive(Default)]
+pub struct Disk {
+    files: Vec<(Name, FileState)>,
+    pending: BTreeMap<u64, Pending>,
+    next_pending: u64,
+    next_change: u64,
+    /// A write that is durable by itself takes everything along that the device's cache holds.
+    pub flushes_all: bool,
+    /// No space is given.
+    pub is_full: bool,
+}
+
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).expect("files of the simulator are small")
+}
+
+impl FileState {
+    fn apply(image: &mut Vec<u8>, change: &Change) {
+        match change {
+            Change::Write { offset, bytes, size, .. } => {
+                if image.len() < offset + size {
+                    image.resize(offset + size, 0);
+                }
+                image[*offset..offset + size].copy_from_slice(&bytes[..*size]);
+            }
+            Change::Zero { offset, size } => {
+                let end = image.len().min(offset + size);
+                if *offset < end {
+                    image[*offset..end].fill(0);
+                }
+            }
+            Change::Truncate { size } => image.truncate(*size),
+        }
+    }
+
+    /// Applies a part of a change, chosen sector by sector.
+    fn apply_part(image: &mut Vec<u8>, change: &Change, prng: &mut Prng) {
+        let (offset, size) = match change {
+            Change::Write { offset, size, .. } | Change::Zero { offset, size } => (*offset, *size),
+            Change::Truncate { .. } => {
+                if prng.one_in(2) {
+                    Self::apply(image, change);
+                }
+                return;
+            }
+        };
+        match prng.below(4) {
+            0 => {}
+            1 => Self::apply(image, change),
+            _ => {
+                let kept = 1 + prng.below(15);
+                for from in (0..size).step_by(SECTOR) {
+                    if prng.below(16) >= kept {
+                        continue;
+                    }
+                    let count = SECTOR.min(size - from);
+                    if image.len() < offset + from + count {
+                        image.resize(offset + from + count, 0);
+                    }
+                    let target = &mut image[offset + from..offset + from + count];
+                    match change {
+                        Change::Write { bytes, .. } => {
+                            target.copy_from_slice(&bytes[from..from + count]);
+                        }
+                        Change::Zero { .. } | Change::Truncate { .. } => target.fill(0),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes changes up to `upto` durable; adds the groups among them.
+    fn sync(&mut self, upto: u64, groups: &mut Vec<GroupId>) {
+        let count = self.unsynced.partition_point(|(number, _)| *number <= upto);
+        for (_, change) in self.unsynced.drain(..count) {
+            Self::apply(&mut self.durable, &change);
+            if let Change::Write { group: Some(group), .. } = change {
+                groups.push(group);
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// Without a file.
+    pub fn new(flushes_all: bool) -> Self {
+        Self { flushes_all, ..Self::default() }
+    }
+
+    fn file(&mut self, file: Name) -> &mut FileState {
+        let place = match self.files.iter().position(|(name, _)| *name == file) {
+            Some(place) => place,
+            None => {
+                self.files.push((file, FileState::default()));
+                self.files.len() - 1
+            }
+        };
+        &mut self.files[place].1
+    }
+
+    /// Whether there is such a file.
+    pub fn size(&self, file: Name) -> u64 {
+        let found = self.files.iter().find(|(name, _)| *name == file);
+        found.map_or(0, |(_, state)| state.visible.len() as u64)
+    }
+
+    /// Numbers of the slots that are there, in order.
+    pub fn slots(&self) -> Vec<u32> {
+        let mut slots: Vec<u32> = Vec::new();
+        for (name, _) in &self.files {
+            if let Name::Wal(WalFile::Slot(slot)) = name {
+                slots.push(*slot);
+            }
+        }
+        slots.sort_unstable();
+        slots
+    }
+
+    /// Makes a file of zeros, durable at once.
+    pub fn create(&mut self, file: Name, size: u64) {
+        let (durable, visible) = (vec![0; at(size)], vec![0; at(size)]);
+        *self.file(file) = FileState { durable, visible, unsynced: Vec::new() };
+    }
+
+    /// Removes a file, durably.
+    pub fn remove(&mut self, file: Name) {
+        self.files.retain(|(name, _)| *name != file);
+    }
+
+    /// Gives a file another name, durably; one that had that name is gone.
+    pub fn rename(&mut self, from: Name, to: Name) {
+        self.remove(to);
+        for (name, _) in &mut self.files {
+            if *name == from {
+                *name = to;
+            }
+        }
+        for pending in self.pending.values_mut() {
+            pending.work.rename(from, to);
+        }
+    }
+
+    /// What a read finds; fewer bytes where the file ends.
+    pub fn read(&mut self, file: Name, offset: u64, size: usize) -> &[u8] {
+        let visible = &self.file(file).visible;
+        let from = at(offset).min(visible.len());
+        &visible[from..(from + size).min(visible.len())]
+    }
+
+    /// Overwrites with zeros, durable at once: what a start does before any role runs.
+    pub fn clear(&mut self, file: Name, offset: u64, size: usize) {
+        let state = self.file(file);
+        for image in [&mut state.durable, &mut state.visible] {
+            let end = image.len().min(at(offset) + size);
+            let from = at(offset).min(end);
+            image[from..end].fill(0);
+        }
+    }
+
+    /// Makes all that was written to a file durable: what a start does.
+    pub fn sync_now(&mut self, file: Name) {
+        self.file(file).sync(u64::MAX, &mut Vec::new());
+    }
+
+    /// Takes an operation in.
+    pub fn submit(&mut self, mut work: Work, done: Done) -> u64 {
+        if let Work::Sync { upto, .. } = &mut work {
+            *upto = self.next_change;
+        }
+        self.next_pending += 1;
+        self.pending.insert(self.next_pending, Pending { work, done });
+        self.next_pending
+    }
+
+    fn note(&mut self, file: Name, change: Change) -> u64 {
+        self.next_change += 1;
+        let number = self.next_change;
+        let state = self.file(file);
+        FileState::apply(&mut state.visible, &change);
+        state.unsynced.push((number, change));
+        number
+    }
+
+    /// An operation completes.
+    pub fn complete(&mut self, id: u64) -> Option<Completed> {
+        let Pending { work, done } = self.pending.remove(&id)?;
+        let mut completed =
+            Completed { done, bytes: Vec::new(), granted: true, groups: Vec::new() };
+        match work {
+            Work::Write { file, offset, bytes, size, durable, group } => {
+                let change = Change::Write { offset: at(offset), bytes, size, group };
+                let number = self.note(file, change);
+                if durable {
+                    self.make_durable(file, number, &mut completed.groups);
+                }
+            }
+            Work::Sync { files, upto } => {
+                for file in files {
+                    if matches!(file, Name::Wal(_)) {
+                        let ring = Name::Wal(WalFile::Ring);
+                        self.file(ring).sync(upto, &mut completed.groups);
+                    }
+                    self.file(file).sync(upto, &mut completed.groups);
+                }
+            }
+            Work::Read { file, offset, size } => {
+                completed.bytes = self.read(file, offset, size).to_vec();
+            }
+            Work::Grow { file, size } => {
+                completed.granted = !self.is_full;
+                if completed.granted {
+                    self.grow(file, at(size));
+                }
+            }
+            Work::Punch { file, offset, size } => {
+                let change = Change::Zero { offset: at(offset), size: at(size) };
+                self.note(file, change);
+            }
+            Work::Truncate { file, size } => {
+                self.note(file, Change::Truncate { size: at(size) });
+            }
+            Work::MakeSlot { slot, size } => {
+                completed.granted = !self.is_full;
+                if completed.granted {
+                    self.create(Name::Wal(WalFile::Slot(slot)), size);
+                }
+            }
+        }
+        Some(completed)
+    }
+
+    /// A write of a file that is opened for durable writes: this one is, those before it only where
+    /// the device empties its cache for it.
+    fn make_durable(&mut self, file: Name, number: u64, groups: &mut Vec<GroupId>) {
+        if self.flushes_all {
+            for (name, state) in &mut self.files {
+                if matches!(name, Name::Wal(_)) {
+                    state.sync(number, groups);
+                }
+            }
+            return;
+        }
+        let state = self.file(file);
+        let Some(place) = state.unsynced.iter().position(|(other, _)| *other == number) else {
+            return;
+        };
+        // What lies under it and is older reaches the disk before it or never.
+        let covered = state.unsynced[place].1.extent();
+        let mut kept = Vec::new();
+        for (other, change) in state.unsynced.drain(..) {
+            let (from, to) = change.extent();
+            if other > number || from >= covered.1 || to <= covered.0 {
+                kept.push((other, change));
+                continue;
+            }
+            FileState::apply(&mut state.durable, &change);
+            if let Change::Write { group: Some(group), .. } = change {
+                groups.push(group);
+            }
+        }
+        state.unsynced = kept;
+    }
+
+    /// Gives the page file space and syncs it, as the server does.
+    fn grow(&mut self, file: Name, size: usize) {
+        let state = self.file(file);
+        state.sync(u64::MAX, &mut Vec::new());
+        for image in [&mut state.durable, &mut state.visible] {
+            if image.len() < size {
+                let mut grown = vec![0; size];
+                grown[..image.len()].copy_from_slice(image);
+                *image = grown;
+            }
+        }
+    }
+
+    fn interrupted(&mut self, prng: &mut Prng) -> Vec<(Name, Change)> {
+        let mut changes = Vec::new();
+        for (_, Pending { work, .. }) in std::mem::take(&mut self.pending) {
+            match work {
+                Work::Write { file, offset, bytes, size, group, .. } => {
+                    changes.push((file, Change::Write { offset: at(offset), bytes, size, group }));
+                }
+                Work::Punch { file, offset, size } => {
+                    let change = Change::Zero { offset: at(offset), size: at(size) };
+                    changes.push((file, change));
+                }
+                Work::Truncate { file, size } => {
+                    changes.push((file, Change::Truncate { size: at(size) }));
+                }
+                Work::MakeSlot { slot, size } if prng.one_in(2) => {
+                    // A part of the zeros may be there, or all of them.
+                    let blocks = size / 4096;
+                    let size = 4096 * prng.below(blocks + 1);
+                    self.create(Name::Wal(WalFile::Slot(slot)), size);
+                }
+                Work::Sync { .. } | Work::Read { .. } | Work::Grow { .. } => {}
+                Work::MakeSlot { .. } => {}
+            }
+        }
+        changes
+    }
+
+    /// The process ends; the machine goes on. What was on its way may still be carried out.
+    pub fn kill(&mut self, prng: &mut Prng) {
+        for (file, change) in self.interrupted(prng) {
+            match prng.below(4) {
+                0 => {}
+                1 | 2 => {
+                    self.note(file, change);
+                }
+                _ => {
+                    // Some sectors of it: what was there before with a part written over.
+                    let mut image = self.file(file).visible.clone();
+                    FileState::apply_part(&mut image, &change, prng);
+                    let (Change::Write { offset, size, .. } | Change::Zero { offset, size }) =
+                        change
+                    else {
+                        continue;
+                    };
+                    if image.len() >= offset + size {
+                        let bytes = Rc::new(image[offset..offset + size].to_vec());
+                        self.note(file, Change::Write { offset, bytes, size, group: None });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The power is cut.
+    pub fn cut_power(&mut self, prng: &mut Prng) {
+        let interrupted = self.interrupted(prng);
+        for (name, state) in &mut self.files {
+            for (_, change) in state.unsynced.drain(..) {
+                FileState::apply_part(&mut state.durable, &change, prng);
+            }
+            for (file, change) in &interrupted {
+                if file == name {
+                    FileState::apply_part(&mut state.durable, change, prng);
+                }
+            }
+            state.visible.clone_from(&state.durable);
+        }
+    }
+
+    /// Changes what is stored, behind everybody's back; returns what it did, if there was anything.
+    pub fn rot(&mut self, prng: &mut Prng) -> Option<String> {
+        let count = self.files.len() as u64;
+        let place = at(prng.below(count.max(1)));
+        let (name, state) = self.files.get_mut(place)?;
+        // Where something is written: zeros are no victims.
+        let blocks = state.visible.len() / 4096;
+        let used: Vec<usize> = (0..blocks)
+            .filter(|block| state.visible[block * 4096..][..4096].iter().any(|byte| *byte != 0))
+            .collect();
+        if used.is_empty() {
+            return None;
+        }
+        let mut pick = || used[at(prng.below(used.len() as u64))] * 4096;
+        let (victim, other) = (pick(), pick());
+        let sector = at(prng.below(8)) * SECTOR;
+        let place = at(prng.below(4096));
+        let kind = prng.below(4);
+        let text = format!("{name:?} at {victim}: kind {kind}");
+        for image in [&mut state.durable, &mut state.visible] {
+            if image.len() < victim + 4096 || image.len() < other + 4096 {
+                continue;
+            }
+            match kind {
+                0 => image[victim + place] ^= 1 << (place % 8),
+                1 => image[victim + sector..][..SECTOR].fill(0),
+                2 => image[victim..][..4096].fill(0),
+                // A write that went to the wrong place, or one that never arrived.
+                _ => image.copy_within(other..other + 4096, victim),
+            }
+        }
+        Some(text)
+    }
+}

@@ -1,0 +1,655 @@
+//! What an onlooker knows who sees everything: the one log of the cluster, what is durable where, who
+//! voted for whom, what clients were told. The invariants are judged here, outside of the members.
+
+use std::collections::{BTreeMap, HashMap};
+
+use base::{Hash128, NodeId};
+use node::{Committed, EntryKind};
+use raft::Membership;
+use wal::{GroupHeader, Header, Recovered};
+use wire::{Effect, MemberList, Status};
+
+use crate::disk::GroupId;
+use crate::load::{Ask, Seen, is_local, token};
+use crate::model::{Command, Model, Told};
+
+/// What was found to be wrong.
+pub type Verdict = Result<(), String>;
+
+/// An entry of the one log.
+pub struct Entry {
+    pub term: u64,
+    pub hash: Hash128,
+    /// The members from here on.
+    pub members: Option<MemberList>,
+    pub is_command: bool,
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Its client waits.
+    Waits,
+    /// Nobody waits any more; it may take effect.
+    Unknown,
+    /// It was answered.
+    Answered,
+    /// Its client was told that it has had no effect.
+    Refused,
+}
+
+/// A request as the onlooker sees it.
+pub struct Request {
+    pub ask: Ask,
+    /// Its body as the log will hold it.
+    body: Vec<u8>,
+    pub fate: Fate,
+    /// The entry that it became, and what it came to.
+    place: Option<(u64, Told)>,
+    /// The greatest revision that anybody had been told of before it was asked.
+    floor: i64,
+    /// The greatest compaction that anybody had been told of.
+    compacted: i64,
+    /// For a read of a member's own state: what its connection had seen.
+    seen: i64,
+    /// The status that it was refused with.
+    status: Option<Status>,
+}
+
+/// A group as it was submitted.
+struct Group {
+    lsn: u64,
+    cut: u64,
+    term: u64,
+    vote: Option<u64>,
+    entries: Vec<(u64, Hash128)>,
+    restart: bool,
+    durable: bool,
+}
+
+/// What is known of one member's disk.
+#[derive(Default)]
+pub struct Durable {
+    groups: HashMap<GroupId, Group>,
+    /// Ids of groups that were submitted and are not in the durable log yet, in LSN order.
+    waiting: Vec<GroupId>,
+    pub lsn: u64,
+    term: u64,
+    vote: Option<u64>,
+    /// Term and hash of each entry from the first on.
+    log: Vec<(u64, Hash128)>,
+}
+
+impl Durable {
+    /// The last durable entry.
+    pub fn last(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    fn has(&self, index: u64, entry: (u64, Hash128)) -> bool {
+        index == 0 || self.log.get(slot(index)) == Some(&entry)
+    }
+
+    /// The group is durable, and so is all before it. `canon` is the one log: what a state that was
+    /// taken in stands for.
+    fn take(&mut self, id: &GroupId, canon: &[Entry]) {
+        let Some(group) = self.groups.get(id) else { return };
+        let cut = usize::try_from(group.cut).unwrap_or(usize::MAX);
+        if group.restart || cut > self.log.len() {
+            let head = canon.iter().take(cut);
+            self.log = head.map(|entry| (entry.term, entry.hash)).collect();
+        }
+        self.log.truncate(cut);
+        self.log.extend_from_slice(&group.entries);
+        (self.lsn, self.term, self.vote) = (group.lsn, group.term, group.vote);
+    }
+}
+
+/// The onlooker.
+pub struct Ghost {
+    pub log: Vec<Entry>,
+    pub model: Model,
+    /// Requests by number.
+    pub requests: Vec<Request>,
+    /// The state hash at each applied index.
+    hashes: HashMap<u64, Hash128>,
+    /// Every entry that was ever written, by index and term.
+    entries: HashMap<(u64, u64), Hash128>,
+    leaders: BTreeMap<u64, u64>,
+    /// The last entry that is known to be committed, and its term.
+    committed: (u64, u64),
+    votes: HashMap<(u64, u64), u64>,
+    pub durable: BTreeMap<u64, Durable>,
+    /// The members in effect for the one log, committed.
+    pub members: MemberList,
+    /// The greatest revision that anybody was told of, and the greatest compaction.
+    pub acknowledged: i64,
+    compacted: i64,
+    /// Invariants judged, replies checked.
+    pub judged: u64,
+    pub checked: u64,
+    /// Break something on purpose.
+    pub canary: bool,
+    /// The last commands, for the report.
+    told: HashMap<u64, i64>,
+}
+
+fn slot(index: u64) -> usize {
+    usize::try_from(index - 1).expect("logs of the simulator are short")
+}
+
+fn check(holds: bool, text: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(text()) }
+}
+
+impl Ghost {
+    /// Before anything has happened.
+    pub fn new(members: MemberList, canary: bool) -> Self {
+        let mut model = Model::new();
+        model.broken = canary;
+        Self {
+            log: Vec::new(),
+            model,
+            requests: Vec::new(),
+            hashes: HashMap::new(),
+            entries: HashMap::new(),
+            leaders: BTreeMap::new(),
+            committed: (0, 0),
+            votes: HashMap::new(),
+            durable: BTreeMap::new(),
+            members,
+            acknowledged: 0,
+            compacted: -1,
+            judged: 0,
+            checked: 0,
+            canary,
+            told: HashMap::new(),
+        }
+    }
+
+    fn durable(&mut self, member: u64) -> &mut Durable {
+        self.durable.entry(member).or_default()
+    }
+
+    // ------------------------------------------------------------------ the log
+
+    /// A member hands committed entries to its store (I4, I15).
+    pub fn committed(&mut self, member: u64, entries: &[Committed]) -> Verdict {
+        for entry in entries {
+            self.judged += 1;
+            let (index, term) = (entry.index.get(), entry.term.get());
+            let known = self.log.len() as u64;
+            if index <= known {
+                let canon = &self.log[slot(index)];
+                check((canon.term, canon.hash) == (term, entry.hash), || {
+                    format!(
+                        "I4: member {member} commits another entry {index}: term {term} instead of \
+                         {}",
+                        canon.term
+                    )
+                })?;
+                continue;
+            }
+            check(index == known + 1, || {
+                format!("I4: member {member} commits entry {index} behind {known}")
+            })?;
+            self.extend(entry)?;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, entry: &Committed) -> Verdict {
+        let index = entry.index.get();
+        let mut members = None;
+        let is_command = !matches!(entry.kind, EntryKind::Empty | EntryKind::Members);
+        if entry.kind == EntryKind::Members {
+            let list = MemberList::decode(&entry.frame)
+                .map_err(|error| format!("I8: entry {index} is no list of members: {error}"))?;
+            self.check_quorums(&list, index)?;
+            self.members = list.clone();
+            members = Some(list);
+        }
+        if is_command {
+            let number = token(&entry.frame).ok_or_else(|| {
+                format!("I4: entry {index} of kind {:?} was asked for by nobody", entry.kind)
+            })?;
+            let place = usize::try_from(number).unwrap_or(usize::MAX);
+            let request = self
+                .requests
+                .get_mut(place)
+                .ok_or_else(|| format!("I4: entry {index} has the unknown number {number}"))?;
+            check(request.body[..] == entry.frame[..], || {
+                format!("I2: entry {index} is not what request {number} asked for")
+            })?;
+            check(request.place.is_none(), || {
+                format!("I15: request {number} took effect again, at entry {index}")
+            })?;
+            let Ask::Write(command) = &request.ask else {
+                return Err(format!("I4: entry {index} is read request {number}"));
+            };
+            let told = self.model.apply(command);
+            check(request.fate != Fate::Answered, || {
+                format!("I7: request {number} was answered before entry {index} was committed")
+            })?;
+            check(request.fate != Fate::Refused || matches!(told, Told::Refused(_)), || {
+                format!(
+                    "request {number} took effect at entry {index} after it had been refused with \
+                     {:?}: {:?}",
+                    request.status, request.ask
+                )
+            })?;
+            request.place = Some((index, told));
+        }
+        self.told.insert(index, self.model.revision);
+        let (term, hash) = (entry.term.get(), entry.hash);
+        self.committed = self.committed.max((index, term));
+        self.log.push(Entry { term, hash, members, is_command });
+        Ok(())
+    }
+
+    /// Two memberships that follow each other must not be able to decide apart (I8).
+    fn check_quorums(&mut self, next: &MemberList, index: u64) -> Verdict {
+        let (Some(before), Some(after)) = (node::membership(&self.members), node::membership(next))
+        else {
+            return Err(format!("I8: the members of entry {index} have no voter"));
+        };
+        let mut all = before.all_voters();
+        all.extend(after.all_voters());
+        all.sort_unstable();
+        all.dedup();
+        for set in 0..1_u64 << all.len() {
+            let within = |id: NodeId| {
+                let place = all.binary_search(&id).expect("it is one of them");
+                set >> place & 1 == 1
+            };
+            let apart = before.is_quorum(within) && after.is_quorum(|id| !within(id));
+            check(!apart, || format!("I8: {:?} and {:?} can decide apart", self.members, next))?;
+        }
+        Ok(())
+    }
+
+    /// A leader has committed up to `index` (I5).
+    pub fn quorum_holds(
+        &mut self,
+        leader: u64,
+        (index, term): (u64, u64),
+        decided: [&Membership; 2],
+    ) -> Verdict {
+        self.judged += 1;
+        if index == 0 {
+            return Ok(());
+        }
+        // It may be handed out later, when it is durable at the leader too.
+        let entry = self.entries.get(&(index, term)).copied().ok_or_else(|| {
+            format!("I4: leader {leader} has committed {index} of term {term}, never written")
+        })?;
+        let entry = (term, entry);
+        self.committed = self.committed.max((index, term));
+        let durable = &self.durable;
+        let has =
+            |id: NodeId| durable.get(&id.get()).is_some_and(|durable| durable.has(index, entry));
+        let holds = decided.iter().any(|membership| membership.is_quorum(has));
+        check(holds, || {
+            let have: Vec<(u64, u64)> =
+                durable.iter().map(|(id, durable)| (*id, durable.last())).collect();
+            format!(
+                "I5: leader {leader} has committed {index}, durable at no quorum of {:?}; durable \
+                 logs end at {have:?}",
+                decided[1].voters()
+            )
+        })
+    }
+
+    /// A member leads (I1, I3).
+    pub fn leads(&mut self, member: u64, raft: &raft::Raft) -> Verdict {
+        let term = raft.term().get();
+        if self.leaders.get(&term) == Some(&member) {
+            return Ok(());
+        }
+        self.judged += 1;
+        if let Some(other) = self.leaders.insert(term, member) {
+            return Err(format!("I1: members {other} and {member} lead term {term}"));
+        }
+        let (last, last_term) = self.committed;
+        let log = raft.log();
+        let held = last == 0
+            || (log.last().get() >= last
+                && (log.base().index.get() >= last
+                    || log.term_at(base::LogIndex::new(last)).get() == last_term));
+        check(held, || {
+            format!(
+                "I3: leader {member} of term {term} lacks committed entry {last}, its log ends at {}",
+                log.last()
+            )
+        })
+    }
+
+    // ------------------------------------------------------------------ disks
+
+    /// A member submits a group (I2).
+    pub fn submitted(&mut self, member: u64, bytes: &[u8]) -> Result<GroupId, String> {
+        let Header::Valid(header, hash) = GroupHeader::decode(bytes) else {
+            return Err(format!("member {member} writes a group that does not verify"));
+        };
+        let mut entries = Vec::new();
+        for record in header.records(bytes) {
+            let record = record.map_err(|fault| {
+                format!("member {member} writes a group with a broken record: {fault:?}")
+            })?;
+            let key = (record.entry.index.get(), record.entry.term.get());
+            let known = *self.entries.entry(key).or_insert(record.hash);
+            check(known == record.hash, || {
+                format!("I2: two entries at index {} of term {}", key.0, key.1)
+            })?;
+            entries.push((key.1, record.hash));
+        }
+        let id = hash.to_bytes();
+        let group = Group {
+            lsn: header.lsn.get(),
+            cut: header.cut.index.get(),
+            term: header.hard_state.term.get(),
+            vote: header.hard_state.vote.map(NodeId::get),
+            entries,
+            restart: header.restart,
+            durable: false,
+        };
+        let durable = self.durable(member);
+        durable.groups.insert(id, group);
+        durable.waiting.push(id);
+        Ok(id)
+    }
+
+    /// A group of a member has become durable, in whatever order.
+    pub fn group_durable(&mut self, member: u64, id: &GroupId) {
+        let canon = &self.log;
+        let durable = self.durable.entry(member).or_default();
+        if let Some(group) = durable.groups.get_mut(id) {
+            group.durable = true;
+        }
+        while let Some(first) = durable.waiting.first().copied()
+            && durable.groups.get(&first).is_some_and(|group| group.durable)
+        {
+            durable.waiting.remove(0);
+            durable.take(&first, canon);
+        }
+    }
+
+    /// A member has started: nothing that was durable may be missing (I6).
+    pub fn recovered(&mut self, member: u64, recovered: &Recovered) -> Verdict {
+        self.judged += 1;
+        let canon: Vec<(u64, Hash128)> =
+            self.log.iter().map(|entry| (entry.term, entry.hash)).collect();
+        let durable = self.durable.entry(member).or_default();
+        let (lsn, term) = (recovered.durable_lsn.get(), recovered.hard_state.term.get());
+        check(lsn >= durable.lsn, || {
+            format!(
+                "I6: member {member} recovers its log up to group {lsn}, group {} was durable",
+                durable.lsn
+            )
+        })?;
+        check(term >= durable.term, || {
+            format!("I6: member {member} is back at term {term}, {} was durable", durable.term)
+        })?;
+        let vote = recovered.hard_state.vote.map(NodeId::get);
+        check(term > durable.term || durable.vote.is_none() || vote == durable.vote, || {
+            format!(
+                "I6: member {member} has forgotten its vote in term {term}: {vote:?} instead of {:?}",
+                durable.vote
+            )
+        })?;
+        let first = recovered.base.index.get();
+        let head = canon.get(..usize::try_from(first).unwrap_or(usize::MAX));
+        let Some(head) = head else {
+            return Err(format!("I6: member {member} begins behind {first}, never committed"));
+        };
+        durable.log = head.to_vec();
+        durable.waiting.clear();
+        for row in &recovered.groups {
+            let id = row.hash.to_bytes();
+            check(durable.groups.contains_key(&id), || {
+                format!("I6: member {member} recovers group {} that it never wrote", row.lsn)
+            })?;
+            let cut = row.cut.get();
+            if cut < first {
+                // It begins before what the log still needs.
+                let group = &durable.groups[&id];
+                let skip = usize::try_from(first - cut).unwrap_or(usize::MAX);
+                let rest = group.entries.get(skip..).unwrap_or(&[]).to_vec();
+                durable.log.truncate(usize::try_from(first).unwrap_or(usize::MAX));
+                durable.log.extend(rest);
+                durable.lsn = group.lsn;
+                continue;
+            }
+            durable.take(&id, &self.log);
+        }
+        (durable.lsn, durable.term, durable.vote) = (lsn, term, vote);
+        let last = recovered.last;
+        check(durable.last() == last.index.get(), || {
+            format!(
+                "I6: member {member} recovers entries up to {}, its groups hold {}",
+                last.index,
+                durable.last()
+            )
+        })
+    }
+
+    /// A member says something to others that promises something (I1, I7).
+    pub fn promises(&mut self, member: u64, to: u64, message: &wire::PeerMessage) -> Verdict {
+        use wire::PeerMessage as Message;
+        self.judged += 1;
+        let durable = self.durable(member);
+        let (term, vote, last) = (durable.term, durable.vote, durable.last());
+        match *message {
+            Message::Accepted { matched, .. } => check(matched.get() <= last, || {
+                format!("I7: member {member} acknowledges {matched}, durable is {last}")
+            }),
+            Message::VoteReply { term: said, granted: true } => {
+                let said = said.get();
+                check(term > said || (term == said && vote == Some(to)), || {
+                    format!(
+                        "I7: member {member} votes for {to} in term {said}, durable is term {term}, \
+                         vote {vote:?}"
+                    )
+                })?;
+                let before = *self.votes.entry((member, said)).or_insert(to);
+                check(before == to, || {
+                    format!("I1: member {member} votes for {before} and {to} in term {said}")
+                })
+            }
+            Message::Vote { term: said, .. } => {
+                let said = said.get();
+                let before = *self.votes.entry((member, said)).or_insert(member);
+                check(before == member, || {
+                    format!("I1: member {member} votes for {before} and itself in term {said}")
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // ------------------------------------------------------------------ state
+
+    /// A member's store has applied up to `index` (I9).
+    pub fn applied(&mut self, member: u64, index: u64, hash: Hash128, revision: u64) -> Verdict {
+        self.judged += 1;
+        let known = *self.hashes.entry(index).or_insert(hash);
+        check(known == hash, || format!("I9: member {member} has another state at entry {index}"))?;
+        if index > 0 && !self.canary {
+            let expected = self.told.get(&index).copied();
+            check(expected == i64::try_from(revision).ok(), || {
+                format!(
+                    "I9: member {member} is at revision {revision} behind entry {index}, the model \
+                     at {expected:?}"
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ clients
+
+    /// A client asks; returns the number of the request. `seen` is the greatest revision that a read of
+    /// the member's own state has shown on this connection.
+    pub fn asked(&mut self, ask: Ask, seen: i64) -> u64 {
+        let number = self.requests.len() as u64;
+        self.requests.push(Request {
+            ask,
+            body: Vec::new(),
+            fate: Fate::Waits,
+            place: None,
+            floor: self.acknowledged,
+            compacted: self.compacted,
+            seen,
+            status: None,
+        });
+        number
+    }
+
+    /// The body of the request just asked.
+    pub fn set_body(&mut self, number: u64, body: Vec<u8>) {
+        self.request(number).body = body;
+    }
+
+    /// A request by its number.
+    pub fn request(&mut self, number: u64) -> &mut Request {
+        &mut self.requests[usize::try_from(number).expect("there are few requests")]
+    }
+
+    /// Nobody waits for it any more.
+    pub fn given_up(&mut self, number: u64) {
+        let request = self.request(number);
+        if request.fate == Fate::Waits {
+            request.fate = Fate::Unknown;
+        }
+    }
+
+    /// A client has its answer; returns the revision that it has seen.
+    pub fn answered(&mut self, number: u64, seen: Seen) -> Result<i64, String> {
+        self.checked += 1;
+        let place = usize::try_from(number).expect("there are few requests");
+        let request = &mut self.requests[place];
+        if request.fate != Fate::Waits {
+            return Err(format!("request {number} is answered twice: {seen:?}"));
+        }
+        let wrong = |why: &str| format!("request {number}, {:?}: {why}: {seen:?}", request.ask);
+        let model = &self.model;
+        let told = match &seen {
+            Seen::Refused(status, effect) => {
+                let is_unknown = *effect == Effect::Unknown || *status == Status::Unknown;
+                match (&request.ask, &request.place) {
+                    (Ask::Write(_), Some((_, Told::Refused(expected)))) if status == expected => {}
+                    (Ask::Write(_), _) if is_unknown => {}
+                    (Ask::Write(_), Some((index, told))) if *effect == Effect::None => {
+                        let text = format!("took effect at entry {index} as {told:?}, refused");
+                        return Err(wrong(&text));
+                    }
+                    (Ask::Range(range), _)
+                        if *status == Status::Compacted
+                            && (range.revision <= 0 || range.revision >= model.compacted) =>
+                    {
+                        return Err(wrong("it was not compacted"));
+                    }
+                    (Ask::Range(range), _) if *status == Status::FutureRevision => {
+                        let floor = if range.serializable { request.seen } else { request.floor };
+                        if range.revision <= floor {
+                            return Err(wrong("it is no future revision"));
+                        }
+                    }
+                    _ => {}
+                }
+                let is_unknown = is_unknown && matches!(request.ask, Ask::Write(_));
+                request.fate = if is_unknown { Fate::Unknown } else { Fate::Refused };
+                request.status = Some(*status);
+                if *effect == Effect::Applied {
+                    request.fate = Fate::Answered;
+                }
+                return Ok(request.seen);
+            }
+            Seen::Told(told) => told,
+            Seen::Status(revision, applied, committed) => {
+                request.fate = Fate::Answered;
+                if *revision > model.revision || *committed > self.committed.0 {
+                    return Err(wrong("the cluster is not that far"));
+                }
+                if applied > committed {
+                    // Two moments: what is applied is asked for after what is committed.
+                    request.fate = Fate::Answered;
+                }
+                return Ok(request.seen);
+            }
+            Seen::Members(_) | Seen::Other | Seen::Hello => {
+                request.fate = Fate::Answered;
+                return Ok(request.seen);
+            }
+        };
+        request.fate = Fate::Answered;
+        match &request.ask {
+            Ask::Write(command) => {
+                let Some((index, expected)) = &request.place else {
+                    return Err(wrong("answered before it was committed"));
+                };
+                if expected != told {
+                    let text = format!("at entry {index} it must be {expected:?}");
+                    return Err(wrong(&text));
+                }
+                let revision = match told {
+                    Told::Put { revision, .. }
+                    | Told::Delete { revision, .. }
+                    | Told::Compact { revision }
+                    | Told::Txn { revision, .. } => *revision,
+                    Told::Range(_) | Told::Refused(_) => 0,
+                };
+                if let Command::Compact { revision, .. } = command {
+                    self.compacted = self.compacted.max(*revision);
+                }
+                self.acknowledged = self.acknowledged.max(revision);
+                Ok(request.seen)
+            }
+            Ask::Range(range) => {
+                let Told::Range(listed) = told else { return Err(wrong("another kind")) };
+                let (header, local) = (listed.revision, range.serializable);
+                if header > model.revision {
+                    return Err(wrong("the cluster is not that far"));
+                }
+                let floor = if local { request.seen } else { request.floor };
+                if header < floor {
+                    return Err(wrong(&format!("a stale read: {floor} was acknowledged before")));
+                }
+                if range.revision > header {
+                    return Err(wrong("a read of the future"));
+                }
+                if !local && range.revision > 0 && range.revision < request.compacted {
+                    return Err(wrong(&format!("{} was compacted before", request.compacted)));
+                }
+                let at = if range.revision > 0 { range.revision } else { header };
+                let expected = model.range(range, at, header);
+                if expected != *listed {
+                    return Err(wrong(&format!("it must be {expected:?}")));
+                }
+                if !local {
+                    self.acknowledged = self.acknowledged.max(header);
+                }
+                Ok(if local { request.seen.max(header) } else { request.seen })
+            }
+            Ask::ReadTxn(txn) => {
+                let Told::Txn { revision: header, .. } = told else {
+                    return Err(wrong("another kind"));
+                };
+                let (header, local) = (*header, is_local(txn));
+                let floor = if local { request.seen } else { request.floor };
+                if header > model.revision || header < floor {
+                    return Err(wrong(&format!("a stale read: {floor} was acknowledged before")));
+                }
+                let expected = model.read_txn(txn, header);
+                if expected != *told {
+                    return Err(wrong(&format!("it must be {expected:?}")));
+                }
+                if !local {
+                    self.acknowledged = self.acknowledged.max(header);
+                }
+                Ok(if local { request.seen.max(header) } else { request.seen })
+            }
+            _ => Err(wrong("another kind")),
+        }
+    }
+}

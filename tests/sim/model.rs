@@ -1,0 +1,452 @@
+//! The model: what the state must be after each entry of the log, written down as plainly as the rules
+//! read. It shares no logic with the product: all versions of all keys are kept for ever, reads walk
+//! over everything, transactions recurse.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use wire::{CompareResult, CompareTarget, SortOrder, SortTarget, Status};
+
+/// A put as a client asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Put {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub lease: i64,
+    pub prev_kv: bool,
+    pub ignore_value: bool,
+    pub ignore_lease: bool,
+}
+
+/// A range as a client asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Range {
+    pub key: Vec<u8>,
+    pub range_end: Vec<u8>,
+    pub limit: i64,
+    pub revision: i64,
+    pub sort_order: SortOrder,
+    pub sort_target: SortTarget,
+    pub serializable: bool,
+    pub keys_only: bool,
+    pub count_only: bool,
+    pub min_mod: i64,
+    pub max_mod: i64,
+    pub min_create: i64,
+    pub max_create: i64,
+}
+
+/// A delete as a client asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Delete {
+    pub key: Vec<u8>,
+    pub range_end: Vec<u8>,
+    pub prev_kv: bool,
+}
+
+/// A condition.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Compare {
+    pub key: Vec<u8>,
+    pub range_end: Vec<u8>,
+    pub target: CompareTarget,
+    pub result: CompareResult,
+    pub number: i64,
+    pub value: Vec<u8>,
+}
+
+/// A transaction as a client asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Txn {
+    pub compares: Vec<Compare>,
+    pub success: Vec<Op>,
+    pub failure: Vec<Op>,
+}
+
+/// One operation of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    Put(Put),
+    Range(Range),
+    Delete(Delete),
+    Txn(Txn),
+}
+
+/// What goes through the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    Put(Put),
+    Delete(Delete),
+    Txn(Txn),
+    Compact { revision: i64, physical: bool },
+}
+
+/// A key as clients see it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pair {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub create: i64,
+    pub modified: i64,
+    pub version: i64,
+    pub lease: i64,
+}
+
+/// What a range comes to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Listed {
+    pub revision: i64,
+    pub count: i64,
+    pub more: bool,
+    pub pairs: Vec<Pair>,
+}
+
+/// What a client is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    Put { revision: i64, previous: Option<Pair> },
+    Delete { revision: i64, deleted: i64, previous: Vec<Pair> },
+    Range(Listed),
+    Txn { revision: i64, succeeded: bool, ops: Vec<Told> },
+    Compact { revision: i64 },
+    Refused(Status),
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    create: i64,
+    version: i64,
+    value: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Version {
+    revision: i64,
+    live: Option<Live>,
+}
+
+/// All versions of all keys.
+pub struct Model {
+    keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    /// The newest revision.
+    pub revision: i64,
+    /// Reads below it are refused.
+    pub compacted: i64,
+    /// The running entry has changed something.
+    changed: bool,
+    /// A mistake on purpose: what the canary looks for.
+    pub broken: bool,
+}
+
+fn contains(key: &[u8], range_end: &[u8], candidate: &[u8]) -> bool {
+    match range_end {
+        b"" => candidate == key,
+        b"\0" => candidate >= key,
+        end => candidate >= key && candidate < end,
+    }
+}
+
+fn pair(key: &[u8], revision: i64, live: &Live) -> Pair {
+    Pair {
+        key: key.to_vec(),
+        value: live.value.clone(),
+        create: live.create,
+        modified: revision,
+        version: live.version,
+        lease: 0,
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Model {
+    /// Before the first entry.
+    pub fn new() -> Self {
+        let keys = BTreeMap::new();
+        Self { keys, revision: 1, compacted: -1, changed: false, broken: false }
+    }
+
+    fn live_at(&self, key: &[u8], at: i64) -> Option<(i64, &Live)> {
+        let versions = self.keys.get(key)?;
+        let behind = versions.partition_point(|version| version.revision <= at);
+        let version = versions[..behind].last()?;
+        version.live.as_ref().map(|live| (version.revision, live))
+    }
+
+    /// A range at revision `at`; `header` is the revision that the answer names.
+    pub fn range(&self, range: &Range, at: i64, header: i64) -> Listed {
+        let from = self.keys.range::<Vec<u8>, _>(&range.key..);
+        let mut all = Vec::new();
+        for (key, _) in from {
+            if !contains(&range.key, &range.range_end, key) {
+                break;
+            }
+            if let Some((revision, live)) = self.live_at(key, at) {
+                all.push(pair(key, revision, live));
+            }
+        }
+        let count = i64::try_from(all.len()).expect("few keys");
+        if range.count_only {
+            return Listed { revision: header, count, more: false, pairs: Vec::new() };
+        }
+        let limit = usize::try_from(range.limit).unwrap_or(0);
+        let unfiltered =
+            [range.max_mod, range.min_mod, range.max_create, range.min_create] == [0; 4];
+        let by_key = range.sort_target == SortTarget::Key;
+        let unsorted = match range.sort_order {
+            SortOrder::None => true,
+            SortOrder::Ascend => by_key,
+            SortOrder::Descend => false,
+        };
+        if unsorted && unfiltered && limit > 0 {
+            // Without an order the limit comes first.
+            all.truncate(limit + 1);
+        }
+        all.retain(|pair| {
+            (range.max_mod == 0 || pair.modified <= range.max_mod)
+                && (range.min_mod == 0 || pair.modified >= range.min_mod)
+                && (range.max_create == 0 || pair.create <= range.max_create)
+                && (range.min_create == 0 || pair.create >= range.min_create)
+        });
+        all.sort_by(|a, b| {
+            let ordering = match range.sort_target {
+                SortTarget::Key => a.key.cmp(&b.key),
+                SortTarget::Version => a.version.cmp(&b.version),
+                SortTarget::CreateRevision => a.create.cmp(&b.create),
+                SortTarget::ModRevision => a.modified.cmp(&b.modified),
+                SortTarget::Value => a.value.cmp(&b.value),
+            };
+            if range.sort_order == SortOrder::Descend { ordering.reverse() } else { ordering }
+        });
+        let more = limit > 0 && all.len() > limit;
+        if more {
+            all.truncate(limit);
+        }
+        if range.keys_only {
+            all.iter_mut().for_each(|pair| pair.value.clear());
+        }
+        Listed { revision: header, count, more, pairs: all }
+    }
+
+    /// A transaction that only reads, at revision `at`.
+    pub fn read_txn(&self, txn: &Txn, at: i64) -> Told {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare, at));
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let ops = branch.iter().map(|op| match op {
+            Op::Range(range) => {
+                let from = if range.revision > 0 { range.revision } else { at };
+                Told::Range(self.range(range, from, at))
+            }
+            Op::Txn(txn) => self.read_txn(txn, at).inner(),
+            Op::Put(_) | Op::Delete(_) => unreachable!("the transaction only reads"),
+        });
+        let ops = ops.collect();
+        Told::Txn { revision: at, succeeded, ops }
+    }
+
+    /// The next entry of the log.
+    pub fn apply(&mut self, command: &Command) -> Told {
+        self.changed = false;
+        let told = match command {
+            Command::Put(put) => match self.check_put(put, &BTreeMap::new()) {
+                Ok(()) => self.put(put),
+                Err(status) => Told::Refused(status),
+            },
+            Command::Delete(delete) => self.delete(delete),
+            Command::Txn(txn) => {
+                let mut path = Vec::new();
+                self.choose(txn, &mut path);
+                let mut seen = BTreeMap::new();
+                match self.check(txn, &mut path.iter(), &mut seen) {
+                    Err(status) => Told::Refused(status),
+                    Ok(()) => match self.run(txn, &mut path.iter()) {
+                        Told::Txn { succeeded, ops, .. } => {
+                            Told::Txn { revision: self.current(), succeeded, ops }
+                        }
+                        told => told,
+                    },
+                }
+            }
+            Command::Compact { revision, .. } if *revision <= self.compacted => {
+                Told::Refused(Status::Compacted)
+            }
+            Command::Compact { revision, .. } if *revision > self.revision => {
+                Told::Refused(Status::FutureRevision)
+            }
+            Command::Compact { revision, .. } => {
+                self.compacted = *revision;
+                Told::Compact { revision: self.revision }
+            }
+        };
+        if self.changed {
+            self.revision += 1;
+            self.changed = false;
+        }
+        told
+    }
+
+    fn current(&self) -> i64 {
+        self.revision + i64::from(self.changed)
+    }
+
+    fn change(&mut self, key: &[u8], live: Option<Live>) {
+        self.changed = true;
+        let revision = self.revision + 1;
+        self.keys.entry(key.to_vec()).or_default().push(Version { revision, live });
+    }
+
+    fn put(&mut self, put: &Put) -> Told {
+        let old = self.live_at(&put.key, i64::MAX).map(|(at, live)| (at, live.clone()));
+        let previous = old.as_ref().map(|(at, live)| pair(&put.key, *at, live));
+        let revision = self.revision + 1;
+        let old = old.map(|(_, live)| live);
+        let mut value = match &old {
+            Some(old) if put.ignore_value => old.value.clone(),
+            _ => put.value.clone(),
+        };
+        if self.broken && revision > 20 {
+            value.push(b'!');
+        }
+        let create = old.as_ref().map_or(revision, |old| old.create);
+        let version = old.map_or(0, |old| old.version) + 1;
+        self.change(&put.key, Some(Live { create, version, value }));
+        Told::Put { revision, previous: previous.filter(|_| put.prev_kv) }
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Told {
+        let keys: Vec<Vec<u8>> = self
+            .keys
+            .keys()
+            .filter(|key| contains(&delete.key, &delete.range_end, key))
+            .cloned()
+            .collect();
+        let (mut deleted, mut previous) = (0, Vec::new());
+        for key in keys {
+            let Some((at, live)) = self.live_at(&key, i64::MAX) else { continue };
+            if delete.prev_kv {
+                previous.push(pair(&key, at, live));
+            }
+            self.change(&key, None);
+            deleted += 1;
+        }
+        Told::Delete { revision: self.current(), deleted, previous }
+    }
+
+    fn choose(&self, txn: &Txn, path: &mut Vec<bool>) {
+        let taken = txn.compares.iter().all(|compare| self.holds(compare, i64::MAX));
+        path.push(taken);
+        for op in if taken { &txn.success } else { &txn.failure } {
+            if let Op::Txn(txn) = op {
+                self.choose(txn, path);
+            }
+        }
+    }
+
+    fn holds(&self, compare: &Compare, at: i64) -> bool {
+        let mut met = false;
+        for key in self.keys.keys().filter(|key| contains(&compare.key, &compare.range_end, key)) {
+            let Some((modified, live)) = self.live_at(key, at) else { continue };
+            met = true;
+            let ordering = match compare.target {
+                CompareTarget::Version => live.version.cmp(&compare.number),
+                CompareTarget::CreateRevision => live.create.cmp(&compare.number),
+                CompareTarget::ModRevision => modified.cmp(&compare.number),
+                CompareTarget::Lease => 0.cmp(&compare.number),
+                CompareTarget::Value => live.value.cmp(&compare.value),
+            };
+            if !relates(compare.result, ordering) {
+                return false;
+            }
+        }
+        // A range without keys compares like one key that does not exist.
+        met || (compare.target != CompareTarget::Value
+            && relates(compare.result, 0.cmp(&compare.number)))
+    }
+
+    fn check_put(&self, put: &Put, seen: &BTreeMap<Vec<u8>, bool>) -> Result<(), Status> {
+        if put.lease != 0 {
+            return Err(Status::LeaseNotFound);
+        }
+        let absent = self.live_at(&put.key, i64::MAX).is_none();
+        let deleted = seen.get(&put.key) == Some(&false);
+        if (put.ignore_value || put.ignore_lease) && (absent || deleted) {
+            return Err(Status::KeyNotFound);
+        }
+        Ok(())
+    }
+
+    /// `seen` holds what the operations so far did: true written, false deleted.
+    fn check(
+        &self,
+        txn: &Txn,
+        path: &mut std::slice::Iter<'_, bool>,
+        seen: &mut BTreeMap<Vec<u8>, bool>,
+    ) -> Result<(), Status> {
+        let taken = *path.next().expect("the path was chosen over the same transaction");
+        for op in if taken { &txn.success } else { &txn.failure } {
+            match op {
+                Op::Put(put) => {
+                    self.check_put(put, seen)?;
+                    seen.insert(put.key.clone(), true);
+                }
+                Op::Delete(delete) => {
+                    let known: BTreeSet<Vec<u8>> =
+                        self.keys.keys().chain(seen.keys()).cloned().collect();
+                    for key in known {
+                        if contains(&delete.key, &delete.range_end, &key) {
+                            seen.insert(key, false);
+                        }
+                    }
+                }
+                Op::Range(range) if range.revision > self.revision => {
+                    return Err(Status::FutureRevision);
+                }
+                Op::Range(range) if range.revision != 0 && range.revision < self.compacted => {
+                    return Err(Status::Compacted);
+                }
+                Op::Range(_) => {}
+                Op::Txn(txn) => self.check(txn, path, seen)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, txn: &Txn, path: &mut std::slice::Iter<'_, bool>) -> Told {
+        let succeeded = *path.next().expect("the path was chosen over the same transaction");
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let ops = branch.iter().map(|op| match op {
+            Op::Put(put) => self.put(put),
+            Op::Delete(delete) => self.delete(delete),
+            Op::Range(range) => {
+                let at = if range.revision > 0 { range.revision } else { i64::MAX };
+                Told::Range(self.range(range, at, self.current()))
+            }
+            Op::Txn(txn) => self.run(txn, path),
+        });
+        let ops = ops.collect();
+        Told::Txn { revision: 0, succeeded, ops }
+    }
+}
+
+impl Told {
+    /// As an operation of a transaction, which names no revision of its own.
+    fn inner(self) -> Self {
+        match self {
+            Self::Txn { succeeded, ops, .. } => Self::Txn { revision: 0, succeeded, ops },
+            told => told,
+        }
+    }
+}
+
+fn relates(result: CompareResult, ordering: Ordering) -> bool {
+    match result {
+        CompareResult::Equal => ordering.is_eq(),
+        CompareResult::Greater => ordering.is_gt(),
+        CompareResult::Less => ordering.is_lt(),
+        CompareResult::NotEqual => ordering.is_ne(),
+    }
+}

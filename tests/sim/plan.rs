@@ -1,0 +1,229 @@
+//! The plan of a run: everything that the seed decides beforehand. Swarm testing: each run leaves most
+//! kinds of faults out, and draws how often the others strike.
+
+use base::Prng;
+
+/// Nanoseconds of a millisecond and of a second.
+pub const MS: u64 = 1_000_000;
+pub const SECOND: u64 = 1_000 * MS;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The kinds of faults.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What people call it.
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+faults!(
+    /// The process ends; what it wrote stays.
+    Kill = "kill",
+    /// The machine loses what was not synced.
+    PowerCut = "power cut",
+    /// All machines at once.
+    BlackOut = "black-out",
+    /// A process that is killed again and again right after its start.
+    RestartLoop = "restart loop",
+    /// A process that is stopped in order.
+    Stop = "orderly stop",
+    /// A process that does not run for a while.
+    Pause = "pause",
+    /// A clock that leaps forward.
+    ClockJump = "clock jump",
+    /// Clocks that run too fast or too slow.
+    ClockDrift = "clock drift",
+    /// A socket that breaks and loses what was on its way.
+    BreakLink = "broken link",
+    /// Dials that fail.
+    DialFailure = "failed dial",
+    /// One direction between two machines.
+    OneWay = "one-way partition",
+    /// Two groups that do not hear each other.
+    Split = "partition",
+    /// One machine that hears nobody.
+    Isolate = "isolation",
+    /// Two groups with one machine that hears both.
+    Bridge = "bridge partition",
+    /// A machine whose packets are late.
+    Delay = "network delay",
+    /// A disk that is slow for a while.
+    SlowDisk = "slow disk",
+    /// A disk that does nothing for a while.
+    Stall = "disk stall",
+    /// A write that fails.
+    WriteError = "write error",
+    /// A sync that fails.
+    SyncError = "sync error",
+    /// A read that fails.
+    ReadError = "read error",
+    /// No space for new files.
+    NoSpace = "full disk",
+    /// Stored bytes of one member that change.
+    Rot = "damaged blocks",
+    /// Members that come and go.
+    Members = "member change",
+    /// Leadership that is handed over.
+    MoveLeader = "move leader",
+    /// Clients that leave without a word.
+    Hangup = "client hang-up",
+    /// Clients that do not read for a while.
+    SlowReader = "slow reader",
+);
+
+/// The plan of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub members: u64,
+    /// Simulated time in which faults strike.
+    pub duration: u64,
+    /// Mean time between two faults of a kind, for the kinds that strike.
+    pub faults: Vec<(Fault, u64)>,
+    pub dsync: bool,
+    pub flushes_all: bool,
+    pub segment_size: u64,
+    pub block_size: usize,
+    pub ring_slots: u32,
+    pub cache_size: u64,
+    pub checkpoint_interval: u64,
+    pub checkpoint_log: u64,
+    pub proposed_max: usize,
+    pub clients: u64,
+    pub depth: u64,
+    pub think: u64,
+    pub timeout: u64,
+    pub keys: u64,
+    pub value_max: u64,
+    pub writes: u64,
+    pub compacts: bool,
+    pub latency: u64,
+    pub turn: u64,
+    /// Break the model on purpose.
+    pub canary: bool,
+    /// What harms nobody by itself is a finding too.
+    pub strict: bool,
+}
+
+/// How a run may differ from what its seed says: for making a finding smaller.
+#[derive(Clone, Debug, Default)]
+pub struct Adjust {
+    /// Kinds of faults to leave out, by name.
+    pub without: Vec<String>,
+    /// Number of clients.
+    pub clients: Option<u64>,
+    /// Milliseconds of faults.
+    pub millis: Option<u64>,
+    /// Number of members.
+    pub members: Option<u64>,
+    /// Break the model on purpose.
+    pub canary: bool,
+    /// Go on after what harms nobody by itself.
+    pub lenient: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(seed: u64, adjust: &Adjust) -> Self {
+        let mut prng = Prng::new(seed).fork("plan");
+        let members = [1, 3, 3, 3, 3, 5][pick(&mut prng, 6)];
+        let mut faults = Vec::new();
+        let chance = 1 + prng.below(4);
+        for &fault in Fault::ALL {
+            let strikes = prng.below(6) < chance;
+            let mean = match fault {
+                Fault::WriteError | Fault::SyncError | Fault::Rot | Fault::BlackOut => {
+                    3 * SECOND + prng.below(8 * SECOND)
+                }
+                Fault::BreakLink | Fault::Hangup | Fault::Delay | Fault::SlowReader => {
+                    100 * MS + prng.below(2 * SECOND)
+                }
+                _ => 500 * MS + prng.below(5 * SECOND),
+            };
+            if strikes {
+                faults.push((fault, mean));
+            }
+        }
+        let has = |faults: &[(Fault, u64)], fault| faults.iter().any(|(known, _)| *known == fault);
+        if has(&faults, Fault::Rot) {
+            // A damaged member may be lost for good: the others must stay a majority.
+            let keep = prng.one_in(2) && members > 1;
+            let gone = if keep { Fault::Members } else { Fault::Rot };
+            faults.retain(|(fault, _)| *fault != gone);
+        }
+        if has(&faults, Fault::ReadError) && members == 1 {
+            // Nothing to repair a lone member from.
+            faults.retain(|(fault, _)| *fault != Fault::ReadError);
+        }
+        let kib = |prng: &mut Prng, from: u64, times: u64| (from << prng.below(times)) << 10;
+        let plan = Self {
+            seed,
+            members,
+            duration: (4 + prng.below(16)) * SECOND,
+            faults,
+            dsync: prng.one_in(2),
+            flushes_all: prng.one_in(2),
+            segment_size: kib(&mut prng, 128, 4),
+            block_size: usize::try_from(kib(&mut prng, 16, 3)).expect("small"),
+            ring_slots: [16, 64, 256][pick(&mut prng, 3)],
+            cache_size: kib(&mut prng, 256, 5),
+            checkpoint_interval: if prng.one_in(2) {
+                200 * MS + prng.below(3 * SECOND)
+            } else {
+                3_600 * SECOND
+            },
+            checkpoint_log: if prng.one_in(3) { kib(&mut prng, 32, 4) } else { 1 << 30 },
+            proposed_max: 1 << (20 + prng.below(3)),
+            clients: 1 + prng.below(6),
+            depth: 1 + prng.below(8),
+            think: MS * (1 + prng.below(60)),
+            timeout: MS * (200 + prng.below(3_000)),
+            keys: 2 + prng.below(40),
+            value_max: [100, 1_000, 12_000, 40_000][pick(&mut prng, 4)],
+            writes: 20 + prng.below(70),
+            compacts: prng.one_in(2),
+            latency: 30_000 + prng.below(2 * MS),
+            turn: 1_000 + prng.below(60_000),
+            canary: adjust.canary,
+            strict: !adjust.lenient,
+        };
+        plan.adjusted(adjust)
+    }
+
+    fn adjusted(mut self, adjust: &Adjust) -> Self {
+        self.faults.retain(|(fault, _)| !adjust.without.iter().any(|name| name == fault.text()));
+        self.clients = adjust.clients.unwrap_or(self.clients);
+        self.members = adjust.members.unwrap_or(self.members);
+        self.duration = adjust.millis.map_or(self.duration, |millis| millis * MS);
+        self
+    }
+
+    /// Whether faults of this kind strike.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|(known, _)| *known == fault)
+    }
+
+    /// Whether the log is kept from its beginning, so that any member can catch up from any other.
+    pub fn keeps_log(&self) -> bool {
+        self.checkpoint_interval > 1_000 * SECOND
+            && self.checkpoint_log > 1 << 29
+            && self.cache_size >= 2 << 20
+    }
+}
+
+fn pick(prng: &mut Prng, count: u64) -> usize {
+    usize::try_from(prng.below(count)).expect("few to choose from")
+}

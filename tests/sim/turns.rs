@@ -1,0 +1,762 @@
+//! Turns: the roles of a member take what is queued for them, and what they want done is done.
+
+use std::rc::Rc;
+
+use base::Instant;
+use bytes::BytesMut;
+use node::{
+    ConsensusEffect, ConsensusEvent, ReactorEffect, ReactorEvent, Role, StoreEffect, StoreEvent,
+};
+use raft::RoleName;
+use wal::WalFile;
+use wire::{HEADER_SIZE, Header, Kind, PeerFrame};
+
+use crate::disk::{Block, Done, Name, StoreDone, Work};
+use crate::member::{
+    Absence, CONSENSUS, FROM_DISK, FROM_NET, Process, REACTOR, STORE, deadline, draw,
+};
+use crate::network::{End, Item};
+use crate::plan::{Fault, MS, SECOND};
+use crate::world::{Event, World};
+
+/// Events that a role takes in one turn.
+const EVENTS_MAX: u64 = 64;
+
+impl World {
+    /// A role has its turn.
+    pub fn role_turn(&mut self, node: usize, life: u32, role: usize) {
+        let machine = &mut self.nodes[node];
+        if machine.life != life {
+            return;
+        }
+        let Some(process) = &mut machine.process else { return };
+        if process.wake[role] != self.now {
+            return;
+        }
+        process.wake[role] = u64::MAX;
+        if machine.paused_until > self.now {
+            let at = machine.paused_until;
+            return self.wake_at(node, role, at);
+        }
+        let Some(mut process) = machine.process.take() else { return };
+        self.trace.mix(self.now << 4 | (node as u64) << 2 | role as u64);
+        let now = process.clock.read(self.now);
+        let more = match role {
+            REACTOR => self.reactor_turn(node, &mut process, now),
+            CONSENSUS => self.consensus_turn(node, &mut process, now),
+            _ => self.store_turn(node, &mut process, now),
+        };
+        let next = deadline(&process, role);
+        let wants = next.map(|at| (at <= now, process.clock.when(self.now, at)));
+        // Something in the turn may have ended the process.
+        if self.nodes[node].life != life {
+            return;
+        }
+        self.nodes[node].process = Some(process);
+        if more {
+            self.wake_soon(node, role);
+        }
+        match wants {
+            Some((true, _)) => self.wake_soon(node, role),
+            Some((false, at)) => self.wake_at(node, role, at),
+            None => {}
+        }
+        for other in [REACTOR, CONSENSUS, STORE] {
+            let Some(process) = &self.nodes[node].process else { return };
+            let waits = match other {
+                REACTOR => process.to_reactor.iter().any(|queue| !queue.is_empty()),
+                CONSENSUS => process.to_consensus.iter().any(|queue| !queue.is_empty()),
+                _ => process.to_store.iter().any(|queue| !queue.is_empty()),
+            };
+            if waits && process.wake[other] > self.now + 2 * self.plan.turn {
+                self.wake_soon(node, other);
+            }
+        }
+    }
+
+    fn reactor_turn(&mut self, node: usize, process: &mut Process, now: Instant) -> bool {
+        let (mut events, mut effects) = (Vec::new(), Vec::new());
+        let max = 1 + self.prng.below(EVENTS_MAX);
+        let more = draw(&mut process.to_reactor, max, &mut self.prng, &mut events);
+        for event in events {
+            process.reactor.handle(now, event, &mut effects);
+        }
+        process.reactor.flush(now, &mut effects);
+        let life = self.nodes[node].life;
+        for effect in effects {
+            match effect {
+                ReactorEffect::Send { connection, bytes } => {
+                    let Some(known) = process.connections.get(&connection) else { continue };
+                    let from = End::Served { node, life, id: connection };
+                    let socket = known.socket;
+                    if self.network.send(self.now, socket, from, bytes, &mut self.prng) {
+                        let event = ReactorEvent::Blocked { connection };
+                        process.to_reactor[FROM_NET].push_back(event);
+                    }
+                }
+                ReactorEffect::Pause { connection } => {
+                    if let Some(known) = process.connections.get_mut(&connection) {
+                        known.paused = true;
+                    }
+                }
+                ReactorEffect::Resume { connection } => {
+                    let Some(known) = process.connections.get_mut(&connection) else { continue };
+                    known.paused = false;
+                    for bytes in known.held.drain(..) {
+                        let bytes = BytesMut::from(&bytes[..]);
+                        let event = ReactorEvent::Received { connection, bytes };
+                        process.to_reactor[FROM_NET].push_back(event);
+                    }
+                    if known.ended {
+                        process.connections.remove(&connection);
+                        process.free_connection(connection);
+                        let event = ReactorEvent::Closed { connection };
+                        process.to_reactor[FROM_NET].push_back(event);
+                    }
+                }
+                ReactorEffect::Close { connection, .. } => {
+                    let Some(known) = process.connections.remove(&connection) else { continue };
+                    let from = End::Served { node, life, id: connection };
+                    self.network.close(self.now, known.socket, from, &mut self.prng);
+                    process.free_connection(connection);
+                    let event = ReactorEvent::Closed { connection };
+                    process.to_reactor[FROM_NET].push_back(event);
+                }
+                ReactorEffect::ToConsensus(event) => {
+                    process.to_consensus[REACTOR].push_back(event);
+                }
+                ReactorEffect::ToStore(event) => process.to_store[REACTOR].push_back(event),
+            }
+        }
+        self.flush_network();
+        more
+    }
+
+    fn consensus_turn(&mut self, node: usize, process: &mut Process, now: Instant) -> bool {
+        let (mut events, mut effects) = (Vec::new(), Vec::new());
+        let max = 1 + self.prng.below(EVENTS_MAX);
+        let more = draw(&mut process.to_consensus, max, &mut self.prng, &mut events);
+        for event in events {
+            process.consensus.handle(now, event, &mut effects);
+        }
+        process.consensus.flush(now, &mut effects);
+        let life = self.nodes[node].life;
+        for effect in effects {
+            self.perform_consensus(node, process, effect);
+            if self.nodes[node].life != life {
+                return false;
+            }
+        }
+        self.flush_network();
+        self.look_at_raft(node, process);
+        more
+    }
+
+    /// What the onlooker wants to know after each turn of consensus.
+    fn look_at_raft(&mut self, node: usize, process: &mut Process) {
+        let id = self.nodes[node].id;
+        let raft = process.consensus.raft();
+        if raft.role() != RoleName::Leader {
+            process.leads = 0;
+            process.committed = raft.log().committed().get();
+            process.membership = raft.membership().clone();
+            return;
+        }
+        if process.leads != raft.term().get() {
+            process.leads = raft.term().get();
+            self.trace.tell(self.now, || format!("member {id} leads term {}", raft.term()));
+            let verdict = self.ghost.leads(id, raft);
+            self.judge(verdict);
+        }
+        let committed = raft.log().committed().get();
+        if committed > process.committed {
+            process.committed = committed;
+            // A change that the same turn has brought decides from its own entry on.
+            let decided = [&process.membership, raft.membership()];
+            let term = raft.log().term_at(base::LogIndex::new(committed)).get();
+            let verdict = self.ghost.quorum_holds(id, (committed, term), decided);
+            self.judge(verdict);
+        }
+        if process.membership != *process.consensus.raft().membership() {
+            process.membership = process.consensus.raft().membership().clone();
+        }
+    }
+
+    fn perform_consensus(
+        &mut self,
+        node: usize,
+        process: &mut Process,
+        effect: ConsensusEffect<Block>,
+    ) {
+        let (id, life, dsync) = (self.nodes[node].id, self.nodes[node].life, self.plan.dsync);
+        match effect {
+            ConsensusEffect::WriteGroup { lsn, group, ring } => {
+                let known = self.ghost.submitted(id, &group.block[..group.size]);
+                let known = match known {
+                    Ok(known) => known,
+                    Err(text) => return self.fail(text),
+                };
+                self.trace.tell(self.now, || {
+                    let wal::Write { file, offset, size, .. } = &group;
+                    format!("member {id} writes group {lsn}, {size} bytes to {file} at {offset}")
+                });
+                process.group_parts.insert(lsn.get(), 1 + u32::from(ring.is_some()));
+                for (write, of) in [(Some(group), Some(known)), (ring, None)] {
+                    let Some(wal::Write { file, offset, block, size }) = write else { continue };
+                    let end = offset + size as u64;
+                    if end > self.nodes[node].disk.size(Name::Wal(file)) {
+                        self.lenient(format!("member {id} writes beyond the end of {file}: {end}"));
+                    }
+                    let durable = dsync && matches!(file, WalFile::Slot(_));
+                    let file = Name::Wal(file);
+                    let work = Work::Write { file, offset, bytes: block, size, durable, group: of };
+                    self.submit(node, work, Done::GroupPart(lsn));
+                }
+            }
+            ConsensusEffect::Sync { lsn, slots } => {
+                let files = slots.into_iter().flatten().map(Name::Wal).collect();
+                self.submit(node, Work::Sync { files, upto: 0 }, Done::Synced(lsn));
+            }
+            ConsensusEffect::MakeSlot { slot } => {
+                let work = Work::MakeSlot { slot, size: self.plan.segment_size };
+                self.submit(node, work, Done::SlotMade(slot));
+            }
+            ConsensusEffect::PrepareSpare { slot, header } => {
+                self.write_wal(node, header, Done::SpareWritten(slot));
+            }
+            ConsensusEffect::WriteWatermark(write) => {
+                self.write_wal(node, write, Done::MarkWritten);
+            }
+            ConsensusEffect::ReadLog { peer, read } => {
+                let wal::Read { file, offset, size } = read;
+                let work = Work::Read { file: Name::Wal(file), offset, size };
+                self.submit(node, work, Done::LogRead(peer, read));
+            }
+            ConsensusEffect::Dial { dial, address } => {
+                let at = self.now + self.plan.latency + self.prng.below(4 * self.plan.latency);
+                self.schedule(at, Event::Dialed { node, life, dial, address });
+            }
+            ConsensusEffect::LinkSend { link, bytes } => self.link_send(node, process, link, bytes),
+            ConsensusEffect::LinkClose { link } => {
+                if let Some(socket) = process.links.remove(&link) {
+                    let from = End::Link { node, life, id: link };
+                    self.network.close(self.now, socket, from, &mut self.prng);
+                }
+            }
+            ConsensusEffect::Tell(text) => {
+                self.trace.tell(self.now, || format!("member {id} says: {text}"));
+            }
+            ConsensusEffect::Halt(text) => self.halted(node, &text),
+            ConsensusEffect::ToReactor(_, event) => {
+                process.to_reactor[CONSENSUS].push_back(event);
+            }
+            ConsensusEffect::ToStore(event) => {
+                if let StoreEvent::Apply(entries) = &event {
+                    let verdict = self.ghost.committed(id, entries);
+                    self.judge(verdict);
+                    self.note_members();
+                }
+                process.to_store[CONSENSUS].push_back(event);
+            }
+        }
+    }
+
+    fn write_wal(&mut self, node: usize, write: wal::Write<Block>, done: Done) {
+        let wal::Write { file, offset, block, size } = write;
+        self.trace.tell(self.now, || format!("member {} prepares {file}", node + 1));
+        let durable = self.plan.dsync && matches!(file, WalFile::Slot(_));
+        let file = Name::Wal(file);
+        let work = Work::Write { file, offset, bytes: block, size, durable, group: None };
+        self.submit(node, work, done);
+    }
+
+    fn link_send(
+        &mut self,
+        node: usize,
+        process: &mut Process,
+        link: base::ConnectionId,
+        bytes: Vec<u8>,
+    ) {
+        let Some(&socket) = process.links.get(&link) else { return };
+        let (id, life) = (self.nodes[node].id, self.nodes[node].life);
+        let from = End::Link { node, life, id: link };
+        if let Some(End::Link { node: other, .. }) = self.network.other(socket, from) {
+            let to = self.nodes[other].id;
+            let mut rest = &bytes[..];
+            while let Some(head) = rest.first_chunk::<HEADER_SIZE>() {
+                let Ok(header) = Header::decode(head) else { break };
+                let size = HEADER_SIZE + usize::try_from(header.body_size).unwrap_or(0);
+                let body = rest.get(HEADER_SIZE..size).unwrap_or(&[]);
+                if header.kind == Kind::PeerRaft
+                    && let Ok(PeerFrame::Raft(message)) = PeerFrame::verify(&header, body)
+                {
+                    self.trace.tell(self.now, || format!("member {id} to {to}: {message:?}"));
+                    let verdict = self.ghost.promises(id, to, &message);
+                    self.judge(verdict);
+                } else {
+                    self.trace.tell(self.now, || {
+                        let frame = PeerFrame::verify(&header, body);
+                        let mut text = format!("member {id} to {to}: {frame:?}");
+                        text.truncate(300);
+                        text
+                    });
+                }
+                rest = rest.get(size..).unwrap_or(&[]);
+            }
+        }
+        if self.network.send(self.now, socket, from, bytes, &mut self.prng) {
+            let event = ConsensusEvent::LinkBlocked { link, blocked: true };
+            process.to_consensus[FROM_NET].push_back(event);
+        }
+    }
+
+    fn store_turn(&mut self, node: usize, process: &mut Process, now: Instant) -> bool {
+        let (mut events, mut effects) = (Vec::new(), Vec::new());
+        let max = 1 + self.prng.below(EVENTS_MAX);
+        let more = draw(&mut process.to_store, max, &mut self.prng, &mut events);
+        for event in events {
+            process.store.handle(now, event, &mut effects);
+        }
+        process.store.flush(now, &mut effects);
+        let (id, life) = (self.nodes[node].id, self.nodes[node].life);
+        for effect in effects {
+            match effect {
+                StoreEffect::MakeIncoming { transfer } => {
+                    self.trace.tell(self.now, || format!("member {id} takes in a state"));
+                    *self.counts.entry("states begun").or_default() += 1;
+                    self.nodes[node].disk.create(Name::Incoming, 0);
+                    let event = Box::new(StoreEvent::IncomingMade);
+                    let event = StoreEvent::Incoming { transfer, event };
+                    process.to_store[FROM_DISK].push_back(event);
+                }
+                StoreEffect::Incoming { transfer, effect } => {
+                    self.perform_pages(node, Name::Incoming, Some(transfer), *effect);
+                }
+                StoreEffect::DropIncoming => self.nodes[node].disk.remove(Name::Incoming),
+                StoreEffect::AdoptIncoming => {
+                    self.trace.tell(self.now, || format!("member {id} adopts a state"));
+                    process.pages = Name::Incoming;
+                }
+                StoreEffect::RenameIncoming => {
+                    *self.counts.entry("states installed").or_default() += 1;
+                    self.nodes[node].disk.rename(Name::Incoming, Name::Pages);
+                    process.pages = Name::Pages;
+                }
+                StoreEffect::ToReactor(_, event) => process.to_reactor[STORE].push_back(event),
+                StoreEffect::ToConsensus(event) => {
+                    if let ConsensusEvent::Checkpointed { index } = &event {
+                        let durable = self.ghost.durable.entry(id).or_default().last();
+                        if index.get() > durable {
+                            self.lenient(format!(
+                                "I10: member {id} has published entry {index}, its log is durable \
+                                 up to {durable}"
+                            ));
+                        }
+                    }
+                    process.to_consensus[STORE].push_back(event);
+                }
+                StoreEffect::Halt(text) => self.halted(node, &text),
+                effect => self.perform_pages(node, process.pages, None, effect),
+            }
+            if self.nodes[node].life != life {
+                return false;
+            }
+        }
+        self.look_at_state(node, process);
+        more
+    }
+
+    fn perform_pages(
+        &mut self,
+        node: usize,
+        file: Name,
+        transfer: Option<u64>,
+        effect: StoreEffect<Block>,
+    ) {
+        let done = |done| transfer.map_or(Done::Store(done), |t| Done::Incoming(t, done));
+        let (work, told) = match effect {
+            StoreEffect::Read { miss, offset, size, for_transfer } => {
+                (Work::Read { file, offset, size }, StoreDone::Read(miss, for_transfer))
+            }
+            StoreEffect::Write { offset, block, size } => {
+                let end = offset + size as u64;
+                if end > self.nodes[node].disk.size(file) {
+                    let id = self.nodes[node].id;
+                    self.lenient(format!("member {id} writes pages without space up to {end}"));
+                }
+                let bytes = Rc::new(block);
+                let work = Work::Write { file, offset, bytes, size, durable: false, group: None };
+                (work, StoreDone::Written)
+            }
+            StoreEffect::Sync => (Work::Sync { files: vec![file], upto: 0 }, StoreDone::Synced),
+            StoreEffect::Grow { size } => (Work::Grow { file, size }, StoreDone::Grown(size)),
+            StoreEffect::Punch { offset, size } => {
+                (Work::Punch { file, offset, size }, StoreDone::Released)
+            }
+            StoreEffect::Truncate { size } => (Work::Truncate { file, size }, StoreDone::Released),
+            other => unreachable!("nothing for a page file: {other:?}"),
+        };
+        self.submit(node, work, done(told));
+    }
+
+    fn look_at_state(&mut self, node: usize, process: &mut Process) {
+        let state = process.store.state();
+        let applied = state.applied().0.get();
+        if applied == process.applied || !state.between_entries() {
+            return;
+        }
+        process.applied = applied;
+        // Who joined begins with a newer list of members than who was there from the start.
+        if self.nodes[node].id > self.plan.members && state.members().1.get() == 0 {
+            return;
+        }
+        let (hash, revision) = (state.state_hash(), state.revision().get());
+        let id = self.nodes[node].id;
+        let verdict = self.ghost.applied(id, applied, hash, revision);
+        self.judge(verdict);
+    }
+
+    // ------------------------------------------------------------------ disk
+
+    fn submit(&mut self, node: usize, work: Work, done: Done) {
+        let (now, life) = (self.now, self.nodes[node].life);
+        let fails = match &work {
+            Work::Write { .. } => std::mem::take(&mut self.nodes[node].write_fails),
+            Work::Sync { .. } => std::mem::take(&mut self.nodes[node].sync_fails),
+            Work::Read { .. } => std::mem::take(&mut self.nodes[node].read_fails),
+            _ => false,
+        };
+        if fails {
+            // The process stops at the first error; what it had under way is as after any end.
+            self.trace.tell(now, || format!("member {}: a disk error", node + 1));
+            self.end_process(node, false);
+            self.start_later(node);
+            return;
+        }
+        let machine = &mut self.nodes[node];
+        let mut time = match &work {
+            Work::Sync { .. } => 100_000 + self.prng.below(2 * MS),
+            Work::Write { .. } | Work::Read { .. } => 20_000 + self.prng.below(400_000),
+            _ => 100_000 + self.prng.below(5 * MS),
+        };
+        if machine.disk_slow_until > now || self.prng.one_in(200) {
+            time += self.prng.below(60 * MS);
+        }
+        let at = (now + time).max(machine.disk_stalled_until);
+        let id = machine.disk.submit(work, done);
+        self.schedule(at, Event::Disk { node, life, id });
+    }
+
+    /// A disk operation completes.
+    pub fn disk_done(&mut self, node: usize, life: u32, id: u64) {
+        let machine = &mut self.nodes[node];
+        if machine.life != life {
+            return;
+        }
+        if machine.disk_stalled_until > self.now {
+            let at = machine.disk_stalled_until + self.prng.below(MS);
+            return self.schedule(at, Event::Disk { node, life, id });
+        }
+        let Some(completed) = machine.disk.complete(id) else { return };
+        let member = machine.id;
+        self.trace.mix(self.now << 8 | 0xD0 | node as u64);
+        self.trace.tell(self.now, || format!("member {member}: done {:?}", completed.done));
+        for group in &completed.groups {
+            self.ghost.group_durable(member, group);
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let event = match completed.done {
+            Done::GroupPart(lsn) => {
+                let left = process.group_parts.get_mut(&lsn.get()).expect("it is being written");
+                *left -= 1;
+                if *left > 0 {
+                    return;
+                }
+                process.group_parts.remove(&lsn.get());
+                ConsensusEvent::Written { lsn }
+            }
+            Done::Synced(lsn) => ConsensusEvent::Synced { lsn },
+            Done::SpareWritten(slot) => {
+                let files = vec![Name::Wal(WalFile::Slot(slot))];
+                let work = Work::Sync { files, upto: 0 };
+                return self.submit(node, work, Done::SpareReady(slot));
+            }
+            Done::SpareReady(slot) => ConsensusEvent::SpareReady { slot },
+            Done::MarkWritten => {
+                let files = vec![Name::Wal(WalFile::Watermark)];
+                return self.submit(node, Work::Sync { files, upto: 0 }, Done::MarkReady);
+            }
+            Done::MarkReady => ConsensusEvent::WatermarkDurable,
+            Done::LogRead(peer, read) => {
+                ConsensusEvent::LogRead { peer, read, bytes: completed.bytes }
+            }
+            Done::SlotMade(slot) if completed.granted => ConsensusEvent::SlotMade { slot },
+            Done::SlotMade(_) => ConsensusEvent::SlotFailed,
+            Done::Store(done) => {
+                let event = done.event(completed.bytes, completed.granted);
+                process.to_store[FROM_DISK].push_back(event);
+                return self.wake_soon(node, STORE);
+            }
+            Done::Incoming(transfer, done) => {
+                let event = Box::new(done.event(completed.bytes, completed.granted));
+                let event = StoreEvent::Incoming { transfer, event };
+                process.to_store[FROM_DISK].push_back(event);
+                return self.wake_soon(node, STORE);
+            }
+        };
+        process.to_consensus[FROM_DISK].push_back(event);
+        self.wake_soon(node, CONSENSUS);
+    }
+
+    // ------------------------------------------------------------------ network
+
+    /// Something has arrived at an end of a socket.
+    pub fn delivered(&mut self, to: End, item: Item) {
+        self.trace.mix(self.now << 3 | 5);
+        match to {
+            End::Client { client } => match item {
+                Item::Bytes(bytes) => self.client_receives(client, bytes),
+                Item::End => {
+                    self.client_lost(client);
+                }
+            },
+            End::Link { node, life, id: link } => {
+                if self.nodes[node].life != life {
+                    return;
+                }
+                let Some(process) = &mut self.nodes[node].process else { return };
+                if !process.links.contains_key(&link) {
+                    return;
+                }
+                let event = match item {
+                    Item::Bytes(bytes) => {
+                        let bytes = BytesMut::from(&bytes[..]);
+                        ConsensusEvent::LinkReceived { link, bytes }
+                    }
+                    Item::End => {
+                        process.links.remove(&link);
+                        ConsensusEvent::LinkClosed { link }
+                    }
+                };
+                process.to_consensus[FROM_NET].push_back(event);
+                self.wake_soon(node, CONSENSUS);
+            }
+            End::Served { node, life, id: connection } => {
+                if self.nodes[node].life != life {
+                    return;
+                }
+                let Some(process) = &mut self.nodes[node].process else { return };
+                let Some(known) = process.connections.get_mut(&connection) else { return };
+                let event = match item {
+                    Item::Bytes(bytes) if known.paused => {
+                        known.held.push_back(bytes);
+                        return;
+                    }
+                    Item::Bytes(bytes) => {
+                        let bytes = BytesMut::from(&bytes[..]);
+                        ReactorEvent::Received { connection, bytes }
+                    }
+                    Item::End if known.paused => {
+                        known.ended = true;
+                        return;
+                    }
+                    Item::End => {
+                        process.connections.remove(&connection);
+                        process.free_connection(connection);
+                        ReactorEvent::Closed { connection }
+                    }
+                };
+                process.to_reactor[FROM_NET].push_back(event);
+                self.wake_soon(node, REACTOR);
+            }
+        }
+    }
+
+    /// The socket of this end takes bytes again.
+    pub fn drained(&mut self, end: End) {
+        match end {
+            End::Client { .. } => {}
+            End::Link { node, life, id: link } if self.nodes[node].life == life => {
+                let Some(process) = &mut self.nodes[node].process else { return };
+                let event = ConsensusEvent::LinkBlocked { link, blocked: false };
+                process.to_consensus[FROM_NET].push_back(event);
+                self.wake_soon(node, CONSENSUS);
+            }
+            End::Served { node, life, id: connection } if self.nodes[node].life == life => {
+                let Some(process) = &mut self.nodes[node].process else { return };
+                let event = ReactorEvent::Drained { connection };
+                process.to_reactor[FROM_NET].push_back(event);
+                self.wake_soon(node, REACTOR);
+            }
+            End::Link { .. } | End::Served { .. } => {}
+        }
+    }
+
+    /// A dial ends.
+    pub fn dialed(&mut self, node: usize, life: u32, dial: u64, address: &str) {
+        if self.nodes[node].life != life || self.nodes[node].process.is_none() {
+            return;
+        }
+        let other = self.nodes.iter().position(|other| other.address == address);
+        let fails = self.faults_on && self.plan.has(Fault::DialFailure) && self.prng.one_in(4);
+        let other = other.filter(|&other| {
+            self.nodes[other].process.is_some()
+                && other != node
+                && self.network.is_open(node, other)
+                && self.network.is_open(other, node)
+                && !fails
+        });
+        if fails {
+            *self.counts.entry(Fault::DialFailure.text()).or_default() += 1;
+        }
+        let link = other.and_then(|other| {
+            let other_life = self.nodes[other].life;
+            let there = self.nodes[other].process.as_mut()?.new_link();
+            let here = self.nodes[node].process.as_mut()?.new_link();
+            let ends = [
+                End::Link { node, life, id: here },
+                End::Link { node: other, life: other_life, id: there },
+            ];
+            let socket = self.network.open(ends);
+            let process = self.nodes[other].process.as_mut()?;
+            process.links.insert(there, socket);
+            let event = ConsensusEvent::LinkAccepted { link: there };
+            process.to_consensus[FROM_NET].push_back(event);
+            self.wake_soon(other, CONSENSUS);
+            self.nodes[node].process.as_mut()?.links.insert(here, socket);
+            Some(here)
+        });
+        let event = ConsensusEvent::LinkDialed { dial, link };
+        if let Some(process) = &mut self.nodes[node].process {
+            process.to_consensus[FROM_NET].push_back(event);
+            self.wake_soon(node, CONSENSUS);
+        }
+    }
+
+    // ------------------------------------------------------------------ starts and ends
+
+    /// Starts a member, if it does not run.
+    pub fn start(&mut self, node: usize) {
+        let machine = &mut self.nodes[node];
+        if machine.process.is_some() || machine.absence != Absence::Down {
+            return;
+        }
+        machine.life += 1;
+        let (id, damaged) = (machine.id, machine.is_damaged);
+        let seed = self.seeds.next_u64();
+        let ghost = &mut self.ghost;
+        let judge = |recovered: &wal::Recovered| ghost.recovered(id, recovered);
+        let started = machine.start(self.now, &self.plan, seed, judge);
+        self.trace.mix(seed);
+        use crate::member::StartError;
+        match started {
+            Ok(()) => {
+                self.trace.tell(self.now, || {
+                    let process = self.nodes[node].process.as_ref();
+                    let raft = process.map(|process| process.consensus.raft());
+                    let last = raft.map(|raft| raft.log().last());
+                    let synced = &self.nodes[node].synced;
+                    format!("member {id} starts: {last:?}, synced {synced:?}")
+                });
+                for role in [REACTOR, CONSENSUS, STORE] {
+                    self.wake_soon(node, role);
+                }
+                if self.nodes[node].loops_until > self.now {
+                    let at = self.now + self.prng.below(200 * MS);
+                    let life = self.nodes[node].life;
+                    self.schedule(at, Event::Stopped { node, life });
+                }
+            }
+            Err(StartError::Read) => {
+                self.trace.tell(self.now, || format!("member {id}: a read failed at its start"));
+                self.start_later(node);
+            }
+            Err(StartError::Refused(text) | StartError::Gap(text)) => {
+                self.trace.tell(self.now, || format!("member {id} refuses to start: {text}"));
+                if damaged {
+                    self.nodes[node].absence = Absence::Damaged;
+                    *self.counts.entry("refused after damage").or_default() += 1;
+                } else {
+                    self.fail(format!("member {id} refuses to start: {text}"));
+                }
+            }
+            Err(StartError::Wrong(text)) if damaged => {
+                self.nodes[node].absence = Absence::Damaged;
+                self.lenient(format!("a damaged member starts without what it had: {text}"));
+            }
+            Err(StartError::Wrong(text)) => self.fail(text),
+        }
+    }
+
+    /// It is started again after a while.
+    pub fn start_later(&mut self, node: usize) {
+        let pause = if !self.faults_on || self.nodes[node].loops_until > self.now {
+            self.prng.below(50 * MS)
+        } else if self.prng.one_in(3) {
+            self.prng.below(3 * SECOND)
+        } else {
+            self.prng.below(300 * MS)
+        };
+        self.schedule(self.now + 5 * MS + pause, Event::Start { node });
+    }
+
+    /// A process ends.
+    pub fn end_process(&mut self, node: usize, with_power: bool) {
+        let machine = &mut self.nodes[node];
+        let life = machine.life;
+        // In the middle of a turn the process is not here; its life tells.
+        machine.process = None;
+        machine.life += 1;
+        machine.paused_until = 0;
+        if with_power {
+            machine.disk.cut_power(&mut self.prng);
+        } else {
+            machine.disk.kill(&mut self.prng);
+        }
+        self.trace.mix(0xE0D ^ node as u64);
+        self.network.process_gone(self.now, node, life, with_power, &mut self.prng);
+        self.flush_network();
+    }
+
+    /// A member stops by itself.
+    fn halted(&mut self, node: usize, text: &str) {
+        let id = self.nodes[node].id;
+        self.trace.tell(self.now, || format!("member {id} halts: {text}"));
+        self.end_process(node, false);
+        let is_member = self.ghost.members.members.iter().any(|member| member.id.get() == id);
+        if text.contains("was removed from the cluster") {
+            if is_member {
+                // Somebody's list is ahead of what is committed. It is started again.
+                *self.counts.entry("halted as removed too early").or_default() += 1;
+                self.start_later(node);
+            } else {
+                self.nodes[node].absence = Absence::Removed;
+            }
+        } else if self.nodes[node].is_damaged {
+            self.nodes[node].absence = Absence::Damaged;
+            *self.counts.entry("halted after damage").or_default() += 1;
+        } else {
+            self.fail(format!("member {id} halts: {text}"));
+        }
+    }
+
+    /// The committed list of members may have changed: machines for those who are new.
+    fn note_members(&mut self) {
+        let list = self.ghost.members.clone();
+        for member in &list.members {
+            let id = member.id.get();
+            if self.nodes.iter().any(|node| node.id == id) {
+                continue;
+            }
+            let number = member.peer_address.split(['.', ':']).nth(3).and_then(|n| n.parse().ok());
+            let Some(number) = number else { continue };
+            let founders = list.encode().expect("it was decoded");
+            let flushes = self.plan.flushes_all;
+            let node = crate::member::Node::new(id, number, founders, flushes, self.plan.seed);
+            self.nodes.push(node);
+            let at = self.now + self.prng.below(400 * MS);
+            let node = self.nodes.len() - 1;
+            self.schedule(at, Event::Start { node });
+        }
+    }
+}
