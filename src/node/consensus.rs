@@ -224,6 +224,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
+    /// Whether this member takes part in no election: it may have forgotten what it promised.
+    pub fn abstains(&self) -> bool {
+        self.beginner.is_some()
+    }
+
     /// raft, for looking at.
     pub fn raft(&self) -> &Raft {
         &self.raft

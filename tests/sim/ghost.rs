@@ -312,7 +312,9 @@ impl Ghost {
         }
         let (last, last_term) = self.committed;
         let log = raft.log();
+        // One that is elected late, in a term before that of the entry, need not have it.
         let held = last == 0
+            || term < last_term
             || (log.last().get() >= last
                 && (log.base().index.get() >= last
                     || log.term_at(base::LogIndex::new(last)).get() == last_term));

@@ -195,6 +195,8 @@ pub enum StartError {
     Gap(String),
     /// The onlooker objects.
     Wrong(String),
+    /// The same, but the member knows that it has lost what it may have acknowledged.
+    Forgot(String),
 }
 
 impl Node {
@@ -290,7 +292,9 @@ impl Node {
         self.disk.remove(Name::Incoming);
         let slots = self.disk.slots();
         let pages_size = self.disk.size(Name::Pages);
-        recovered(&booted.recovered).map_err(StartError::Wrong)?;
+        let knows = booted.recovered.tail.as_ref().is_some_and(|tail| tail.promised.is_some());
+        let wrong = if knows { StartError::Forgot } else { StartError::Wrong };
+        recovered(&booted.recovered).map_err(wrong)?;
         self.synced.clone_from(&booted.recovered.sync);
         for &file in &booted.recovered.sync {
             self.disk.sync_now(Name::Wal(file));

@@ -680,11 +680,16 @@ impl World {
                     self.fail(format!("member {id} refuses to start: {text}"));
                 }
             }
+            // It takes part in no vote without having it again; what its disk holds is not followed here.
+            Err(StartError::Forgot(_)) if damaged => {
+                self.nodes[node].absence = Absence::Damaged;
+                *self.counts.entry("forgot after damage, and knows").or_default() += 1;
+            }
             Err(StartError::Wrong(text)) if damaged => {
                 self.nodes[node].absence = Absence::Damaged;
                 self.lenient(format!("a damaged member starts without what it had: {text}"));
             }
-            Err(StartError::Wrong(text)) => self.fail(text),
+            Err(StartError::Wrong(text) | StartError::Forgot(text)) => self.fail(text),
         }
     }
 

@@ -243,6 +243,11 @@ impl World {
             if self.leaderless == 0 && self.leader().is_some() {
                 self.leaderless = (self.now - healed).max(1);
             }
+            if self.leaderless == 0 && self.now > healed + LEADERLESS && self.is_undecidable() {
+                *self.counts.entry("waits for the damaged member").or_default() += 1;
+                self.is_over = true;
+                return;
+            }
             if self.leaderless == 0 && self.now > healed + LEADERLESS {
                 let text = self.standing();
                 self.fail(format!("liveness: no leader {LEADERLESS} ns after all is well: {text}"));
@@ -259,6 +264,15 @@ impl World {
                 self.fail(format!("liveness: not settled {LIVENESS} ns after all is well: {text}"));
             }
         }
+    }
+
+    /// A member is gone for good by damage, and another one may have forgotten what only that one could
+    /// tell: an operator has to say that the cluster goes on without it.
+    fn is_undecidable(&self) -> bool {
+        let is_gone = |node: &Node| node.absence == Absence::Damaged;
+        let abstains =
+            |node: &Node| node.process.as_ref().is_some_and(|process| process.consensus.abstains());
+        self.nodes.iter().any(is_gone) && self.nodes.iter().any(abstains)
     }
 
     fn step(&mut self) -> bool {
