@@ -538,8 +538,8 @@ impl State {
     }
 
     /// The hash of everything that members must agree on at the same applied index: live keys, all
-    /// events ever applied, revision, compacted revision, and what is kept about the members. What has
-    /// been trimmed does not matter. O(1).
+    /// events ever applied, revision, compacted revision, and what entries have set about the members. What
+    /// has been trimmed does not matter. O(1).
     ///
     /// While an entry is half applied it depends on how far that has got, too.
     pub fn state_hash(&self) -> Hash128 {
@@ -549,8 +549,11 @@ impl State {
         hasher.update(&self.compacted_number().to_le_bytes());
         hasher.update(&self.live_sum.to_bytes());
         hasher.update(&self.events_sum.to_bytes());
-        hasher.update(&self.members.index.get().to_le_bytes());
-        hasher.update(&self.members.bytes);
+        // Before an entry has set them, one that joined later knows other ones than the founders.
+        if self.members.index > LogIndex::ZERO {
+            hasher.update(&self.members.index.get().to_le_bytes());
+            hasher.update(&self.members.bytes);
+        }
         hasher.finish()
     }
 
