@@ -69,6 +69,10 @@ pub const PARTIAL_BYTES_MAX: usize = 256 << 20;
 /// [`PARTIAL_PROGRESS_SIZE`].
 pub const PARTIAL_TIMEOUT_MS: u64 = 30_000;
 
+/// Milliseconds in which a frame that has begun must be complete while others wait for the memory that
+/// such frames hold.
+pub const PARTIAL_TIMEOUT_CROWDED_MS: u64 = 3_000;
+
 /// Bytes of a frame that count as progress.
 pub const PARTIAL_PROGRESS_SIZE: usize = 64 << 10;
 

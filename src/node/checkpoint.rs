@@ -169,6 +169,7 @@ impl Checkpoint {
         allocate: &mut Allocate<B>,
         effects: &mut Vec<StoreEffect<B>>,
     ) {
+        state.pages_mut().drop_unbacked();
         self.grow(now, state, effects);
         self.judge_space(state, effects);
         self.is_waiting = state.pages().waiting_size() >= WAITING_MIN;
@@ -382,7 +383,10 @@ impl Checkpoint {
             return;
         }
         let keep = self.room_wanted(state) + state.pages().growth_size();
-        if let Some(release) = state.pages_mut().release_beyond(keep) {
+        // A hole has to be backed again before it is used, and a start does not know of it: where disk
+        // space is scarce the file keeps what it has and uses it itself.
+        let may_punch = !self.is_tight(state);
+        if let Some(release) = state.pages_mut().release_beyond(keep, may_punch) {
             self.releasing = true;
             effects.push(match release {
                 Release::Punch { offset, size } => StoreEffect::Punch { offset, size },

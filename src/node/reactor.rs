@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 use core::mem;
 
 use base::limits::{
-    HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_MS,
-    RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
+    HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_CROWDED_MS,
+    PARTIAL_TIMEOUT_MS, RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
 };
 use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
@@ -264,6 +264,7 @@ impl Reactor {
             match session.splitter.next(&mut session.received) {
                 Ok(Some((header, body))) => {
                     session.partial = None;
+                    session.begun = None;
                     // One frame, then the next in line.
                     self.fed.take_if(|fed| *fed == connection);
                     self.take_frame(now, connection, header, body, effects);
@@ -294,6 +295,11 @@ impl Reactor {
                 self.close(connection, CloseReason::Finished, effects);
             }
             return;
+        }
+        if session.received.is_empty() {
+            session.begun = None;
+        } else {
+            session.begun.get_or_insert(now);
         }
         if session.starved {
             return;
@@ -699,6 +705,8 @@ impl Reactor {
         let handshake = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
         let stall = Duration::from_millis(SEND_STALL_TIMEOUT_MS);
         let partial = Duration::from_millis(PARTIAL_TIMEOUT_MS);
+        let crowded = Duration::from_millis(PARTIAL_TIMEOUT_CROWDED_MS);
+        let is_crowded = !self.starving.is_empty();
         let mut overdue = Vec::new();
         let mut any = false;
         for (slot, session) in self.sessions.iter().enumerate() {
@@ -709,9 +717,10 @@ impl Reactor {
             if session.phase == Phase::Handshake && now.since(session.accepted_at) > handshake {
                 overdue.push((connection, CloseReason::HandshakeTimeout));
             }
-            if session.partial.is_some_and(|(since, _)| now.since(since) > partial)
-                && session.phase == Phase::Open
-            {
+            let stalls = session.partial.is_some_and(|(since, _)| now.since(since) > partial);
+            let begun = session.begun.filter(|_| is_crowded && session.counted > 0);
+            let crowds = begun.is_some_and(|begun| now.since(begun) > crowded);
+            if (stalls || crowds) && session.phase == Phase::Open {
                 overdue.push((connection, CloseReason::PartialFrame));
             }
             if session.blocked_since.is_some_and(|since| now.since(since) > stall) {
@@ -734,7 +743,8 @@ impl Reactor {
                 let refused = Refused {
                     status: Status::ProtocolError,
                     message: format!(
-                        "{PARTIAL_TIMEOUT_MS} ms went by without the end of a frame that had begun \
+                        "{PARTIAL_TIMEOUT_MS} ms, or {PARTIAL_TIMEOUT_CROWDED_MS} ms while others \
+                         wait for its memory, went by without the end of a frame that had begun \
                          or {PARTIAL_PROGRESS_SIZE} bytes more of it; connect again and send whole \
                          frames"
                     ),

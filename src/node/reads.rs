@@ -427,8 +427,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         for queue in [&mut self.answers, &mut self.reads] {
             queue.drop_where(|task| is_gone(task.ticket), |_| {});
         }
-        for (_, mut task) in self.stalled.extract_if(|ticket, _| is_gone(*ticket)) {
-            self.reads.release(&mut task);
+        for (_, tasks) in self.stalled.extract_if(|ticket, _| is_gone(*ticket)) {
+            for mut task in tasks {
+                self.reads.release(&mut task);
+            }
         }
         self.physical.retain(|(ticket, _)| !is_gone(*ticket));
     }
@@ -455,8 +457,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let stall = Duration::from_millis(READ_STALL_TIMEOUT_MS);
         let blocks =
             |task: &Task| is_crowded && task.has_share() && now.since(task.stalled_since) > stall;
-        let blocking: Vec<Task> =
-            self.stalled.extract_if(|_, task| blocks(task)).map(|(_, task)| task).collect();
+        let mut blocking: Vec<Task> = Vec::new();
+        self.stalled.retain(|_, tasks| {
+            blocking.extend(tasks.extract_if(.., |task| blocks(task)));
+            !tasks.is_empty()
+        });
         for mut task in blocking {
             self.reads.release(&mut task);
             let message = format!(

@@ -42,6 +42,8 @@ pub struct Session {
     pub counted: usize,
     /// Since when the frame at their front has got no further, and how far it had got.
     pub partial: Option<(Instant, usize)>,
+    /// Since when the frame at their front has been coming in, waiting included.
+    pub begun: Option<Instant>,
     /// It is not read from before others have completed their frames.
     pub starved: bool,
     /// Its peer sends nothing more, but may still read.
@@ -89,6 +91,7 @@ impl Session {
             pinned: 0,
             counted: 0,
             partial: None,
+            begun: None,
             starved: false,
             ended: false,
             replies: Vec::new(),

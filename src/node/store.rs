@@ -269,7 +269,8 @@ pub struct Store<B> {
     pub(crate) answers: Queue,
     pub(crate) reads: Queue,
     /// Long reads whose connection has not taken the last piece yet.
-    pub(crate) stalled: HashMap<Ticket, Task>,
+    /// By ticket; several where a client gave one id to several requests.
+    pub(crate) stalled: HashMap<Ticket, Vec<Task>>,
     /// Connections that have gone since the last turn.
     pub(crate) gone: Vec<Gone>,
     /// What large reads may still take this turn, and what they took beyond earlier ones.
@@ -664,7 +665,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 // Its pairs go out, so it has what it needs.
                 if let Some(mut task) = self.queue(which).settle(task) {
                     task.stalled_since = now;
-                    self.stalled.insert(task.ticket, task);
+                    self.stalled.entry(task.ticket).or_default().push(task);
                 }
                 None
             }
@@ -781,14 +782,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         }
     }
 
+    /// The oldest read with this ticket whose client has not taken the last piece.
+    fn take_stalled(&mut self, ticket: Ticket) -> Option<Task> {
+        let tasks = self.stalled.get_mut(&ticket)?;
+        let task = tasks.remove(0);
+        if tasks.is_empty() {
+            self.stalled.remove(&ticket);
+        }
+        Some(task)
+    }
+
     fn cancel(&mut self, ticket: Ticket) {
         let same = |task: &Task| {
             let own = (task.ticket.reactor, task.ticket.connection, task.ticket.request);
             own == (ticket.reactor, ticket.connection, ticket.request)
         };
         let task = self.reads.take(same).or_else(|| {
-            let key = self.stalled.values().find(|task| same(task)).map(|task| task.ticket);
-            let mut task = key.and_then(|key| self.stalled.remove(&key))?;
+            let key = self.stalled.values().flatten().find(|task| same(task)).map(|t| t.ticket);
+            let mut task = key.and_then(|key| self.take_stalled(key))?;
             self.reads.release(&mut task);
             Some(task)
         });
@@ -866,7 +877,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             StoreEvent::Apply(entries) => self.entries.extend(entries),
             StoreEvent::Read(request) => self.read(request),
             StoreEvent::Continue { ticket } => {
-                if let Some(task) = self.stalled.remove(&ticket) {
+                if let Some(task) = self.take_stalled(ticket) {
                     self.reads.push(task);
                 }
             }

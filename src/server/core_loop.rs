@@ -449,7 +449,7 @@ fn perform_file(
             report(StoreEvent::PageRead { miss, bytes, for_transfer });
         }),
         StoreEffect::Write { offset, block, size } => spawn(async move {
-            pages.write(block, size, offset).await;
+            pages.write_patiently(block, size, offset).await;
             report(StoreEvent::PagesWritten);
         }),
         StoreEffect::Sync => spawn(async move {

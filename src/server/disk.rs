@@ -56,6 +56,12 @@ pub fn halt(what: &str, path: &Path, error: &dyn std::fmt::Display) -> ! {
     std::process::exit(6);
 }
 
+/// Bytes of disk space beside which one write is nothing.
+const PLENTY: u64 = 1 << 30;
+
+/// A write that waits for room on a full disk is tried again after this.
+const NO_SPACE_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Whether an error says that the file system is full, or that no descriptor is to be had now: both
 /// may pass, and nothing has been written.
 fn is_no_space(error: &io::Error) -> bool {
@@ -118,6 +124,76 @@ impl DiskFile {
                 Err(error) => halt("a write to", &self.path, &error),
             }
         }
+    }
+
+    /// Writes the first `size` bytes of `block` at `offset`, and waits for room where the disk is full: a
+    /// part of the page file that has been handed back gets its disk space again with the write. Nothing
+    /// that is acknowledged depends on it.
+    pub async fn write_patiently(&self, block: Block, size: usize, offset: u64) {
+        let mut told = false;
+        while !self.back(offset, size).await {
+            if !std::mem::replace(&mut told, true) {
+                eprintln!(
+                    "quorate: the disk of {} is full: {size} bytes at {offset} wait for room; make \
+                     some, reads go on meanwhile",
+                    self.path.display()
+                );
+            }
+            glommio::timer::sleep(NO_SPACE_PAUSE).await;
+        }
+        self.write(block, size, offset).await;
+    }
+
+    /// Gives a part of the file disk space, if it has none there; false when the disk is full.
+    async fn back(&self, offset: u64, size: usize) -> bool {
+        // With plenty left the write does it by itself.
+        if self.disk_space().is_none_or(|available| available >= PLENTY) {
+            return true;
+        }
+        match self.is_hole(offset, size) {
+            Ok(false) => return true,
+            Ok(true) => {}
+            Err(error) => halt("looking at", &self.path, &error),
+        }
+        match self.allocate(offset, size) {
+            Ok(()) => true,
+            Err(error) if is_no_space(&error) => false,
+            // A file system that cannot tell allocates with the write.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => true,
+            Err(error) => halt("growing", &self.path, &error),
+        }
+    }
+
+    /// Bytes that the file system has left for this process.
+    #[allow(unsafe_code)]
+    fn disk_space(&self) -> Option<u64> {
+        // SAFETY: the file owns the descriptor and outlives this borrow, which ends with the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        let status = rustix::fs::fstatvfs(descriptor).ok()?;
+        Some(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether a part of the file has a hole.
+    #[allow(unsafe_code)]
+    fn is_hole(&self, offset: u64, size: usize) -> io::Result<bool> {
+        // SAFETY: the file owns the descriptor and outlives this borrow, which ends with the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        let end = offset + u64::try_from(size).expect("a size fits u64");
+        match rustix::fs::seek(descriptor, rustix::fs::SeekFrom::Hole(offset)) {
+            Ok(hole) => Ok(hole < end),
+            // Behind the end of the file.
+            Err(rustix::io::Errno::NXIO) => Ok(true),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn allocate(&self, offset: u64, size: usize) -> io::Result<()> {
+        // SAFETY: the file owns the descriptor and outlives this borrow, which ends with the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        let size = u64::try_from(size).expect("a size fits u64");
+        Ok(rustix::fs::fallocate(descriptor, rustix::fs::FallocateFlags::empty(), offset, size)?)
     }
 
     /// Its path.

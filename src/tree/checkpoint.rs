@@ -304,11 +304,11 @@ impl PageFile {
     /// Disk space that can be handed back while the file is in use, newest knowledge first; none:
     /// nothing more before the next checkpoint. Keeps a growth step of room.
     pub fn release_next(&mut self) -> Option<Release> {
-        self.release_beyond(0)
+        self.release_beyond(0, true)
     }
 
-    /// The same, but keeps `keep` bytes of room, a growth step at least.
-    pub fn release_beyond(&mut self, keep: u64) -> Option<Release> {
+    /// The same, but keeps `keep` bytes of room, a growth step at least, and makes holes only if it may.
+    pub fn release_beyond(&mut self, keep: u64, may_punch: bool) -> Option<Release> {
         let step = self.growth_size();
         let keep = keep.max(step);
         // A meta slot that says that it needs more than the file has would be refused.
@@ -320,6 +320,9 @@ impl PageFile {
         if self.backed() >= size + step {
             self.set_backed(size);
             return Some(Release::Truncate { size });
+        }
+        if !may_punch {
+            return None;
         }
         let (first, pages) = self.free.punch_next(keep)?;
         assert!(first.is_multiple_of(CHUNK) && pages >= CHUNK, "whole chunks only");

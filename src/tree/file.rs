@@ -512,6 +512,14 @@ impl PageFile {
         (beyond || lacks > 0).then(|| (from + lacks).next_multiple_of(step))
     }
 
+    /// Gives up what lies behind the disk space of the file and is free: pages that came and went before
+    /// any checkpoint saw them.
+    pub fn drop_unbacked(&mut self) {
+        if self.file_size() > self.backed() {
+            self.free.drop_tail();
+        }
+    }
+
     /// Whether a checkpoint that begins now can be written: everything that was allocated has disk
     /// space, and so has a place for the free list, which is contiguous.
     #[must_use]

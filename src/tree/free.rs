@@ -314,7 +314,11 @@ impl Free {
                 }
             }
         }
-        // Chunks at the tail that nobody uses need not be part of the file any more.
+        self.drop_tail();
+    }
+
+    /// Chunks at the tail that nobody uses need not be part of the file any more.
+    pub fn drop_tail(&mut self) {
         while self.end > CHUNK && self.counts.last().is_some_and(|count| u32::from(*count) == CHUNK)
         {
             self.bits.pop();
