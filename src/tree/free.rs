@@ -744,4 +744,19 @@ mod tests {
         assert!(free.punch_next(0).is_some());
         assert!(free.room() < 7 << 20, "punched space must be backed again first");
     }
+
+    /// A large value that came and went behind the disk space of the file, before any checkpoint.
+    #[test]
+    fn what_is_free_behind_the_disk_space_is_given_up() {
+        let mut free = Free::new();
+        free.set_backed(2 << 20);
+        let page = free.take_one();
+        let first = free.take_run(1_000);
+        let size = |free: &Free| u64::from(free.end()) * PAGE_SIZE as u64;
+        assert!(size(&free) > 2 << 20, "there is no room for it");
+        free.give(first, 1_000);
+        free.drop_tail();
+        assert!(size(&free) <= 2 << 20, "a checkpoint may begin");
+        assert!(!free.is_free(page));
+    }
 }

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use base::limits::{PARTIAL_BYTES_MAX, PARTIAL_TIMEOUT_MS, READ_STALL_TIMEOUT_MS, READS_SIZE_MAX};
+use base::limits::{
+    PARTIAL_BYTES_MAX, PARTIAL_TIMEOUT_CROWDED_MS, PARTIAL_TIMEOUT_MS, READ_STALL_TIMEOUT_MS,
+    READS_SIZE_MAX,
+};
 use base::{
     ConnectionId, Duration, FileId, Frame, Instant, LogIndex, NodeId, ReactorId, RequestId, Term,
     Ticket,
@@ -272,6 +275,19 @@ fn a_client_that_does_not_take_its_sorted_list_keeps_others_waiting_for_a_bounde
     assert!(reads.done.values().all(|statuses| *statuses == [Status::Overloaded]));
 }
 
+/// A client must not use a request id twice at a time; one that does harms nobody else.
+#[test]
+fn reads_with_the_same_id_are_all_answered_and_give_back_what_they_booked() {
+    let mut reads = Reads::over(3_000, 5_000);
+    let sorted = sorted();
+    for _ in 0..16 {
+        reads.read(ticket(0, 5), &sorted, false);
+    }
+    reads.settle();
+    assert_eq!(reads.done[&ticket(0, 5)], [Status::Ok; 16]);
+    assert_eq!(reads.store.reads_booked(), 0, "all of it was given back");
+}
+
 #[test]
 fn a_cancel_finds_the_request_of_its_own_reactor_only() {
     let mut reads = Reads::over(3_000, 5_000);
@@ -451,6 +467,30 @@ fn a_frame_that_gets_no_further_ends_its_connection_and_one_that_does_goes_on() 
     let ended: Vec<bool> = (0..4).map(|slot| all.closed.contains_key(&connection(slot))).collect();
     assert_eq!(ended, [true, true, false, false]);
     assert!(all.closed.values().all(|reason| *reason == CloseReason::PartialFrame));
+}
+
+#[test]
+fn a_crowd_of_frames_that_do_not_come_in_goes_when_another_waits_for_its_memory() {
+    let mut all = Connections::new(220);
+    let value = vec![7; 1_500_000];
+    let frame = all.frame(5, &Call::Put(Put { key: b"k", value: &value, ..Put::default() }));
+    for slot in 0..219 {
+        for part in frame[..1_400_000].chunks(256 << 10) {
+            if !all.paused[usize::try_from(slot).unwrap()] {
+                all.receive(slot, part);
+            }
+        }
+    }
+    all.turn();
+    all.receive(219, &frame[..256 << 10]);
+    all.turn();
+    assert!(all.paused[219], "there is no room for it");
+    for _ in 0..8 {
+        all.now = all.now.after(Duration::from_millis(PARTIAL_TIMEOUT_CROWDED_MS / 4));
+        all.turn();
+    }
+    let gone = all.closed.values().filter(|reason| **reason == CloseReason::PartialFrame).count();
+    assert!(gone > 150, "{gone} have gone");
 }
 
 #[test]
