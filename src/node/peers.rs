@@ -499,7 +499,7 @@ impl Peers {
                 );
                 Err((PeerRefusal::Removed, text))
             }
-            Some(&data_id) if data_id != FileId::new(0) && data_id != hello.data_id => {
+            Some(&data_id) if differs(data_id, hello.data_id) => {
                 let text = format!(
                     "member {} comes with another data directory than before: what it has \
                      acknowledged may be lost; replace the member",
@@ -537,6 +537,13 @@ impl Peers {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         match PeerFrame::verify(header, body) {
+            Ok(PeerFrame::Welcome(welcome))
+                if self.known.get(&peer).is_some_and(|known| differs(*known, welcome.data_id)) =>
+            {
+                let text = "comes with another data directory than before; replace the member";
+                self.tell_of(link, text, effects);
+                self.close(now, link, incoming, effects);
+            }
             Ok(PeerFrame::Welcome(welcome))
                 if welcome.member == peer
                     && welcome.cluster == self.own.cluster
@@ -638,13 +645,13 @@ impl Peers {
         outbound.pause = longer(outbound.pause, &mut self.prng);
     }
 
-    /// The socket of a link takes nothing, or has taken all again.
+    /// The socket of a link has taken a part of what it has, or has taken all.
     pub fn set_blocked(&mut self, now: Instant, link: ConnectionId, blocked: bool) {
         let Some(socket) = self.links.get(&link) else { return };
         let Some((id, lane)) = socket.dialed else { return };
         if let Some(peer) = self.peers.get_mut(&id) {
             let since = &mut peer.links[lane_index(lane)].blocked_since;
-            *since = if blocked { since.or(Some(now)) } else { None };
+            *since = blocked.then_some(now);
         }
     }
 
@@ -719,8 +726,89 @@ impl Peers {
     }
 }
 
+/// Whether the name of a data directory is known and is another one.
+fn differs(known: FileId, named: FileId) -> bool {
+    known != FileId::new(0) && known != named
+}
+
 /// Twice as long, up to the longest, and up to a half more.
 fn longer(pause: Duration, prng: &mut Prng) -> Duration {
     let nanos = (pause.as_nanos() * 2).min(PAUSE_MAX.as_nanos());
     Duration::from_nanos(nanos + prng.below(nanos / 2 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::MemberRole;
+
+    const LINK: ConnectionId = ConnectionId { slot: 1, generation: 1 };
+
+    /// Member 1, which has dialed member 2 of a known data directory on the bulk lane and is welcomed.
+    fn linked(now: Instant, data_id: FileId) -> Peers {
+        let introduction = |member: u64| Introduction {
+            cluster: 9,
+            member: NodeId::new(member),
+            data_id: FileId::new(u128::from(member)),
+            start_id: member,
+            client_address: String::new(),
+            peer_address: String::new(),
+        };
+        let member = |id: u64| Member {
+            id: NodeId::new(id),
+            name: format!("m{id}"),
+            peer_address: format!("127.0.0.1:{id}"),
+            client_address: String::new(),
+            data_id: FileId::new(u128::from(id)),
+            role: MemberRole::Voter,
+        };
+        let members = [member(1), member(2)];
+        let (mut peers, mut effects) = (Peers::new(introduction(1), 1), Vec::new());
+        let mut incoming = Vec::new();
+        peers.set_members(now, (members.iter().collect(), 3), &mut effects);
+        peers.tick::<Vec<u8>>(now, &mut incoming, &mut effects);
+        // The control link is dialed first.
+        peers.dialed::<Vec<u8>>(now, 2, Some(LINK), &mut effects);
+        let welcome = PeerWelcome {
+            version: u16::from(VERSION_MAX),
+            cluster: 9,
+            member: NodeId::new(2),
+            data_id,
+            ..PeerWelcome::default()
+        };
+        let mut bytes = Vec::new();
+        let frame = PeerFrame::Welcome(welcome);
+        peers.encoder().encode(&mut bytes, &frame).expect("numbers fit a frame");
+        let greeting = Greeting { bootstrapped: false, last: raft::Position::default() };
+        let bytes = BytesMut::from(&bytes[..]);
+        peers.received::<Vec<u8>>(now, LINK, bytes, greeting, &mut incoming, &mut effects);
+        peers
+    }
+
+    #[test]
+    fn a_member_that_comes_with_other_data_is_sent_nothing() {
+        let now = Instant::from_nanos(1);
+        for (data_id, open) in [(2, Some(LINK)), (7, None)] {
+            let peers = linked(now, FileId::new(data_id));
+            assert_eq!(peers.open(NodeId::new(2), Lane::Bulk), open);
+        }
+    }
+
+    /// A bulk link under load has bytes that wait all the time.
+    #[test]
+    fn a_link_whose_socket_takes_bytes_stays_and_one_whose_takes_none_is_closed() {
+        let mut now = Instant::from_nanos(1);
+        let mut peers = linked(now, FileId::new(2));
+        let is_open = |peers: &mut Peers, now| {
+            peers.tick::<Vec<u8>>(now, &mut Vec::new(), &mut Vec::new());
+            peers.open(NodeId::new(2), Lane::Bulk) == Some(LINK)
+        };
+        for _ in 0..10 {
+            peers.set_blocked(now, LINK, true);
+            now = now.after(Duration::from_millis(1_000));
+            assert!(is_open(&mut peers, now), "it takes bytes");
+        }
+        now = now.after(BLOCKED_TIMEOUT);
+        assert!(!is_open(&mut peers, now), "it takes none");
+    }
 }
