@@ -24,7 +24,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket};
+use base::{Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
@@ -96,12 +96,13 @@ struct Forwarded {
 struct Beginner {
     /// Members that have not said yet whether they begin as well.
     waiting: Vec<NodeId>,
-    /// The cluster has begun before, or a group was dropped that may have been acknowledged: the log
-    /// must come to this entry first.
+    /// The cluster has begun before: the log must come to this entry first.
     catch_up: Option<LogIndex>,
     /// The last entry that may have been acknowledged and dropped. Whoever has it may be voted for;
     /// if nobody has it, it was not committed.
     torn: Option<raft::Position>,
+    /// Who has said that its log goes as far as that.
+    holders: Vec<NodeId>,
     /// The operator is told whom it waits for then.
     tell_at: Instant,
 }
@@ -353,7 +354,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Puts an entry of this member's own at the position that raft has given it already.
-    pub(crate) fn append_own(&mut self, index: LogIndex, term: base::Term, kind: u8, frame: Frame) {
+    pub(crate) fn append_own(&mut self, index: LogIndex, term: Term, kind: u8, frame: Frame) {
         let entry = wal::Entry { index, term, kind, payload: &frame };
         let hash = match self.journal.append(&entry) {
             Some(hash) => hash,
@@ -575,17 +576,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.settled = true;
         self.peers.set_members(now, self.members.everyone(), effects);
         let own = self.raft.id();
-        let knows_nothing = self.raft.log().last() == LogIndex::ZERO
-            && self.raft.hard_state() == raft::HardState::default();
+        // A term without a vote may have been heard of before this member knew that it may vote.
+        let knows_nothing =
+            self.raft.log().last() == LogIndex::ZERO && self.raft.hard_state().vote.is_none();
         let others: Vec<NodeId> =
             self.raft.membership().all_voters().into_iter().filter(|id| *id != own).collect();
-        if knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own) {
-            let tell_at = now.after(Duration::from_millis(5_000));
-            self.beginner = Some(Beginner { waiting: others, catch_up: None, torn: None, tell_at });
-        } else if let Some(torn) = self.config.torn.filter(|_| !others.is_empty()) {
-            let tell_at = now.after(Duration::from_millis(5_000));
-            self.beginner =
-                Some(Beginner { waiting: others, catch_up: None, torn: Some(torn), tell_at });
+        let torn = self.config.torn.filter(|_| !others.is_empty());
+        let begins = knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own);
+        if begins || torn.is_some() {
+            self.beginner = Some(Beginner {
+                waiting: others,
+                catch_up: None,
+                torn: torn.filter(|_| !begins),
+                holders: Vec::new(),
+                tell_at: now.after(Duration::from_millis(5_000)),
+            });
         }
     }
 
@@ -594,8 +599,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let Some(beginner) = &mut self.beginner else { return };
         beginner.waiting.retain(|id| *id != peer);
         if let Some(torn) = beginner.torn {
+            // It may have lost it since it was last asked.
+            beginner.holders.retain(|id| *id != peer);
             if greeting.last.is_up_to_date_with(torn) {
-                beginner.catch_up = Some(torn.index);
+                beginner.holders.push(peer);
             }
         } else if greeting.bootstrapped {
             let last = greeting.last.index.max(LogIndex::ZERO.next());
@@ -603,23 +610,47 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
-    /// Whether this member may take part in elections: it remembers all that it ever promised.
+    /// Whether this member may take part in elections: it remembers all that it ever promised, and
+    /// will after a restart. Without that mark, founders that end between the first vote and the first
+    /// entry would each take the vote for a sign of what they have forgotten, and wait for a leader
+    /// that cannot be elected without them.
     pub(crate) fn may_vote(&mut self) -> bool {
-        let Some(beginner) = &self.beginner else { return true };
-        let is_over = match beginner.catch_up.or(beginner.torn.map(|torn| torn.index)) {
-            _ if beginner.waiting.is_empty() && beginner.catch_up.is_none() => true,
-            None => false,
-            Some(index) => {
-                let leader = self.raft.leader();
-                leader.is_some_and(|leader| !beginner.waiting.contains(&leader))
-                    && self.raft.log().durable() >= index
-                    && self.raft.log().committed() >= index
-            }
-        };
+        if self.beginner.is_none() {
+            return true;
+        }
+        let is_over = self.remembers() && !self.is_unmarked() && self.raft.is_saved();
         if is_over {
             self.beginner = None;
         }
         is_over
+    }
+
+    fn is_unmarked(&self) -> bool {
+        self.raft.hard_state() == raft::HardState::default()
+    }
+
+    /// Whether a member that begins has found out that nothing is forgotten.
+    fn remembers(&self) -> bool {
+        let Some(beginner) = &self.beginner else { return true };
+        let log = self.raft.log();
+        if let Some(torn) = beginner.torn {
+            // A log that goes as far again holds the entry, or is that of a leader of a later term,
+            // which had it if it was committed: its voters have it, or were asked by the same rule.
+            // That must not wait for a leader, for without this member there may be none.
+            let index = log.durable();
+            let durable = raft::Position { index, term: log.term_at(index) };
+            return durable.is_up_to_date_with(torn)
+                || (beginner.waiting.is_empty() && beginner.holders.is_empty());
+        }
+        match beginner.catch_up {
+            None => beginner.waiting.is_empty(),
+            Some(index) => {
+                let leader = self.raft.leader();
+                leader.is_some_and(|leader| !beginner.waiting.contains(&leader))
+                    && log.durable() >= index
+                    && log.committed() >= index
+            }
+        }
     }
 
     /// Whether this candidate's log holds all that this member may have acknowledged and dropped.
@@ -631,8 +662,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn greeting(&self) -> Greeting {
         let log = self.raft.log();
         Greeting {
-            bootstrapped: log.last() > LogIndex::ZERO
-                || self.raft.hard_state() != raft::HardState::default(),
+            bootstrapped: log.last() > LogIndex::ZERO || self.raft.term() > Term::ZERO,
             last: log.last_position(),
         }
     }
@@ -732,6 +762,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.links(now, effects, |peers, _, incoming, effects| peers.tick(now, incoming, effects));
+        if self.beginner.is_some() && self.is_unmarked() && self.remembers() {
+            self.raft.handle(now, Input::Begin, &mut self.outputs);
+            self.take_outputs(now, effects);
+        }
         if self.may_vote() {
             if self.raft.deadline().is_some_and(|at| now >= at) {
                 self.raft.handle(now, Input::Tick, &mut self.outputs);

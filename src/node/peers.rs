@@ -56,7 +56,7 @@ pub struct Introduction {
 /// What the host says of itself when another member calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Greeting {
-    /// Its log is not empty, or it has voted.
+    /// Its log is not empty, or it knows of a term.
     pub bootstrapped: bool,
     /// Where its log ends.
     pub last: raft::Position,

@@ -205,6 +205,9 @@ pub enum Input {
     Tick,
     /// The turn is over: send what has gathered.
     Flush,
+    /// A member that remembers nothing has found that it never promised anything: from when the answer
+    /// is durable it counts as one that remembers. Only before the first term.
+    Begin,
     /// Hold an election now, without asking whether it can be won. A lone voter starts so.
     Campaign,
     /// A message has arrived, and for an append or a snapshot all its bytes.

@@ -172,6 +172,7 @@ impl Raft {
         match input {
             Input::Tick => self.tick(outputs),
             Input::Flush => self.flush(outputs),
+            Input::Begin => self.begin(outputs),
             Input::Campaign => self.campaign(outputs),
             Input::Receive { from, message } => self.receive(from, message, outputs),
             Input::Propose { count } => self.propose_many(count, outputs),
@@ -205,6 +206,14 @@ impl Raft {
             Input::Compacted { index } => self.log.compact(index),
         }
         self.check_step();
+    }
+
+    /// A vote for itself in term 0, where nobody is elected, is the mark of a member that has begun:
+    /// see [`HardState::default`] for one that has not.
+    fn begin(&mut self, outputs: &mut Outputs) {
+        assert!(self.hard_state == HardState::default(), "{:?} began before", self.hard_state);
+        self.hard_state.vote = Some(self.id);
+        self.save(outputs);
     }
 
     /// When [`Input::Tick`] is due.
@@ -475,6 +484,11 @@ impl Raft {
     /// Term and vote, durable or not.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
+    }
+
+    /// Whether term and vote are durable as they are.
+    pub fn is_saved(&self) -> bool {
+        self.saved == self.hard_state
     }
 
     /// The log's positions.

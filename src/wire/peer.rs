@@ -66,7 +66,7 @@ pub struct PeerWelcome {
     pub data_id: FileId,
     /// The random name of this start of its process.
     pub start_id: u64,
-    /// Its log is not empty, or it has voted.
+    /// Its log is not empty, or it knows of a term.
     pub bootstrapped: bool,
     /// The last entry of its log.
     pub last_index: LogIndex,

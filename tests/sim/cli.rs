@@ -1,25 +1,35 @@
 //! Runs seeds: `--seeds N [--from S]`, or one with its trace: `--seed S`. Ends with the count of
 //! violations, and with an exit code that says whether there was one.
 //!
+//! Seeds run on all cores, or on as many threads as `--threads N` says.
+//!
 //! `--without FAULT`, `--clients N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
 //! goes on after what harms nobody by itself; `--canary` breaks the model on purpose. A build with
 //! `--profile sim` goes on with the next seed after a panic, one with `--release` ends there.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sim::{Adjust, Fault, Plan, run};
+use sim::{Adjust, Fault, Plan, Report, run};
+
+/// How often a long run says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 
 struct Arguments {
     seed: Option<u64>,
     seeds: u64,
     from: Option<u64>,
+    threads: usize,
     adjust: Adjust,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { seed: None, seeds: 1, from: None, adjust: Adjust::default() };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut parsed =
+        Arguments { seed: None, seeds: 1, from: None, threads, adjust: Adjust::default() };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         if name == "--canary" {
@@ -36,6 +46,9 @@ fn arguments() -> Result<Arguments, String> {
             "--seed" => parsed.seed = Some(number()?),
             "--seeds" => parsed.seeds = number()?,
             "--from" => parsed.from = Some(number()?),
+            "--threads" => {
+                parsed.threads = value.parse().map_err(|_| format!("{name} wants a number"))?;
+            }
             "--without" => parsed.adjust.without.push(value),
             "--clients" => parsed.adjust.clients = Some(number()?),
             "--members" => parsed.adjust.members = Some(number()?),
@@ -52,6 +65,133 @@ fn fresh() -> u64 {
     since.as_secs() * 1_000
 }
 
+/// What all seeds came to together.
+#[derive(Default)]
+struct Totals {
+    counts: BTreeMap<&'static str, u64>,
+    seeds: u64,
+    violations: u64,
+    simulated: u64,
+    judged: u64,
+    checked: u64,
+    entries: u64,
+    events: u64,
+    leaderless: u64,
+    longest: u64,
+}
+
+impl Totals {
+    /// Adds a seed, or what its panic said.
+    fn add(&mut self, seed: u64, outcome: Result<Report, String>) {
+        self.seeds += 1;
+        let report = match outcome {
+            Ok(report) => report,
+            Err(panic) => {
+                self.violations += 1;
+                println!("seed {seed}: panicked: {panic}");
+                return;
+            }
+        };
+        for line in &report.trace {
+            println!("{line}");
+        }
+        if let Some(text) = &report.violation {
+            self.violations += 1;
+            println!("seed {seed}: {text}");
+        }
+        for (name, count) in &report.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        self.simulated += report.simulated;
+        self.judged += report.judged;
+        self.checked += report.checked;
+        self.entries += report.entries;
+        self.events += report.events;
+        self.leaderless = self.leaderless.max(report.leaderless);
+        self.longest = self.longest.max(report.longest);
+    }
+
+    fn print(mut self, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        for fault in Fault::ALL {
+            let count = self.counts.remove(fault.text()).unwrap_or(0);
+            println!("{:>28}  {count}", fault.text());
+        }
+        for (name, count) in self.counts {
+            println!("{name:>28}  {count}");
+        }
+        let simulated = self.simulated as f64 / 1e9;
+        println!(
+            "{} seeds in {seconds:.1} s, {:.0} a minute; {simulated:.0} simulated seconds, {:.0} times \
+             real time",
+            self.seeds,
+            self.seeds as f64 / seconds * 60.0,
+            simulated / seconds,
+        );
+        println!(
+            "{} events, {} log entries, {} judgements, {} replies; leader again within {} ms, longest \
+             answer {} ms",
+            self.events,
+            self.entries,
+            self.judged,
+            self.checked,
+            self.leaderless / 1_000_000,
+            self.longest / 1_000_000,
+        );
+        println!("{} seeds, {} violations", self.seeds, self.violations);
+    }
+}
+
+/// Runs one seed, with its plan and its trace printed.
+fn run_one(seed: u64, adjust: &Adjust) -> Totals {
+    println!("{:#?}", Plan::new(seed, adjust));
+    let outcome = std::panic::catch_unwind(|| run(seed, adjust, true));
+    if let Ok(report) = &outcome {
+        println!("trace hash {:016x} over {} steps", report.hash, report.steps);
+        println!("answers by status {:?}", report.answers);
+    }
+    let mut totals = Totals::default();
+    totals.add(seed, outcome.map_err(|_| sim::last_panic()));
+    totals
+}
+
+/// Runs seeds on several threads; what each comes to depends on its number alone.
+fn run_many(first: u64, arguments: &Arguments) -> Totals {
+    let next = AtomicU64::new(first);
+    let end = first + arguments.seeds;
+    let (sender, receiver) = mpsc::channel();
+    let mut totals = Totals::default();
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.max(1) {
+            let (sender, next, adjust) = (sender.clone(), &next, &arguments.adjust);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let outcome = std::panic::catch_unwind(|| run(seed, adjust, false));
+                    let outcome = outcome.map_err(|_| sim::last_panic());
+                    if sender.send((seed, outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut said = Instant::now();
+        for (seed, outcome) in receiver {
+            totals.add(seed, outcome);
+            if said.elapsed() >= PROGRESS_INTERVAL {
+                said = Instant::now();
+                let (seeds, violations) = (totals.seeds, totals.violations);
+                eprintln!("{seeds} of {} seeds, {violations} violations", arguments.seeds);
+            }
+        }
+    });
+    totals
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -60,67 +200,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let with_text = arguments.seed.is_some();
-    let (first, count) = match arguments.seed {
-        Some(seed) => (seed, 1),
-        None => (arguments.from.unwrap_or_else(fresh), arguments.seeds),
-    };
-    sim::note_panics(with_text);
+    sim::note_panics(arguments.seed.is_some());
     let begin = Instant::now();
-    let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut violations = 0_u64;
-    let (mut simulated, mut judged, mut checked, mut entries, mut events) = (0, 0, 0, 0, 0_u64);
-    let (mut leaderless, mut longest) = (0, 0);
-    for seed in first..first + count {
-        if with_text {
-            println!("{:#?}", Plan::new(seed, &arguments.adjust));
-        }
-        let adjust = &arguments.adjust;
-        let outcome = std::panic::catch_unwind(|| run(seed, adjust, with_text));
-        let report = match outcome {
-            Ok(report) => report,
-            Err(_) => {
-                violations += 1;
-                println!("seed {seed}: panicked: {}", sim::last_panic());
-                continue;
-            }
-        };
-        for line in &report.trace {
-            println!("{line}");
-        }
-        if let Some(text) = &report.violation {
-            violations += 1;
-            println!("seed {seed}: {text}");
-        }
-        for (name, count) in &report.counts {
-            *totals.entry(name).or_default() += count;
-        }
-        simulated += report.simulated;
-        judged += report.judged;
-        checked += report.checked;
-        entries += report.entries;
-        events += report.events;
-        leaderless = leaderless.max(report.leaderless);
-        longest = longest.max(report.longest);
-        if with_text {
-            println!("trace hash {:016x} over {} steps", report.hash, report.steps);
-            println!("answers by status {:?}", report.answers);
-        }
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    for fault in Fault::ALL {
-        println!("{:>28}  {}", fault.text(), totals.remove(fault.text()).unwrap_or(0));
-    }
-    for (name, count) in totals {
-        println!("{name:>28}  {count}");
-    }
-    println!(
-        "{:.0} simulated seconds in {seconds:.1} s, {events} events, {entries} log entries, {judged} \
-         judgements, {checked} replies; leader again within {} ms, longest answer {} ms",
-        simulated as f64 / 1e9,
-        leaderless / 1_000_000,
-        longest / 1_000_000,
-    );
-    println!("{count} seeds, {violations} violations");
+    let totals = match arguments.seed {
+        Some(seed) => run_one(seed, &arguments.adjust),
+        None => run_many(arguments.from.unwrap_or_else(fresh), &arguments),
+    };
+    let violations = totals.violations;
+    totals.print(begin.elapsed());
     if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -181,6 +181,8 @@ pub struct Disk {
     pub flushes_all: bool,
     /// No space is given.
     pub is_full: bool,
+    /// The kind of files that damage strikes, once it has struck.
+    rotten: Option<u8>,
 }
 
 fn at(offset: u64) -> usize {
@@ -518,9 +520,21 @@ impl Disk {
 
     /// Changes what is stored, behind everybody's back; returns what it did, if there was anything.
     pub fn rot(&mut self, prng: &mut Prng) -> Option<String> {
-        let count = self.files.len() as u64;
+        // A member is promised to survive damage to any one of these: the slots of its log, its ring,
+        // its watermark, its page files.
+        let kind = |name: Name| match name {
+            Name::Pages | Name::Incoming => 0,
+            Name::Wal(WalFile::Slot(_)) => 1,
+            Name::Wal(WalFile::Ring) => 2,
+            Name::Wal(WalFile::Watermark) => 3,
+        };
+        let rotten = self.rotten;
+        let is_struck = |name: Name| rotten.is_none_or(|rotten| kind(name) == rotten);
+        let count = self.files.iter().filter(|(name, _)| is_struck(*name)).count() as u64;
         let place = at(prng.below(count.max(1)));
-        let (name, state) = self.files.get_mut(place)?;
+        let (name, state) =
+            self.files.iter_mut().filter(|(name, _)| is_struck(*name)).nth(place)?;
+        self.rotten = Some(kind(*name));
         // Where something is written: zeros are no victims.
         let blocks = state.visible.len() / 4096;
         let used: Vec<usize> = (0..blocks)

@@ -91,6 +91,8 @@ pub struct Plan {
     pub members: u64,
     /// Simulated time in which faults strike.
     pub duration: u64,
+    /// How long clients go on when all is well again.
+    pub aftermath: u64,
     /// Mean time between two faults of a kind, for the kinds that strike.
     pub faults: Vec<(Fault, u64)>,
     pub dsync: bool,
@@ -140,6 +142,10 @@ impl Plan {
     pub fn new(seed: u64, adjust: &Adjust) -> Self {
         let mut prng = Prng::new(seed).fork("plan");
         let members = [1, 3, 3, 3, 3, 5][pick(&mut prng, 6)];
+        // Most findings take few events: many short, crowded runs find more in the same time than
+        // few long ones. What takes long to build up is left to one run in eight.
+        let is_long = prng.one_in(8);
+        let pace = if is_long { 1 } else { 4 };
         let mut faults = Vec::new();
         let chance = 1 + prng.below(4);
         for &fault in Fault::ALL {
@@ -154,7 +160,7 @@ impl Plan {
                 _ => 500 * MS + prng.below(5 * SECOND),
             };
             if strikes {
-                faults.push((fault, mean));
+                faults.push((fault, mean / pace));
             }
         }
         let has = |faults: &[(Fault, u64)], fault| faults.iter().any(|(known, _)| *known == fault);
@@ -172,7 +178,8 @@ impl Plan {
         let plan = Self {
             seed,
             members,
-            duration: (4 + prng.below(16)) * SECOND,
+            duration: (SECOND + prng.below(4 * SECOND)) * if is_long { 4 } else { 1 },
+            aftermath: 2 * SECOND / pace,
             faults,
             dsync: prng.one_in(2),
             flushes_all: prng.one_in(2),
@@ -189,7 +196,7 @@ impl Plan {
             proposed_max: 1 << (20 + prng.below(3)),
             clients: 1 + prng.below(6),
             depth: 1 + prng.below(8),
-            think: MS * (1 + prng.below(60)),
+            think: MS * (2 + prng.below(120)),
             timeout: MS * (200 + prng.below(3_000)),
             keys: 2 + prng.below(40),
             value_max: [100, 1_000, 12_000, 40_000][pick(&mut prng, 4)],

@@ -101,9 +101,6 @@ const LIVENESS: u64 = 40 * SECOND;
 /// How long until there is a leader then.
 const LEADERLESS: u64 = 12 * SECOND;
 
-/// How long clients go on then.
-const AFTERMATH: u64 = 2 * SECOND;
-
 impl World {
     /// The world of a plan, nothing started yet.
     pub fn new(plan: Plan, with_text: bool) -> Self {
@@ -252,7 +249,7 @@ impl World {
                 let text = self.standing();
                 self.fail(format!("liveness: no leader {LEADERLESS} ns after all is well: {text}"));
             }
-            if self.now > healed + AFTERMATH && self.leaderless > 0 {
+            if self.now > healed + self.plan.aftermath && self.leaderless > 0 {
                 self.asks_on = false;
             }
             if !self.asks_on && self.is_settled() {
