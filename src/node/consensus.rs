@@ -24,12 +24,14 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Duration, FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
+use base::{FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 
 use crate::admin::Admin;
+use crate::beginner::Beginner;
+use crate::disk_watch::DiskWatch;
 use crate::divergence::{Divergence, Verdict};
 use crate::journal::Journal;
 use crate::log_reader::LogReader;
@@ -91,22 +93,6 @@ struct Forwarded {
     size: usize,
 }
 
-/// A member that has lost nothing, as far as it knows, but remembers nothing either: it takes part in
-/// no election before it knows that no vote and no acknowledgement of its own can have been forgotten.
-struct Beginner {
-    /// Members that have not said yet whether they begin as well.
-    waiting: Vec<NodeId>,
-    /// The cluster has begun before: the log must come to this entry first.
-    catch_up: Option<LogIndex>,
-    /// The last entry that may have been acknowledged and dropped. Whoever has it may be voted for;
-    /// if nobody has it, it was not committed.
-    torn: Option<raft::Position>,
-    /// Who has said that its log goes as far as that.
-    holders: Vec<NodeId>,
-    /// The operator is told whom it waits for then.
-    tell_at: Instant,
-}
-
 /// The role of the consensus core.
 pub struct Consensus<B> {
     pub(crate) config: ConsensusConfig,
@@ -128,7 +114,8 @@ pub struct Consensus<B> {
     stopping: bool,
     /// The first group of this start is durable: others may be talked to.
     settled: bool,
-    beginner: Option<Beginner>,
+    pub(crate) beginner: Option<Beginner>,
+    pub(crate) disk: DiskWatch,
     /// The leader that reactors were last told of, and where clients find it.
     leader_told: (Option<NodeId>, String),
     pub(crate) outputs: Vec<Output>,
@@ -195,6 +182,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             stopping: false,
             settled: false,
             beginner: None,
+            disk: DiskWatch::default(),
             leader_told: (None, String::new()),
             outputs: Vec::new(),
             incoming: Vec::new(),
@@ -561,6 +549,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let (position, era) = (raft::Position { index, term }, durable.era);
             self.raft.handle(now, Input::Durable { position, era }, outputs);
             self.take_outputs(now, effects);
+            if durable.begun {
+                self.begun();
+            }
             self.commit(effects);
             if self.installing.is_some() {
                 self.install_durable(durable.position, era, effects);
@@ -575,88 +566,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn settle(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.settled = true;
         self.peers.set_members(now, self.members.everyone(), effects);
-        let own = self.raft.id();
-        // A term without a vote may have been heard of before this member knew that it may vote.
-        let knows_nothing =
-            self.raft.log().last() == LogIndex::ZERO && self.raft.hard_state().vote.is_none();
-        let others: Vec<NodeId> =
-            self.raft.membership().all_voters().into_iter().filter(|id| *id != own).collect();
-        let torn = self.config.torn.filter(|_| !others.is_empty());
-        let begins = knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own);
-        if begins || torn.is_some() {
-            self.beginner = Some(Beginner {
-                waiting: others,
-                catch_up: None,
-                torn: torn.filter(|_| !begins),
-                holders: Vec::new(),
-                tell_at: now.after(Duration::from_millis(5_000)),
-            });
-        }
-    }
-
-    /// Another member has said what it remembers.
-    pub(crate) fn take_greeting(&mut self, peer: NodeId, greeting: Greeting) {
-        let Some(beginner) = &mut self.beginner else { return };
-        beginner.waiting.retain(|id| *id != peer);
-        if let Some(torn) = beginner.torn {
-            // It may have lost it since it was last asked.
-            beginner.holders.retain(|id| *id != peer);
-            if greeting.last.is_up_to_date_with(torn) {
-                beginner.holders.push(peer);
-            }
-        } else if greeting.bootstrapped {
-            let last = greeting.last.index.max(LogIndex::ZERO.next());
-            beginner.catch_up = Some(beginner.catch_up.map_or(last, |at| at.max(last)));
-        }
-    }
-
-    /// Whether this member may take part in elections: it remembers all that it ever promised, and
-    /// will after a restart. Without that mark, founders that end between the first vote and the first
-    /// entry would each take the vote for a sign of what they have forgotten, and wait for a leader
-    /// that cannot be elected without them.
-    pub(crate) fn may_vote(&mut self) -> bool {
-        if self.beginner.is_none() {
-            return true;
-        }
-        let is_over = self.remembers() && !self.is_unmarked() && self.raft.is_saved();
-        if is_over {
-            self.beginner = None;
-        }
-        is_over
-    }
-
-    fn is_unmarked(&self) -> bool {
-        self.raft.hard_state() == raft::HardState::default()
-    }
-
-    /// Whether a member that begins has found out that nothing is forgotten.
-    fn remembers(&self) -> bool {
-        let Some(beginner) = &self.beginner else { return true };
-        let log = self.raft.log();
-        if let Some(torn) = beginner.torn {
-            // A log that goes as far again holds the entry, or is that of a leader of a later term,
-            // which had it if it was committed: its voters have it, or were asked by the same rule.
-            // That must not wait for a leader, for without this member there may be none.
-            let index = log.durable();
-            let durable = raft::Position { index, term: log.term_at(index) };
-            return durable.is_up_to_date_with(torn)
-                || (beginner.waiting.is_empty() && beginner.holders.is_empty());
-        }
-        match beginner.catch_up {
-            None => beginner.waiting.is_empty(),
-            Some(index) => {
-                let leader = self.raft.leader();
-                leader.is_some_and(|leader| !beginner.waiting.contains(&leader))
-                    && log.durable() >= index
-                    && log.committed() >= index
-            }
-        }
-    }
-
-    /// Whether this candidate's log holds all that this member may have acknowledged and dropped.
-    pub(crate) fn may_vote_for(&self, last: raft::Position) -> bool {
-        let torn = self.beginner.as_ref().and_then(|beginner| beginner.torn);
-        torn.is_some_and(|torn| last.is_up_to_date_with(torn))
+        self.begin(now);
     }
 
     fn greeting(&self) -> Greeting {
@@ -737,6 +647,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             log_size: self.journal.writer().size(),
             no_space: self.space_is_low(),
             disagrees: self.verdict() != Verdict::Fine,
+            disk_slow: self.disk.is_slow(),
         }
     }
 
@@ -762,56 +673,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.links(now, effects, |peers, _, incoming, effects| peers.tick(now, incoming, effects));
-        if self.beginner.is_some() && self.is_unmarked() && self.remembers() {
-            self.raft.handle(now, Input::Begin, &mut self.outputs);
-            self.take_outputs(now, effects);
-        }
+        self.mark_begun();
         if self.may_vote() {
             if self.raft.deadline().is_some_and(|at| now >= at) {
                 self.raft.handle(now, Input::Tick, &mut self.outputs);
                 self.take_outputs(now, effects);
             }
-        } else if let Some(beginner) = &mut self.beginner
-            && now >= beginner.tell_at
-        {
-            beginner.tell_at = now.after(Duration::from_millis(30_000));
-            let names: Vec<String> =
-                beginner.waiting.iter().map(|id| self.members.name_of(*id)).collect();
-            let text = match beginner.catch_up {
-                _ if beginner.torn.is_some() => format!(
-                    "the log of this member ended with a group that may have been acknowledged; it \
-                     waits for {} or a leader before it votes",
-                    names.join(", ")
-                ),
-                None => format!(
-                    "this member is new and waits for {} to say whether the cluster has begun \
-                     before",
-                    names.join(", ")
-                ),
-                Some(index) => format!(
-                    "this member has an empty data directory and waits for the leader to bring \
-                     its log to entry {index}; until then it does not vote"
-                ),
-            };
-            effects.push(ConsensusEffect::Tell(text));
+        } else {
+            self.tell_of_beginning(now, effects);
         }
+        self.watch_disk(now, effects);
         self.review(now, effects);
     }
 
     fn stop(&mut self, now: Instant) {
         self.stopping = true;
         self.journal.hurry_watermark(now);
-        let voters = self.raft.membership().voters().to_vec();
-        let heir = self
-            .raft
-            .peers()
-            .iter()
-            .filter(|peer| peer.is_active() && voters.contains(&peer.id()))
-            .max_by_key(|peer| peer.matched())
-            .map(raft::Progress::id);
-        if let Some(to) = heir {
-            self.raft.handle(now, Input::Transfer { to }, &mut self.outputs);
-        }
+        self.hand_over(now);
     }
 }
 
@@ -929,12 +807,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         }
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();
-        self.journal.write_waiting(&self.tail, committed, effects);
-        self.journal.seal(committed, effects);
+        self.journal.write_waiting(now, &self.tail, committed, effects);
+        self.journal.seal(now, committed, effects);
         if !self.waiting.is_empty() {
             // Sealing made room; the next group gathers while this one is on its way.
             self.append_waiting(now, effects);
-            self.journal.seal(committed, effects);
+            self.journal.seal(now, committed, effects);
         }
         self.answer_reads(now, effects);
         if self.is_connected() {
@@ -956,7 +834,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         }
         let raft = self.raft.deadline().filter(|_| self.beginner.is_none());
         let excluded = self.excluded.as_ref().map(|(at, _)| *at);
-        [journal, raft, self.peers.deadline(), Some(self.review_at), excluded]
+        [journal, raft, self.peers.deadline(), Some(self.review_at), excluded, self.disk_deadline()]
             .into_iter()
             .flatten()
             .min()

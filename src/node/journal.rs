@@ -39,14 +39,18 @@ struct InFlight {
     lsn: Lsn,
     slot: WalFile,
     hard_state: HardState,
+    begun: bool,
     era: u64,
     written: bool,
+    since: Instant,
 }
 
 /// What has become durable.
 pub struct Durable {
     /// Term and vote.
     pub hard_state: HardState,
+    /// The member has begun.
+    pub begun: bool,
     /// The end of the log.
     pub position: Position,
     /// The era that the log was of.
@@ -65,6 +69,7 @@ pub struct Journal<B> {
     /// The last group that the sync on its way covers.
     syncing: Option<Lsn>,
     hard_state: HardState,
+    begun: bool,
     /// The era of what is in the open block.
     era: u64,
     /// A slot that failed for want of space is tried again then.
@@ -87,6 +92,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         seed: u64,
     ) -> Self {
         let hard_state = writer.hard_state();
+        let begun = hard_state.begun;
         let hard_state = HardState { term: hard_state.term, vote: hard_state.vote };
         Self {
             writer,
@@ -96,6 +102,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
             in_flight: VecDeque::new(),
             syncing: None,
             hard_state,
+            begun,
             era: 0,
             slot_retry_at: None,
             preparing: false,
@@ -117,6 +124,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
             && self.in_flight.is_empty()
             && !self.watermark_writing
             && self.watermark_at.is_none()
+    }
+
+    /// The next group says that this member has begun, and is due for that alone.
+    pub fn set_begun(&mut self) {
+        self.begun = true;
+    }
+
+    /// Whether a group says so, durable or not.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Since when the oldest group that is not durable has been on its way.
+    pub fn oldest_since(&self) -> Option<Instant> {
+        self.in_flight.front().map(|group| group.since)
     }
 
     /// Whether no more segment can be made and what is ready has less room than this.
@@ -166,6 +188,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
     /// Puts into blocks what waits, as far as groups can be sealed.
     pub fn write_waiting(
         &mut self,
+        now: Instant,
         tail: &Tail,
         committed: LogIndex,
         effects: &mut Vec<ConsensusEffect<B>>,
@@ -201,22 +224,32 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
             };
             if is_done {
                 self.work.pop_front();
-            } else if !self.seal_one(committed, effects) {
+            } else if !self.seal_one(now, committed, effects) {
                 return;
             }
         }
     }
 
     /// Seals what there is, as far as write slots are free.
-    pub fn seal(&mut self, committed: LogIndex, effects: &mut Vec<ConsensusEffect<B>>) {
-        while self.seal_one(committed, effects) {}
+    pub fn seal(
+        &mut self,
+        now: Instant,
+        committed: LogIndex,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) {
+        while self.seal_one(now, committed, effects) {}
     }
 
-    fn seal_one(&mut self, committed: LogIndex, effects: &mut Vec<ConsensusEffect<B>>) -> bool {
+    fn seal_one(
+        &mut self,
+        now: Instant,
+        committed: LogIndex,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) -> bool {
         let HardState { term, vote } = self.hard_state;
         // Entries that are committed may still wait for room.
         let commit = committed.min(self.writer.last().index);
-        self.writer.set_hard_state(wal::HardState { term, vote, commit });
+        self.writer.set_hard_state(wal::HardState { term, vote, commit, begun: self.begun });
         match self.writer.seal(&mut *self.allocate) {
             Seal::Nothing | Seal::Busy | Seal::NoSegment => false,
             Seal::Group(sealed) => {
@@ -224,8 +257,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
                     lsn: sealed.lsn,
                     slot: sealed.group.file,
                     hard_state: self.hard_state,
+                    begun: self.begun,
                     era: self.era,
                     written: false,
+                    since: now,
                 });
                 effects.push(ConsensusEffect::WriteGroup {
                     lsn: sealed.lsn,
@@ -277,7 +312,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         let group = self.in_flight.pop_front_if(|group| group.lsn <= lsn)?;
         let position = self.writer.durable(group.lsn);
         self.watermark_at.get_or_insert(now.after(WATERMARK_DELAY));
-        Some(Durable { hard_state: group.hard_state, position, era: group.era })
+        let InFlight { hard_state, begun, era, .. } = group;
+        Some(Durable { hard_state, begun, position, era })
     }
 
     /// Entries below `below` are not needed by a start; those from `keep` on may be by others, up to

@@ -26,10 +26,12 @@
 extern crate alloc;
 
 mod admin;
+mod beginner;
 mod boot;
 mod checkpoint;
 mod consensus;
 mod consensus_link;
+mod disk_watch;
 mod divergence;
 mod journal;
 mod log_reader;

@@ -204,4 +204,6 @@ pub struct Standing {
     pub no_space: bool,
     /// Whether members have different states after the same entries.
     pub disagrees: bool,
+    /// Whether the disk of the log takes long to finish a write.
+    pub disk_slow: bool,
 }

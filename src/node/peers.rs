@@ -88,6 +88,11 @@ pub enum Incoming {
         /// On which lane.
         lane: Lane,
     },
+    /// A member has closed the link on which it sends what cannot wait.
+    Gone {
+        /// Who.
+        peer: NodeId,
+    },
     /// A frame of an open link.
     Frame {
         /// From whom.
@@ -630,7 +635,12 @@ impl Peers {
     /// A link is closed.
     pub fn closed(&mut self, now: Instant, link: ConnectionId, incoming: &mut Vec<Incoming>) {
         let Some(socket) = self.links.remove(&link) else { return };
-        let Some((id, lane)) = socket.dialed else { return };
+        let Some((id, lane)) = socket.dialed else {
+            if let Some((peer, Lane::Control)) = socket.peer {
+                incoming.push(Incoming::Gone { peer });
+            }
+            return;
+        };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let outbound = &mut peer.links[lane_index(lane)];
         if outbound.link() != Some(link) {

@@ -325,6 +325,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                     }
                 }
             }
+            Incoming::Gone { peer } => {
+                self.raft.handle(now, Input::Gone { peer }, &mut self.outputs);
+                self.take_outputs(now, effects);
+            }
             Incoming::Join { link, name, address } => {
                 let list = self.members.newest();
                 let found = list

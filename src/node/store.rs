@@ -831,6 +831,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if standing.disagrees {
             errors.push("members disagree about the state");
         }
+        if standing.disk_slow {
+            errors.push("the disk of the log is slow");
+        }
         let status = StatusReply {
             server_version: env!("CARGO_PKG_VERSION"),
             cluster: self.config.cluster,

@@ -90,6 +90,15 @@ impl Raft {
         self.restart_election_timer();
     }
 
+    /// The leader's process has ended. If it was only a link that broke, the others still hear from
+    /// it and refuse their votes, and its next message makes this member follow again.
+    pub(crate) fn forget_leader(&mut self, gone: NodeId, outputs: &mut Outputs) {
+        if matches!(&self.role, Role::Follower(follower) if follower.leader == Some(gone)) {
+            self.follow(None, outputs);
+            self.hurry_election();
+        }
+    }
+
     pub(crate) fn on_pre_vote(
         &mut self,
         from: NodeId,

@@ -205,9 +205,6 @@ pub enum Input {
     Tick,
     /// The turn is over: send what has gathered.
     Flush,
-    /// A member that remembers nothing has found that it never promised anything: from when the answer
-    /// is durable it counts as one that remembers. Only before the first term.
-    Begin,
     /// Hold an election now, without asking whether it can be won. A lone voter starts so.
     Campaign,
     /// A message has arrived, and for an append or a snapshot all its bytes.
@@ -260,6 +257,12 @@ pub enum Input {
         to: NodeId,
         /// The last entry it covers.
         index: LogIndex,
+    },
+    /// This member has closed its links to the one here: its process has ended, most likely. If it
+    /// leads, the next election is a matter of finding who is first, not of waiting for a time-out.
+    Gone {
+        /// Who.
+        peer: NodeId,
     },
     /// The connection to this member broke; what was on its way is lost, a snapshot too.
     Unreachable {

@@ -172,7 +172,6 @@ impl Raft {
         match input {
             Input::Tick => self.tick(outputs),
             Input::Flush => self.flush(outputs),
-            Input::Begin => self.begin(outputs),
             Input::Campaign => self.campaign(outputs),
             Input::Receive { from, message } => self.receive(from, message, outputs),
             Input::Propose { count } => self.propose_many(count, outputs),
@@ -203,17 +202,10 @@ impl Raft {
                     peer.probe();
                 }
             }
+            Input::Gone { peer } => self.forget_leader(peer, outputs),
             Input::Compacted { index } => self.log.compact(index),
         }
         self.check_step();
-    }
-
-    /// A vote for itself in term 0, where nobody is elected, is the mark of a member that has begun:
-    /// see [`HardState::default`] for one that has not.
-    fn begin(&mut self, outputs: &mut Outputs) {
-        assert!(self.hard_state == HardState::default(), "{:?} began before", self.hard_state);
-        self.hard_state.vote = Some(self.id);
-        self.save(outputs);
     }
 
     /// When [`Input::Tick`] is due.
@@ -438,6 +430,14 @@ impl Raft {
         self.election_at = self.now.after(base).after(spread);
     }
 
+    /// The same after the leader has gone: what is left to wait for is that the others have noticed
+    /// too, and that one of them is first.
+    pub(crate) fn hurry_election(&mut self) {
+        let base = self.options.election_timeout.as_nanos();
+        let pause = Duration::from_nanos(base / 20 + self.prng.below((base / 2).max(1)));
+        self.election_at = self.election_at.min(self.now.after(pause));
+    }
+
     /// Whether this member may ask for votes: it is a voter, or was one before a change that it does
     /// not know to be committed. The second matters: where only a leader that is being removed holds
     /// the entry that removes it, the old majority may need its vote, which it gives nobody with a
@@ -484,11 +484,6 @@ impl Raft {
     /// Term and vote, durable or not.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
-    }
-
-    /// Whether term and vote are durable as they are.
-    pub fn is_saved(&self) -> bool {
-        self.saved == self.hard_state
     }
 
     /// The log's positions.

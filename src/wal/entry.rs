@@ -60,4 +60,6 @@ pub struct HardState {
     pub vote: Option<NodeId>,
     /// The greatest index known to be committed. A hint: it may be older than the truth.
     pub commit: LogIndex,
+    /// The member has found out that it had promised nothing before this log began.
+    pub begun: bool,
 }

@@ -16,6 +16,7 @@ pub const GROUP_HEADER_SIZE: usize = 256;
 const MAGIC: &[u8; 8] = b"QRWALGRP";
 const FLAG_VOTE: u32 = 1;
 const FLAG_RESTART: u32 = 2;
+const FLAG_BEGUN: u32 = 4;
 
 /// The header of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,7 @@ impl GroupHeader {
         let first = self.first_index().unwrap_or(LogIndex::ZERO);
         let vote = self.hard_state.vote.map_or(0, |_| FLAG_VOTE);
         let restart = if self.restart { FLAG_RESTART } else { 0 };
+        let begun = if self.hard_state.begun { FLAG_BEGUN } else { 0 };
         put_identity(out, &self.identity);
         put_id(out, 64, self.segment);
         put_u64(out, 80, self.sequence);
@@ -102,7 +104,7 @@ impl GroupHeader {
         put_u64(out, 224, self.hard_state.commit.get());
         put_u32(out, 232, self.record_count);
         put_u32(out, 236, self.records_size);
-        put_u32(out, 240, vote | restart);
+        put_u32(out, 240, vote | restart | begun);
         out[244..].fill(0);
         close_envelope(out, MAGIC)
     }
@@ -147,13 +149,14 @@ impl GroupHeader {
                 term: Term::new(get_u64(bytes, 208)),
                 vote,
                 commit: LogIndex::new(get_u64(bytes, 224)),
+                begun: flags & FLAG_BEGUN != 0,
             },
             record_count: get_u32(bytes, 232),
             records_size: get_u32(bytes, 236),
             restart: flags & FLAG_RESTART != 0,
         };
         let first_index = LogIndex::new(get_u64(bytes, 160));
-        let plausible = flags & !(FLAG_VOTE | FLAG_RESTART) == 0
+        let plausible = flags & !(FLAG_VOTE | FLAG_RESTART | FLAG_BEGUN) == 0
             && is_zero(&bytes[244..])
             && header.is_plausible(first_index);
         plausible.then_some(header)

@@ -59,7 +59,8 @@
 //! 224  hard state: commit            8
 //! 232  record count                  4
 //! 236  bytes of records              4
-//! 240  flags                         4   1 a vote is present, 2 the log starts anew at the cut
+//! 240  flags                         4   1 a vote is present, 2 the log starts anew at the cut,
+//!                                        4 the member has begun: it may vote after a restart
 //! 244  zero                         12
 //! 256  records, then zeros up to a multiple of 4096
 //!
@@ -85,7 +86,7 @@
 //!  72  hard state: term, vote, commit  24
 //!  96  durable lsn                   8
 //! 104  durable: index, term         16
-//! 120  flags                         4   1 a vote is present
+//! 120  flags                         4   1 a vote is present, 4 the member has begun
 //! 124  zero
 //! ```
 //!

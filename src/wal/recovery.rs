@@ -587,6 +587,7 @@ impl Recovery {
             } else if mark.term == state.term {
                 state.vote = state.vote.or(mark.vote);
             }
+            state.begun |= mark.begun;
         }
         state.commit = state.commit.min(last);
         state

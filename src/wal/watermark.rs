@@ -15,6 +15,7 @@ use crate::{HardState, Identity};
 
 const MAGIC: &[u8; 8] = b"QRWALMRK";
 const FLAG_VOTE: u32 = 1;
+const FLAG_BEGUN: u32 = 4;
 
 /// One block of the watermark file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,8 @@ impl Watermark {
         put_u64(out, 96, self.durable_lsn.get());
         put_u64(out, 104, self.durable_index.get());
         put_u64(out, 112, self.durable_term.get());
-        put_u32(out, 120, self.hard_state.vote.map_or(0, |_| FLAG_VOTE));
+        let begun = if self.hard_state.begun { FLAG_BEGUN } else { 0 };
+        put_u32(out, 120, self.hard_state.vote.map_or(0, |_| FLAG_VOTE) | begun);
         close_envelope(out, MAGIC);
     }
 
@@ -62,12 +64,13 @@ impl Watermark {
                 term: Term::new(get_u64(block, 72)),
                 vote: (flags & FLAG_VOTE != 0).then(|| NodeId::new(get_u64(block, 80))),
                 commit: LogIndex::new(get_u64(block, 88)),
+                begun: flags & FLAG_BEGUN != 0,
             },
             durable_lsn: Lsn::new(get_u64(block, 96)),
             durable_index: LogIndex::new(get_u64(block, 104)),
             durable_term: Term::new(get_u64(block, 112)),
         };
-        let plausible = flags & !FLAG_VOTE == 0 && is_zero(&block[124..]);
+        let plausible = flags & !(FLAG_VOTE | FLAG_BEGUN) == 0 && is_zero(&block[124..]);
         (plausible && watermark.sequence < u64::MAX).then_some(watermark)
     }
 }

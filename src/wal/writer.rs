@@ -300,7 +300,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         }
     }
 
-    /// Sets what the next group carries. A changed term or vote makes a group due; a changed commit
+    /// Sets what the next group carries. A changed term or vote, or that it has begun, makes a group due; a changed commit
     /// index rides along.
     pub fn set_hard_state(&mut self, hard_state: HardState) {
         assert!(
@@ -310,7 +310,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
             self.hard_state.term
         );
         let old = self.hard_state;
-        if (old.term, old.vote) != (hard_state.term, hard_state.vote) {
+        let promises = |state: HardState| (state.term, state.vote, state.begun);
+        if promises(old) != promises(hard_state) {
             self.due = true;
         }
         self.hard_state = hard_state;

@@ -220,7 +220,15 @@ impl World {
                 return Ask::MoveLeader(target);
             }
         }
-        generator.next(&mut self.prng, self.ghost.model.revision)
+        // A server's segments hold its greatest request; those of a plan may be smaller.
+        let size_max = self.plan.segment_size / 4 * 3;
+        loop {
+            let ask = generator.next(&mut self.prng, self.ghost.model.revision);
+            let (frame, _) = encode(&self.clients[client].encoder, &ask, 0, 0, 0);
+            if (frame.len() as u64) < size_max {
+                return ask;
+            }
+        }
     }
 
     fn next_change(&mut self) -> Ask {

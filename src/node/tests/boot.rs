@@ -327,7 +327,7 @@ fn write_log<'c>(changes: impl Iterator<Item = &'c Change>, committed: u64) -> V
         }
     }
     let commit = LogIndex::new(committed);
-    writer.set_hard_state(HardState { term: TERM, vote: None, commit });
+    writer.set_hard_state(HardState { term: TERM, vote: None, commit, begun: true });
     seal(&mut writer, &mut slots);
     slots
 }

@@ -13,6 +13,7 @@ fn golden() -> Run {
         term: Term::new(3),
         vote: Some(NodeId::new(7)),
         commit: LogIndex::new(0),
+        begun: false,
     });
     run.append(3, 1, b"hello, log");
     run.append(3, 2, b"");

@@ -126,7 +126,8 @@ impl Member {
     }
 
     fn set_commit(&mut self, commit: LogIndex) {
-        self.writer.set_hard_state(HardState { term: self.term, vote: Some(MEMBER), commit });
+        let (term, vote) = (self.term, Some(MEMBER));
+        self.writer.set_hard_state(HardState { term, vote, commit, begun: true });
     }
 
     fn write(&self, write: &Write<Vec<u8>>) {

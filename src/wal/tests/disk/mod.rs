@@ -427,7 +427,12 @@ pub fn random_step(run: &mut Run, prng: &mut Prng, term: &mut u64, with_cuts: bo
             *term += 1;
             let vote = Some(NodeId::new(prng.below(3)));
             let commit = LogIndex::new(run.applied.0);
-            run.writer.set_hard_state(HardState { term: Term::new(*term), vote, commit });
+            run.writer.set_hard_state(HardState {
+                term: Term::new(*term),
+                vote,
+                commit,
+                begun: false,
+            });
         }
         18 => {
             let below = (run.applied.0 + 1).saturating_sub(prng.below(6));
