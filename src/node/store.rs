@@ -227,8 +227,8 @@ pub enum StoreEffect<B> {
         /// New size in bytes.
         size: u64,
     },
-    /// Make an empty second page file, in the place of one that is there, report `Incoming` of
-    /// `IncomingMade`.
+    /// Make an empty second page file, in the place of one that is there, its name durable; report
+    /// `Incoming` of `IncomingMade`.
     MakeIncoming {
         /// The number of the transfer.
         transfer: u64,

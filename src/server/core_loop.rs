@@ -23,7 +23,7 @@ use node::{
 };
 
 use crate::clock::Clock;
-use crate::data_dir::{adopt, incoming_path};
+use crate::data_dir::{adopt, incoming_path, sync_directory_of};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::inbox::Inbox;
 use crate::link::Links;
@@ -400,9 +400,17 @@ fn perform_store(
             seat.incoming = None;
             remove(&path);
             spawn(async move {
-                match DiskFile::open(path.clone(), false).await {
-                    Ok(file) => inbox.push_incoming(transfer, file),
+                let file = match DiskFile::open(path.clone(), false).await {
+                    Ok(file) => file,
                     Err(error) => halt("making", &path, &error),
+                };
+                // The log begins anew behind the state before the file gets its final name: a power
+                // cut between the two must find it under this one.
+                let named = path.clone();
+                let synced = glommio::executor().spawn_blocking(move || sync_directory_of(&named));
+                match synced.await {
+                    Ok(()) => inbox.push_incoming(transfer, file),
+                    Err(error) => halt("syncing the directory of", &path, &error),
                 }
             });
         }

@@ -197,7 +197,12 @@ pub fn incoming_path(pages: &Path) -> PathBuf {
 /// Puts such a file in the place of the page file, durably.
 pub fn adopt(pages: &Path) -> io::Result<()> {
     fs::rename(incoming_path(pages), pages)?;
-    match pages.parent() {
+    sync_directory_of(pages)
+}
+
+/// Makes the name of a file durable.
+pub fn sync_directory_of(file: &Path) -> io::Result<()> {
+    match file.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }
