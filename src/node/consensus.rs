@@ -42,13 +42,23 @@ use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
 use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent};
 
-/// Bytes of entries that are kept in memory for peers after they have been applied.
-const TAIL_SIZE_MAX: usize = 32 << 20;
+/// What is kept for peers that are behind.
+#[derive(Clone, Copy, Debug)]
+pub struct ForPeers {
+    /// Bytes of entries in memory after they have been applied.
+    pub tail_size: usize,
+    /// Entries of the log on disk, at most.
+    pub log_entries: u64,
+    /// Bytes of segments that hold them, at most.
+    pub log_size: u64,
+}
 
-/// Entries of the log that are kept on disk for peers, and bytes of segments in which they are kept, at
-/// most: as many as etcd keeps, and what a member lacks after some minutes away.
-const LOG_KEPT: u64 = 100_000;
-const LOG_SIZE_KEPT: u64 = 256 << 20;
+impl ForPeers {
+    /// What a server keeps: as many entries as etcd, which is what a member lacks after some minutes
+    /// away.
+    pub const SERVER: Self =
+        Self { tail_size: 32 << 20, log_entries: 100_000, log_size: 256 << 20 };
+}
 
 /// The same while a state is on its way to a peer, which needs what follows it.
 const PINNED_SIZE_MAX: usize = 256 << 20;
@@ -70,6 +80,8 @@ pub struct ConsensusConfig {
     pub seed: u64,
     /// Number of reactors.
     pub reactors: u16,
+    /// What is kept for peers that are behind.
+    pub for_peers: ForPeers,
     /// Who this member is to others.
     pub introduction: Introduction,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
@@ -226,6 +238,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// The greatest durable LSN.
     pub fn durable_lsn(&self) -> Lsn {
         self.journal.writer().durable_lsn()
+    }
+
+    /// The entry before the first one that the log on disk holds, if it does not hold all.
+    pub fn log_begins_behind(&self) -> Option<LogIndex> {
+        self.journal.writer().before()
+    }
+
+    /// Bytes of proposals, own and of other members, that have been taken in and are not applied.
+    pub fn proposed_size(&self) -> usize {
+        self.proposed_bytes + self.foreign_bytes
     }
 
     /// Whether nothing is on its way to the disk, to the store or to the next leader.
@@ -513,7 +535,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         if keep {
             let pinned = self.pinned().map(|index| (index, PINNED_SIZE_MAX));
-            self.tail.shrink(TAIL_SIZE_MAX, pinned);
+            self.tail.shrink(self.config.for_peers.tail_size, pinned);
         }
         if self.members.prune(self.raft.log().committed()) {
             self.peers.set_members(self.now, self.members.everyone(), effects);
@@ -528,7 +550,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             (LogIndex::MAX, 0)
         } else {
             let last = self.raft.log().last().get();
-            (LogIndex::new(last.saturating_sub(LOG_KEPT)), LOG_SIZE_KEPT)
+            let ForPeers { log_entries, log_size, .. } = self.config.for_peers;
+            (LogIndex::new(last.saturating_sub(log_entries)), log_size)
         };
         self.journal.recycle(below, keep, keep_size);
         if let Some(index) = self.journal.writer().before()

@@ -52,7 +52,7 @@ mod translate;
 pub use admin::AdminRequest;
 pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 pub use checkpoint::CheckpointConfig;
-pub use consensus::{Consensus, ConsensusConfig};
+pub use consensus::{Consensus, ConsensusConfig, ForPeers};
 pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use members::{Members, membership};
 pub use message::{Committed, EntryKind, Origin, ReadRequest, Refused, Reply, ReplyBody, Standing};

@@ -14,8 +14,8 @@ use glommio::channels::shared_channel::{SharedReceiver, SharedSender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use kv::State;
 use node::{
-    Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, Introduction, Members,
-    Reactor, ReactorConfig, ReactorEvent, Store, StoreConfig, Tail,
+    Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, ForPeers, Introduction,
+    Members, Reactor, ReactorConfig, ReactorEvent, Store, StoreConfig, Tail,
 };
 use raft::{HardState, Log, Position, Raft, Restored, TermRun};
 use wal::{Recovered, Writer};
@@ -409,6 +409,7 @@ async fn consensus(
             .as_ref()
             .and_then(|tail| tail.promised)
             .map(|(index, term)| Position { index, term }),
+        for_peers: ForPeers::SERVER,
         introduction: Introduction {
             cluster: plan.identity.cluster,
             member,

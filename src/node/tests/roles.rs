@@ -11,9 +11,9 @@ use base::{
 use bytes::BytesMut;
 use kv::State;
 use node::{
-    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, Introduction,
-    Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Role, Store, StoreConfig,
-    StoreEffect, StoreEvent, Tail,
+    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, ForPeers,
+    Introduction, Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Role, Store,
+    StoreConfig, StoreEffect, StoreEvent, Tail,
 };
 use raft::{HardState, Log, Membership, Raft};
 use tree::PageFile;
@@ -69,6 +69,7 @@ impl Member {
         let config = ConsensusConfig {
             reactors: 1,
             torn: None,
+            for_peers: ForPeers::SERVER,
             introduction: Introduction {
                 cluster: 9,
                 member: MEMBER,
