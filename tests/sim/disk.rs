@@ -13,8 +13,11 @@ use node::StoreEvent;
 use tree::Miss;
 use wal::WalFile;
 
+use crate::damage::{Armed, Landing};
+use crate::plan::Fault;
+
 /// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 
 /// Disk memory of the roles.
 pub type Block = Vec<u8>;
@@ -31,6 +34,16 @@ pub enum Name {
     Incoming,
     /// A file of the log.
     Wal(WalFile),
+    /// One that has no name any more, and is still open.
+    Unlinked,
+}
+
+/// A change of a directory that has not been synced.
+#[derive(Debug)]
+enum Entry {
+    Made(Name),
+    /// With what was durable of it.
+    Removed(Name, Vec<u8>),
 }
 
 /// A change of a file that has not been synced.
@@ -51,6 +64,13 @@ impl Change {
             Self::Truncate { size } => (*size, usize::MAX),
         }
     }
+}
+
+/// What a power cut leaves of a change.
+enum Kept {
+    Nothing,
+    Part,
+    All,
 }
 
 #[derive(Default, Debug)]
@@ -85,8 +105,10 @@ pub enum Work {
     Punch { file: Name, offset: u64, size: u64 },
     /// Cut a page file.
     Truncate { file: Name, size: u64 },
-    /// Make a slot of zeros.
+    /// Make a slot of zeros, its name durable.
     MakeSlot { slot: u32, size: u64 },
+    /// Make the file for the state of another member, its name durable.
+    MakeIncoming,
 }
 
 impl Work {
@@ -108,7 +130,7 @@ impl Work {
                     }
                 }
             }
-            Self::MakeSlot { .. } => {}
+            Self::MakeSlot { .. } | Self::MakeIncoming => {}
         }
     }
 }
@@ -126,6 +148,8 @@ pub enum Done {
     /// The same for the file that takes in the state of another member.
     Incoming(u64, StoreDone),
     SlotMade(u32),
+    /// Of this transfer.
+    IncomingMade(u64),
     /// For this member.
     LogRead(NodeId, wal::Read),
 }
@@ -168,10 +192,11 @@ pub struct Completed {
     pub granted: bool,
     /// Groups that are durable from now on.
     pub groups: Vec<GroupId>,
+    /// Damage that it came to, behind everybody's back.
+    pub struck: Option<(Fault, String)>,
 }
 
 /// The files of a member.
-#[derive(Default)]
 pub struct Disk {
     files: Vec<(Name, FileState)>,
     pending: BTreeMap<u64, Pending>,
@@ -181,11 +206,19 @@ pub struct Disk {
     pub flushes_all: bool,
     /// No space is given.
     pub is_full: bool,
-    /// The kind of files that damage strikes, once it has struck.
-    rotten: Option<u8>,
+    /// Changes of directories that are not durable, in their order.
+    entries: Vec<Entry>,
+    /// Damage that waits for an operation, what the last one came to, and where it draws from.
+    pub armed: Option<Armed>,
+    pub struck: Option<(Fault, String)>,
+    pub damage: Prng,
+    /// What power cuts have taken: directory entries, whole writes, parts of writes.
+    pub lost_entries: u64,
+    pub lost_writes: u64,
+    pub torn_writes: u64,
 }
 
-fn at(offset: u64) -> usize {
+pub fn at(offset: u64) -> usize {
     usize::try_from(offset).expect("files of the simulator are small")
 }
 
@@ -209,19 +242,23 @@ impl FileState {
     }
 
     /// Applies a part of a change, chosen sector by sector.
-    fn apply_part(image: &mut Vec<u8>, change: &Change, prng: &mut Prng) {
+    fn apply_part(image: &mut Vec<u8>, change: &Change, prng: &mut Prng) -> Kept {
         let (offset, size) = match change {
             Change::Write { offset, size, .. } | Change::Zero { offset, size } => (*offset, *size),
             Change::Truncate { .. } => {
                 if prng.one_in(2) {
-                    Self::apply(image, change);
+                    return Kept::Nothing;
                 }
-                return;
+                Self::apply(image, change);
+                return Kept::All;
             }
         };
         match prng.below(4) {
-            0 => {}
-            1 => Self::apply(image, change),
+            0 => Kept::Nothing,
+            1 => {
+                Self::apply(image, change);
+                Kept::All
+            }
             _ => {
                 let kept = 1 + prng.below(15);
                 for from in (0..size).step_by(SECTOR) {
@@ -240,6 +277,7 @@ impl FileState {
                         Change::Zero { .. } | Change::Truncate { .. } => target.fill(0),
                     }
                 }
+                Kept::Part
             }
         }
     }
@@ -258,8 +296,22 @@ impl FileState {
 
 impl Disk {
     /// Without a file.
-    pub fn new(flushes_all: bool) -> Self {
-        Self { flushes_all, ..Self::default() }
+    pub fn new(flushes_all: bool, seed: u64) -> Self {
+        Self {
+            files: Vec::new(),
+            pending: BTreeMap::new(),
+            next_pending: 0,
+            next_change: 0,
+            flushes_all,
+            is_full: false,
+            entries: Vec::new(),
+            armed: None,
+            struck: None,
+            damage: Prng::new(seed),
+            lost_entries: 0,
+            lost_writes: 0,
+            torn_writes: 0,
+        }
     }
 
     fn file(&mut self, file: Name) -> &mut FileState {
@@ -302,6 +354,23 @@ impl Disk {
         self.files.retain(|(name, _)| *name != file);
     }
 
+    /// Removes a file; nobody syncs the directory. What is on its way to it goes nowhere.
+    pub fn unlink(&mut self, file: Name) {
+        self.remove(Name::Unlinked);
+        for pending in self.pending.values_mut() {
+            pending.work.rename(file, Name::Unlinked);
+        }
+        if let Some(place) = self.files.iter().position(|(name, _)| *name == file) {
+            let (_, state) = self.files.remove(place);
+            self.entries.push(Entry::Removed(file, state.durable));
+        }
+    }
+
+    /// The directories are synced.
+    pub fn sync_entries(&mut self) {
+        self.entries.clear();
+    }
+
     /// Gives a file another name, durably; one that had that name is gone.
     pub fn rename(&mut self, from: Name, to: Name) {
         self.remove(to);
@@ -313,6 +382,54 @@ impl Disk {
         for pending in self.pending.values_mut() {
             pending.work.rename(from, to);
         }
+        self.sync_entries();
+    }
+
+    /// All files that have a name.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        self.files.iter().map(|(name, _)| *name).filter(|name| *name != Name::Unlinked)
+    }
+
+    /// Bytes of a file, as reads see it.
+    pub fn visible_size(&self, file: Name) -> usize {
+        at(self.size(file))
+    }
+
+    /// The blocks of a file that are not all zeros, by number.
+    pub fn used_blocks(&mut self, file: Name, block: usize) -> Vec<usize> {
+        let visible = &self.file(file).visible;
+        let is_used = |number: &usize| visible[number * block..][..block].iter().any(|b| *b != 0);
+        (0..visible.len() / block).filter(is_used).collect()
+    }
+
+    /// Changes stored bytes, behind everybody's back.
+    pub fn change_stored(
+        &mut self,
+        file: Name,
+        offset: usize,
+        size: usize,
+        change: impl Fn(&mut [u8]),
+    ) {
+        let state = self.file(file);
+        for image in [&mut state.durable, &mut state.visible] {
+            if let Some(bytes) = image.get_mut(offset..offset + size) {
+                change(bytes);
+            }
+        }
+    }
+
+    /// Bytes of a file that a power cut would leave.
+    pub fn durable_size(&self, file: Name) -> u64 {
+        let found = self.files.iter().find(|(name, _)| *name == file);
+        found.map_or(0, |(_, state)| state.durable.len() as u64)
+    }
+
+    /// What a power cut would leave of this part of a file at least; shorter where the file ends.
+    pub fn read_durable(&self, file: Name, offset: u64, size: usize) -> Vec<u8> {
+        let found = self.files.iter().find(|(name, _)| *name == file);
+        let durable = found.map_or(&[][..], |(_, state)| &state.durable);
+        let from = at(offset).min(durable.len());
+        durable[from..(from + size).min(durable.len())].to_vec()
     }
 
     /// What a read finds; fewer bytes where the file ends.
@@ -360,10 +477,11 @@ impl Disk {
     pub fn complete(&mut self, id: u64) -> Option<Completed> {
         let Pending { work, done } = self.pending.remove(&id)?;
         let mut completed =
-            Completed { done, bytes: Vec::new(), granted: true, groups: Vec::new() };
+            Completed { done, bytes: Vec::new(), granted: true, groups: Vec::new(), struck: None };
         match work {
             Work::Write { file, offset, bytes, size, durable, group } => {
-                let change = Change::Write { offset: at(offset), bytes, size, group };
+                let Landing { offset, bytes, size } = self.land(file, at(offset), bytes, size);
+                let change = Change::Write { offset, bytes, size, group };
                 let number = self.note(file, change);
                 if durable {
                     self.make_durable(file, number, &mut completed.groups);
@@ -379,6 +497,7 @@ impl Disk {
                 }
             }
             Work::Read { file, offset, size } => {
+                let offset = self.comes_from(file, offset, size);
                 completed.bytes = self.read(file, offset, size).to_vec();
             }
             Work::Grow { file, size } => {
@@ -396,11 +515,23 @@ impl Disk {
             }
             Work::MakeSlot { slot, size } => {
                 completed.granted = !self.is_full;
+                let file = Name::Wal(WalFile::Slot(slot));
                 if completed.granted {
-                    self.create(Name::Wal(WalFile::Slot(slot)), size);
+                    self.create(file, size);
+                    self.sync_entries();
+                } else {
+                    // A part of it was there, and is removed; the directory is not synced for that.
+                    self.create(file, size / 2);
+                    self.unlink(file);
                 }
             }
+            Work::MakeIncoming => {
+                // Another of before may have made it meanwhile: it is not cut.
+                self.file(Name::Incoming);
+                self.sync_entries();
+            }
         }
+        completed.struck = self.struck.take();
         Some(completed)
     }
 
@@ -424,7 +555,8 @@ impl Disk {
         let mut kept = Vec::new();
         for (other, change) in state.unsynced.drain(..) {
             let (from, to) = change.extent();
-            if other > number || from >= covered.1 || to <= covered.0 {
+            let lies_under = from < covered.1 && to > covered.0;
+            if other > number || (other != number && !lies_under) {
                 kept.push((other, change));
                 continue;
             }
@@ -469,8 +601,12 @@ impl Disk {
                     let size = 4096 * prng.below(blocks + 1);
                     self.create(Name::Wal(WalFile::Slot(slot)), size);
                 }
+                Work::MakeIncoming if prng.one_in(2) => {
+                    self.create(Name::Incoming, 0);
+                    self.entries.push(Entry::Made(Name::Incoming));
+                }
                 Work::Sync { .. } | Work::Read { .. } | Work::Grow { .. } => {}
-                Work::MakeSlot { .. } => {}
+                Work::MakeSlot { .. } | Work::MakeIncoming => self.lost_entries += 1,
             }
         }
         changes
@@ -505,62 +641,45 @@ impl Disk {
     /// The power is cut.
     pub fn cut_power(&mut self, prng: &mut Prng) {
         let interrupted = self.interrupted(prng);
+        let (mut lost, mut torn) = (0, 0);
+        let mut tear =
+            |durable: &mut Vec<u8>, change: &Change, prng: &mut Prng| match FileState::apply_part(
+                durable, change, prng,
+            ) {
+                Kept::Nothing => lost += 1,
+                Kept::Part => torn += 1,
+                Kept::All => {}
+            };
         for (name, state) in &mut self.files {
             for (_, change) in state.unsynced.drain(..) {
-                FileState::apply_part(&mut state.durable, &change, prng);
+                tear(&mut state.durable, &change, prng);
             }
             for (file, change) in &interrupted {
                 if file == name {
-                    FileState::apply_part(&mut state.durable, change, prng);
+                    tear(&mut state.durable, change, prng);
                 }
             }
             state.visible.clone_from(&state.durable);
         }
-    }
-
-    /// Changes what is stored, behind everybody's back; returns what it did, if there was anything.
-    pub fn rot(&mut self, prng: &mut Prng) -> Option<String> {
-        // A member is promised to survive damage to any one of these: the slots of its log, its ring,
-        // its watermark, its page files.
-        let kind = |name: Name| match name {
-            Name::Pages | Name::Incoming => 0,
-            Name::Wal(WalFile::Slot(_)) => 1,
-            Name::Wal(WalFile::Ring) => 2,
-            Name::Wal(WalFile::Watermark) => 3,
-        };
-        let rotten = self.rotten;
-        let is_struck = |name: Name| rotten.is_none_or(|rotten| kind(name) == rotten);
-        let count = self.files.iter().filter(|(name, _)| is_struck(*name)).count() as u64;
-        let place = at(prng.below(count.max(1)));
-        let (name, state) =
-            self.files.iter_mut().filter(|(name, _)| is_struck(*name)).nth(place)?;
-        self.rotten = Some(kind(*name));
-        // Where something is written: zeros are no victims.
-        let blocks = state.visible.len() / 4096;
-        let used: Vec<usize> = (0..blocks)
-            .filter(|block| state.visible[block * 4096..][..4096].iter().any(|byte| *byte != 0))
-            .collect();
-        if used.is_empty() {
-            return None;
-        }
-        let mut pick = || used[at(prng.below(used.len() as u64))] * 4096;
-        let (victim, other) = (pick(), pick());
-        let sector = at(prng.below(8)) * SECTOR;
-        let place = at(prng.below(4096));
-        let kind = prng.below(4);
-        let text = format!("{name:?} at {victim}: kind {kind}");
-        for image in [&mut state.durable, &mut state.visible] {
-            if image.len() < victim + 4096 || image.len() < other + 4096 {
+        self.lost_writes += lost;
+        self.torn_writes += torn;
+        // Each change of a directory is there or not, the later ones of a name only with the earlier.
+        while let Some(entry) = self.entries.pop() {
+            if prng.one_in(2) {
                 continue;
             }
-            match kind {
-                0 => image[victim + place] ^= 1 << (place % 8),
-                1 => image[victim + sector..][..SECTOR].fill(0),
-                2 => image[victim..][..4096].fill(0),
-                // A write that went to the wrong place, or one that never arrived.
-                _ => image.copy_within(other..other + 4096, victim),
+            match entry {
+                Entry::Made(name) => self.remove(name),
+                Entry::Removed(name, durable) => {
+                    if self.files.iter().any(|(other, _)| *other == name) {
+                        continue;
+                    }
+                    let visible = durable.clone();
+                    self.files.push((name, FileState { durable, visible, unsynced: Vec::new() }));
+                }
             }
+            self.lost_entries += 1;
         }
-        Some(text)
+        self.remove(Name::Unlinked);
     }
 }

@@ -2,7 +2,8 @@
 
 use node::{ConsensusEvent, ReactorEvent};
 
-use crate::member::{CONSENSUS, FROM_NET, REACTOR, STORE};
+use crate::damage::Armed;
+use crate::member::{CONSENSUS, Crash, FROM_NET, Io, REACTOR, STORE};
 use crate::network::CLIENT_HOSTS;
 use crate::plan::{Fault, MS, SECOND};
 use crate::world::{Event, World};
@@ -31,7 +32,7 @@ impl World {
             self.end_process(node, with_power);
             self.start_later(node);
         } else if with_power {
-            self.nodes[node].disk.cut_power(&mut self.prng);
+            self.cut_power(node);
         }
     }
 
@@ -125,7 +126,7 @@ impl World {
             Fault::SyncError => self.nodes[node].sync_fails = true,
             Fault::ReadError => {
                 // Of one member only, as with damage: a copy of everything stays readable.
-                let victim = 0;
+                let victim = self.plan.victim;
                 self.nodes[victim].read_fails = true;
                 self.nodes[victim].is_damaged = true;
                 self.end_and_restart(victim, false);
@@ -137,14 +138,44 @@ impl World {
             }
             Fault::Rot => {
                 // One member's only: the others keep a copy of everything.
-                let victim = 0;
-                self.nodes[victim].is_damaged = true;
-                let text = self.nodes[victim].disk.rot(&mut self.prng);
+                let (victim, file) = (self.plan.victim, self.plan.victim_file);
+                let text = self.nodes[victim].disk.rot(file, &mut self.prng);
                 struck = text.is_some();
+                self.nodes[victim].is_damaged |= struck;
                 self.trace.tell(now, || format!("damage: {text:?}"));
                 if self.prng.one_in(2) {
                     self.end_and_restart(victim, false);
                 }
+            }
+            Fault::Misdirect | Fault::Stale => {
+                // Counted when it comes to pass.
+                struck = false;
+                let (victim, file) = (self.plan.victim, self.plan.victim_file);
+                let of_read = fault == Fault::Misdirect && self.prng.one_in(3);
+                let armed = Armed { fault, victim: file, of_read };
+                self.nodes[victim].disk.armed = Some(armed);
+                if of_read && self.prng.one_in(2) {
+                    self.end_and_restart(victim, false);
+                }
+            }
+            Fault::CrashAtIo => {
+                struck = false;
+                let io = [Io::Any, Io::Wal, Io::Pages, Io::Sync, Io::Directory, Io::Start];
+                let io = io[usize::try_from(self.prng.below(6)).expect("a few")];
+                let rare = matches!(io, Io::Directory | Io::Start);
+                let left = self.prng.below(if rare { 4 } else { 40 });
+                let (completed, with_power) = (self.prng.one_in(2), self.prng.one_in(2));
+                self.nodes[node].crash = Some(Crash { io, left, completed, with_power });
+                if io == Io::Start {
+                    self.end_and_restart(node, with_power);
+                }
+            }
+            Fault::Loss | Fault::Double | Fault::Reorder => {
+                // Counted frame by frame.
+                struck = false;
+                let until = now + self.prng.below(3 * SECOND);
+                let odds = 2 + self.prng.below(12);
+                self.frames.begin(fault, node, until, odds);
             }
             Fault::Members | Fault::MoveLeader => struck = false,
             Fault::Hangup => {

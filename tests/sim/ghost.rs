@@ -59,6 +59,8 @@ pub struct Request {
 /// A group as it was submitted.
 struct Group {
     lsn: u64,
+    /// The last one that was durable when this one was made.
+    durable_lsn: u64,
     cut: u64,
     term: u64,
     vote: Option<u64>,
@@ -74,6 +76,10 @@ pub struct Durable {
     /// Ids of groups that were submitted and are not in the durable log yet, in LSN order.
     waiting: Vec<GroupId>,
     pub lsn: u64,
+    /// The last group that something else than itself says to be durable.
+    witnessed: u64,
+    /// What the last start lacked had no witness.
+    lost_unseen: bool,
     term: u64,
     vote: Option<u64>,
     /// Term and hash of each entry from the first on.
@@ -348,6 +354,7 @@ impl Ghost {
         let id = hash.to_bytes();
         let group = Group {
             lsn: header.lsn.get(),
+            durable_lsn: header.durable_lsn.get(),
             cut: header.cut.index.get(),
             term: header.hard_state.term.get(),
             vote: header.hard_state.vote.map(NodeId::get),
@@ -367,6 +374,7 @@ impl Ghost {
         let durable = self.durable.entry(member).or_default();
         if let Some(group) = durable.groups.get_mut(id) {
             group.durable = true;
+            durable.witnessed = durable.witnessed.max(group.durable_lsn);
         }
         while let Some(first) = durable.waiting.first().copied()
             && durable.groups.get(&first).is_some_and(|group| group.durable)
@@ -376,6 +384,18 @@ impl Ghost {
         }
     }
 
+    /// The watermark that a member wrote is durable: of what was durable when it was made.
+    pub fn marked(&mut self, member: u64, lsn: u64) {
+        let durable = self.durable(member);
+        durable.witnessed = durable.witnessed.max(lsn);
+    }
+
+    /// Whether what the last start of a member lacked had been durable so shortly that nothing but the
+    /// place itself said so.
+    pub fn lost_unseen(&self, member: u64) -> bool {
+        self.durable.get(&member).is_some_and(|durable| durable.lost_unseen)
+    }
+
     /// A member has started: nothing that was durable may be missing (I6).
     pub fn recovered(&mut self, member: u64, recovered: &Recovered) -> Verdict {
         self.judged += 1;
@@ -383,6 +403,7 @@ impl Ghost {
             self.log.iter().map(|entry| (entry.term, entry.hash)).collect();
         let durable = self.durable.entry(member).or_default();
         let (lsn, term) = (recovered.durable_lsn.get(), recovered.hard_state.term.get());
+        durable.lost_unseen = lsn < durable.lsn && lsn >= durable.witnessed;
         check(lsn >= durable.lsn, || {
             format!(
                 "I6: member {member} recovers its log up to group {lsn}, group {} was durable",

@@ -14,14 +14,18 @@
 //! end all faults cease: then there must be a leader, every request must end, all members must agree.
 //!
 //! Streams between machines neither double nor reorder bytes, for members are given streams by the
-//! kernel; across streams everything comes in any order.
+//! kernel; across streams everything comes in any order. Whole frames between members are lost, doubled
+//! and overtaken where the protocol lives with it ([`frames`]).
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs)]
 
+mod bounds;
 mod client;
+mod damage;
 mod disk;
 mod faults;
+mod frames;
 mod ghost;
 mod load;
 mod member;

@@ -13,8 +13,9 @@ use raft::{HardState, Log, Membership, Raft, Restored};
 use wal::{Files, SlotFile, WalFile, Writer};
 use wire::MemberList;
 
+use crate::bounds::Seen;
 use crate::disk::{Block, Disk, Name};
-use crate::plan::Plan;
+use crate::plan::{Plan, Victim};
 
 /// Id of the cluster.
 pub const CLUSTER: u64 = 0xC1;
@@ -98,6 +99,10 @@ pub struct Process {
     free_slots: Vec<ConnectionId>,
     /// Parts of groups that are still being written.
     pub group_parts: BTreeMap<u64, u32>,
+    /// The last group that the watermark on its way says to be durable.
+    pub mark: u64,
+    /// What was judged last.
+    pub seen: Seen,
     /// The page file that is meant.
     pub pages: Name,
     /// What was last seen of the roles.
@@ -159,6 +164,41 @@ pub enum Absence {
     Removed,
 }
 
+/// What a crash waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// Any operation.
+    Any,
+    /// A write or a read of the log.
+    Wal,
+    /// Anything with the page file, or with the one that comes in.
+    Pages,
+    /// A sync.
+    Sync,
+    /// A file is made, renamed or removed.
+    Directory,
+    /// A step of a start, between its last read and the first turn of a role.
+    Start,
+}
+
+impl Io {
+    /// Whether an operation is of the kind that is waited for.
+    pub fn is(self, other: Self) -> bool {
+        self == other || self == Self::Any && other != Self::Start
+    }
+}
+
+/// A crash that waits for its moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    pub io: Io,
+    /// How many of these go well before.
+    pub left: u64,
+    /// When it has completed, before anybody is told; else when it is handed to the disk.
+    pub completed: bool,
+    pub with_power: bool,
+}
+
 /// A machine with a member.
 pub struct Node {
     pub id: u64,
@@ -175,6 +215,10 @@ pub struct Node {
     pub paused_until: u64,
     pub disk_stalled_until: u64,
     pub disk_slow_until: u64,
+    /// A crash that waits for its moment.
+    pub crash: Option<Crash>,
+    /// The last end was one of the machine, and no start has come through since.
+    pub lost_power: bool,
     /// The next read, write or sync fails.
     pub read_fails: bool,
     pub write_fails: bool,
@@ -189,6 +233,8 @@ pub struct Node {
 pub enum StartError {
     /// A read failed; it may not the next time.
     Read,
+    /// The crash that waited for it came.
+    Crashed,
     /// It refuses to start.
     Refused(String),
     /// The log begins behind the page file.
@@ -210,7 +256,7 @@ impl Node {
             client_address: format!("10.1.0.{number}:2000"),
             data_id: FileId::new(data_id),
             founders,
-            disk: Disk::new(flushes_all),
+            disk: Disk::new(flushes_all, prng.next_u64()),
             life: 0,
             process: None,
             absence: Absence::Down,
@@ -218,6 +264,8 @@ impl Node {
             paused_until: 0,
             disk_stalled_until: 0,
             disk_slow_until: 0,
+            crash: None,
+            lost_power: false,
             read_fails: false,
             write_fails: false,
             sync_fails: false,
@@ -227,7 +275,23 @@ impl Node {
         }
     }
 
-    fn boot(&mut self, options: &tree::Options) -> Result<Booted, StartError> {
+    /// A crash may wait for this step of a start.
+    fn step(&mut self) -> Result<(), StartError> {
+        match &mut self.crash {
+            Some(crash) if crash.io == Io::Start && crash.left == 0 => Err(StartError::Crashed),
+            Some(crash) if crash.io == Io::Start => {
+                crash.left -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn boot(
+        &mut self,
+        options: &tree::Options,
+        victim_file: Option<Victim>,
+    ) -> Result<Booted, StartError> {
         let slots = self.disk.slots();
         let size = |file: WalFile| self.disk.size(Name::Wal(file));
         let files = Files {
@@ -245,17 +309,20 @@ impl Node {
             error => StartError::Refused(error.to_string()),
         };
         while let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? {
-            if std::mem::take(&mut self.read_fails) {
+            let name = match file {
+                DataFile::Pages => Name::Pages,
+                DataFile::Wal(file) => Name::Wal(file),
+            };
+            // What cannot be read is damage, and there is damage of one kind of file only.
+            let may_fail = victim_file.is_none_or(|victim| victim.is(name));
+            if may_fail && std::mem::take(&mut self.read_fails) {
                 if !boot.survives_failure() {
                     return Err(StartError::Read);
                 }
                 boot.feed_unreadable();
                 continue;
             }
-            let name = match file {
-                DataFile::Pages => Name::Pages,
-                DataFile::Wal(file) => Name::Wal(file),
-            };
+            let offset = self.disk.comes_from(name, offset, size);
             boot.feed(self.disk.read(name, offset, size)).map_err(refused)?;
         }
         Ok(boot.finish())
@@ -277,11 +344,14 @@ impl Node {
             cache_size: plan.cache_size,
             growth_size: 1 << 20,
         };
-        let booted = match self.boot(&options) {
+        let victim_file = plan.damages().then_some(plan.victim_file);
+        let booted = match self.boot(&options, victim_file) {
             // The log begins with a state that came in, whose file has not got its name yet.
             Err(StartError::Gap(_)) if self.disk.size(Name::Incoming) > 0 => {
+                self.step()?;
                 self.disk.rename(Name::Incoming, Name::Pages);
-                self.boot(&options)
+                self.step()?;
+                self.boot(&options, victim_file)
             }
             booted => booted,
         };
@@ -289,24 +359,30 @@ impl Node {
             Err(StartError::Gap(text)) => return Err(StartError::Refused(text)),
             booted => booted?,
         };
-        self.disk.remove(Name::Incoming);
+        self.step()?;
+        self.disk.unlink(Name::Incoming);
+        self.step()?;
         let slots = self.disk.slots();
         let pages_size = self.disk.size(Name::Pages);
         let knows = booted.recovered.tail.as_ref().is_some_and(|tail| tail.promised.is_some());
         let wrong = if knows { StartError::Forgot } else { StartError::Wrong };
-        recovered(&booted.recovered).map_err(wrong)?;
         self.synced.clone_from(&booted.recovered.sync);
         for &file in &booted.recovered.sync {
             self.disk.sync_now(Name::Wal(file));
+            self.step()?;
         }
+        recovered(&booted.recovered).map_err(wrong)?;
         for (file, size) in [
             (WalFile::Ring, wal::ring_file_size(plan.ring_slots)),
             (WalFile::Watermark, wal::WATERMARK_FILE_SIZE),
         ] {
             if self.disk.size(Name::Wal(file)) < size {
                 self.disk.create(Name::Wal(file), size);
+                self.step()?;
             }
         }
+        // Both directories are synced.
+        self.disk.sync_entries();
         let mut state = booted.state;
         let applied = state.applied().0;
         let slots_to_clear = if booted.clear_slots {
@@ -317,7 +393,9 @@ impl Node {
         for (offset, size) in slots_to_clear {
             self.disk.sync_now(Name::Pages);
             self.disk.clear(Name::Pages, offset, size);
+            self.step()?;
         }
+        self.lost_power = false;
         state.pages_mut().set_backed(pages_size);
 
         let clock = Clock::new(now, self.ppm);
@@ -362,6 +440,7 @@ impl Node {
                 .as_ref()
                 .and_then(|tail| tail.promised)
                 .map(|(index, term)| raft::Position { index, term }),
+            for_peers: plan.for_peers,
             introduction: Introduction {
                 cluster: CLUSTER,
                 member,
@@ -410,6 +489,8 @@ impl Node {
             next_link: 0,
             free_slots: Vec::new(),
             group_parts: BTreeMap::new(),
+            mark: 0,
+            seen: Seen::default(),
             pages: Name::Pages,
             committed,
             applied: applied.get(),

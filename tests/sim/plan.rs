@@ -2,6 +2,7 @@
 //! kinds of faults out, and draws how often the others strike.
 
 use base::Prng;
+use node::ForPeers;
 
 /// Nanoseconds of a millisecond and of a second.
 pub const MS: u64 = 1_000_000;
@@ -34,6 +35,9 @@ faults!(
     Kill = "kill",
     /// The machine loses what was not synced.
     PowerCut = "power cut",
+    /// The process ends, or the power is cut, exactly when a disk operation is handed to the disk or has
+    /// completed, or in the middle of a start.
+    CrashAtIo = "crash at an I/O",
     /// All machines at once.
     BlackOut = "black-out",
     /// A process that is killed again and again right after its start.
@@ -74,6 +78,16 @@ faults!(
     NoSpace = "full disk",
     /// Stored bytes of one member that change.
     Rot = "damaged blocks",
+    /// A write of one member that lands elsewhere in its file, or a read that comes from elsewhere.
+    Misdirect = "misdirected block",
+    /// A write of one member that is reported done, even durable, and never happened.
+    Stale = "stale block",
+    /// Frames between members that get lost, one by one.
+    Loss = "message loss",
+    /// Frames between members that come twice, the second time later.
+    Double = "message duplication",
+    /// Frames between members that are overtaken by later ones.
+    Reorder = "message reordering",
     /// Members that come and go.
     Members = "member change",
     /// Leadership that is handed over.
@@ -83,6 +97,16 @@ faults!(
     /// Clients that do not read for a while.
     SlowReader = "slow reader",
 );
+
+/// The files of a member that are damaged in a run. The fault model of one member: any number of blocks
+/// of one kind of file; that is why segments, ring, watermark and pages are files of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Victim {
+    Pages,
+    Segments,
+    Ring,
+    Watermark,
+}
 
 /// The plan of a run.
 #[derive(Clone, Debug)]
@@ -95,6 +119,10 @@ pub struct Plan {
     pub aftermath: u64,
     /// Mean time between two faults of a kind, for the kinds that strike.
     pub faults: Vec<(Fault, u64)>,
+    /// The fault atlas: all damage of a run is of one member and of one kind of its files, so that a
+    /// whole copy of everything remains elsewhere.
+    pub victim: usize,
+    pub victim_file: Victim,
     pub dsync: bool,
     pub flushes_all: bool,
     pub segment_size: u64,
@@ -103,6 +131,7 @@ pub struct Plan {
     pub cache_size: u64,
     pub checkpoint_interval: u64,
     pub checkpoint_log: u64,
+    pub for_peers: ForPeers,
     pub proposed_max: usize,
     pub clients: u64,
     pub depth: u64,
@@ -151,9 +180,11 @@ impl Plan {
         for &fault in Fault::ALL {
             let strikes = prng.below(6) < chance;
             let mean = match fault {
-                Fault::WriteError | Fault::SyncError | Fault::Rot | Fault::BlackOut => {
-                    3 * SECOND + prng.below(8 * SECOND)
+                Fault::WriteError | Fault::SyncError | Fault::BlackOut => {
+                    2 * SECOND + prng.below(6 * SECOND)
                 }
+                Fault::Rot | Fault::Misdirect | Fault::Stale => SECOND + prng.below(6 * SECOND),
+                Fault::Loss | Fault::Double | Fault::Reorder => 100 * MS + prng.below(2 * SECOND),
                 Fault::BreakLink | Fault::Hangup | Fault::Delay | Fault::SlowReader => {
                     100 * MS + prng.below(2 * SECOND)
                 }
@@ -163,14 +194,16 @@ impl Plan {
                 faults.push((fault, mean / pace));
             }
         }
-        let has = |faults: &[(Fault, u64)], fault| faults.iter().any(|(known, _)| *known == fault);
-        if has(&faults, Fault::Rot) {
+        if faults.iter().any(|(fault, _)| damages(*fault)) {
             // A damaged member may be lost for good: the others must stay a majority.
             let keep = prng.one_in(2) && members > 1;
-            let gone = if keep { Fault::Members } else { Fault::Rot };
-            faults.retain(|(fault, _)| *fault != gone);
+            faults.retain(
+                |(fault, _)| {
+                    if keep { *fault != Fault::Members } else { !damages(*fault) }
+                },
+            );
         }
-        if has(&faults, Fault::ReadError) && members == 1 {
+        if members == 1 {
             // Nothing to repair a lone member from.
             faults.retain(|(fault, _)| *fault != Fault::ReadError);
         }
@@ -181,18 +214,37 @@ impl Plan {
             duration: (SECOND + prng.below(4 * SECOND)) * if is_long { 4 } else { 1 },
             aftermath: 2 * SECOND / pace,
             faults,
+            victim: pick(&mut prng, members),
+            victim_file: [
+                Victim::Pages,
+                Victim::Pages,
+                Victim::Segments,
+                Victim::Segments,
+                Victim::Ring,
+                Victim::Watermark,
+            ][pick(&mut prng, 6)],
             dsync: prng.one_in(2),
             flushes_all: prng.one_in(2),
-            segment_size: kib(&mut prng, 128, 4),
+            segment_size: kib(&mut prng, 128, 3),
             block_size: usize::try_from(kib(&mut prng, 16, 3)).expect("small"),
             ring_slots: [16, 64, 256][pick(&mut prng, 3)],
             cache_size: kib(&mut prng, 256, 5),
-            checkpoint_interval: if prng.one_in(2) {
-                200 * MS + prng.below(3 * SECOND)
-            } else {
+            checkpoint_interval: if prng.one_in(3) {
                 3_600 * SECOND
+            } else {
+                100 * MS + prng.below(2 * SECOND)
             },
             checkpoint_log: if prng.one_in(3) { kib(&mut prng, 32, 4) } else { 1 << 30 },
+            // Little, so that members that were away are served from segments, or sent the state.
+            for_peers: if prng.one_in(2) {
+                ForPeers::SERVER
+            } else {
+                ForPeers {
+                    tail_size: usize::try_from(kib(&mut prng, 4, 7)).expect("small"),
+                    log_entries: 1 + prng.below(300),
+                    log_size: kib(&mut prng, 128, 4),
+                }
+            },
             proposed_max: 1 << (20 + prng.below(3)),
             clients: 1 + prng.below(6),
             depth: 1 + prng.below(8),
@@ -223,12 +275,15 @@ impl Plan {
         self.faults.iter().any(|(known, _)| *known == fault)
     }
 
-    /// Whether the log is kept from its beginning, so that any member can catch up from any other.
-    pub fn keeps_log(&self) -> bool {
-        self.checkpoint_interval > 1_000 * SECOND
-            && self.checkpoint_log > 1 << 29
-            && self.cache_size >= 2 << 20
+    /// Whether stored bytes are damaged.
+    pub fn damages(&self) -> bool {
+        self.faults.iter().any(|(fault, _)| damages(*fault))
     }
+}
+
+/// Whether a kind of fault changes what is stored.
+fn damages(fault: Fault) -> bool {
+    matches!(fault, Fault::Rot | Fault::Misdirect | Fault::Stale)
 }
 
 fn pick(prng: &mut Prng, count: u64) -> usize {

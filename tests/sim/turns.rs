@@ -11,13 +11,19 @@ use raft::RoleName;
 use wal::WalFile;
 use wire::{HEADER_SIZE, Header, Kind, PeerFrame};
 
+use crate::bounds;
 use crate::disk::{Block, Done, Name, StoreDone, Work};
 use crate::member::{
-    Absence, CONSENSUS, FROM_DISK, FROM_NET, Process, REACTOR, STORE, deadline, draw,
+    Absence, CONSENSUS, FROM_DISK, FROM_NET, Io, Process, REACTOR, STORE, deadline, draw,
 };
 use crate::network::{End, Item};
 use crate::plan::{Fault, MS, SECOND};
 use crate::world::{Event, World};
+
+/// What power cuts take, for counting.
+pub const LOST_ENTRY: &str = "lost directory entry";
+pub const LOST_WRITE: &str = "lost unsynced write";
+pub const TORN_WRITE: &str = "torn unsynced write";
 
 /// Events that a role takes in one turn.
 const EVENTS_MAX: u64 = 64;
@@ -129,6 +135,8 @@ impl World {
             }
         }
         self.flush_network();
+        let verdict = bounds::check_reactor(self.nodes[node].id, process);
+        self.judge(verdict);
         more
     }
 
@@ -155,6 +163,9 @@ impl World {
     /// What the onlooker wants to know after each turn of consensus.
     fn look_at_raft(&mut self, node: usize, process: &mut Process) {
         let id = self.nodes[node].id;
+        let (seen, consensus) = (&mut process.seen, &process.consensus);
+        let verdict = bounds::check_consensus(id, seen, consensus, &self.plan);
+        self.judge(verdict);
         let raft = process.consensus.raft();
         if raft.role() != RoleName::Leader {
             process.leads = 0;
@@ -211,6 +222,9 @@ impl World {
                     let file = Name::Wal(file);
                     let work = Work::Write { file, offset, bytes: block, size, durable, group: of };
                     self.submit(node, work, Done::GroupPart(lsn));
+                    if self.nodes[node].life != life {
+                        return;
+                    }
                 }
             }
             ConsensusEffect::Sync { lsn, slots } => {
@@ -225,6 +239,8 @@ impl World {
                 self.write_wal(node, header, Done::SpareWritten(slot));
             }
             ConsensusEffect::WriteWatermark(write) => {
+                let mark = wal::Watermark::decode(&write.block[..write.size]);
+                process.mark = mark.map_or(0, |mark| mark.durable_lsn.get());
                 self.write_wal(node, write, Done::MarkWritten);
             }
             ConsensusEffect::ReadLog { peer, read } => {
@@ -256,6 +272,7 @@ impl World {
                     self.judge(verdict);
                     self.note_members();
                 }
+                process.seen.installs |= matches!(event, StoreEvent::Install { .. });
                 process.to_store[CONSENSUS].push_back(event);
             }
         }
@@ -280,33 +297,53 @@ impl World {
         let Some(&socket) = process.links.get(&link) else { return };
         let (id, life) = (self.nodes[node].id, self.nodes[node].life);
         let from = End::Link { node, life, id: link };
-        if let Some(End::Link { node: other, .. }) = self.network.other(socket, from) {
-            let to = self.nodes[other].id;
-            let mut rest = &bytes[..];
-            while let Some(head) = rest.first_chunk::<HEADER_SIZE>() {
-                let Ok(header) = Header::decode(head) else { break };
-                let size = HEADER_SIZE + usize::try_from(header.body_size).unwrap_or(0);
-                let body = rest.get(HEADER_SIZE..size).unwrap_or(&[]);
-                if header.kind == Kind::PeerRaft
-                    && let Ok(PeerFrame::Raft(message)) = PeerFrame::verify(&header, body)
-                {
-                    self.trace.tell(self.now, || format!("member {id} to {to}: {message:?}"));
-                    let verdict = self.ghost.promises(id, to, &message);
-                    self.judge(verdict);
-                } else {
-                    self.trace.tell(self.now, || {
-                        let frame = PeerFrame::verify(&header, body);
-                        let mut text = format!("member {id} to {to}: {frame:?}");
-                        text.truncate(300);
-                        text
-                    });
-                }
-                rest = rest.get(size..).unwrap_or(&[]);
+        let Some(End::Link { node: other, .. }) = self.network.other(socket, from) else { return };
+        let to = self.nodes[other].id;
+        let stream = (socket, node);
+        let (mut rest, mut out) = (&bytes[..], Vec::with_capacity(bytes.len()));
+        while let Some(head) = rest.first_chunk::<HEADER_SIZE>() {
+            let Ok(header) = Header::decode(head) else { break };
+            let size = HEADER_SIZE + usize::try_from(header.body_size).unwrap_or(0);
+            let Some((frame, behind)) = rest.split_at_checked(size) else { break };
+            rest = behind;
+            let body = &frame[HEADER_SIZE..];
+            if header.kind == Kind::PeerRaft
+                && let Ok(PeerFrame::Raft(message)) = PeerFrame::verify(&header, body)
+            {
+                self.trace.tell(self.now, || format!("member {id} to {to}: {message:?}"));
+                let verdict = self.ghost.promises(id, to, &message);
+                self.judge(verdict);
+            } else {
+                self.trace.tell(self.now, || {
+                    let frame = PeerFrame::verify(&header, body);
+                    let mut text = format!("member {id} to {to}: {frame:?}");
+                    text.truncate(300);
+                    text
+                });
+            }
+            let frame = (header.kind, frame);
+            let machines = [node, other];
+            let prng = &mut self.prng;
+            for fault in self.frames.pass(self.now, stream, machines, frame, prng, &mut out) {
+                self.trace.tell(self.now, || format!("FAULT {} on that link", fault.text()));
+                self.count(fault.text());
             }
         }
-        if self.network.send(self.now, socket, from, bytes, &mut self.prng) {
-            let event = ConsensusEvent::LinkBlocked { link, blocked: true };
-            process.to_consensus[FROM_NET].push_back(event);
+        out.extend_from_slice(rest);
+        // A stream cuts where it likes.
+        let behind = match out.len() {
+            0 => return,
+            size if self.prng.one_in(16) => {
+                out.split_off(usize::try_from(self.prng.below(size as u64)).expect("a part of it"))
+            }
+            _ => Vec::new(),
+        };
+        for bytes in [out, behind] {
+            if !bytes.is_empty() && self.network.send(self.now, socket, from, bytes, &mut self.prng)
+            {
+                let event = ConsensusEvent::LinkBlocked { link, blocked: true };
+                process.to_consensus[FROM_NET].push_back(event);
+            }
         }
     }
 
@@ -323,28 +360,39 @@ impl World {
             match effect {
                 StoreEffect::MakeIncoming { transfer } => {
                     self.trace.tell(self.now, || format!("member {id} takes in a state"));
-                    *self.counts.entry("states begun").or_default() += 1;
-                    self.nodes[node].disk.create(Name::Incoming, 0);
-                    let event = Box::new(StoreEvent::IncomingMade);
-                    let event = StoreEvent::Incoming { transfer, event };
-                    process.to_store[FROM_DISK].push_back(event);
+                    self.count("states begun");
+                    self.nodes[node].disk.unlink(Name::Incoming);
+                    self.submit(node, Work::MakeIncoming, Done::IncomingMade(transfer));
                 }
                 StoreEffect::Incoming { transfer, effect } => {
                     self.perform_pages(node, Name::Incoming, Some(transfer), *effect);
                 }
-                StoreEffect::DropIncoming => self.nodes[node].disk.remove(Name::Incoming),
+                StoreEffect::DropIncoming => {
+                    self.nodes[node].disk.unlink(Name::Incoming);
+                    self.crashes(node, Io::Directory, true);
+                }
                 StoreEffect::AdoptIncoming => {
                     self.trace.tell(self.now, || format!("member {id} adopts a state"));
                     process.pages = Name::Incoming;
                 }
                 StoreEffect::RenameIncoming => {
-                    *self.counts.entry("states installed").or_default() += 1;
+                    // The rename and the sync of the directory are one: they are there or not.
+                    if self.prng.one_in(2) && self.crashes(node, Io::Directory, false) {
+                        self.nodes[node].disk.lost_entries += 1;
+                        return false;
+                    }
+                    self.count("states installed");
                     self.nodes[node].disk.rename(Name::Incoming, Name::Pages);
                     process.pages = Name::Pages;
+                    self.crashes(node, Io::Directory, true);
                 }
                 StoreEffect::ToReactor(_, event) => process.to_reactor[STORE].push_back(event),
                 StoreEffect::ToConsensus(event) => {
                     if let ConsensusEvent::Checkpointed { index } = &event {
+                        process.seen.checkpointed = process.seen.checkpointed.max(index.get());
+                        if self.prng.one_in(16) {
+                            self.check_pages(node, process.pages);
+                        }
                         let durable = self.ghost.durable.entry(id).or_default().last();
                         if index.get() > durable {
                             self.lenient(format!(
@@ -363,6 +411,10 @@ impl World {
             }
         }
         self.look_at_state(node, process);
+        let mut seen = process.seen.clone();
+        let verdict = bounds::check_store(id, &mut seen, process, &self.plan);
+        process.seen = seen;
+        self.judge(verdict);
         more
     }
 
@@ -399,6 +451,15 @@ impl World {
         self.submit(node, work, done(told));
     }
 
+    /// Judges the page file of a member as a power cut would leave it.
+    pub fn check_pages(&mut self, node: usize, file: Name) {
+        if !self.nodes[node].is_damaged {
+            let verdict = bounds::check_pages(&self.nodes[node], file);
+            self.count("page files judged");
+            self.judge(verdict);
+        }
+    }
+
     fn look_at_state(&mut self, node: usize, process: &mut Process) {
         let state = process.store.state();
         let applied = state.applied().0.get();
@@ -433,6 +494,17 @@ impl World {
             self.start_later(node);
             return;
         }
+        let io = match &work {
+            Work::Sync { .. } => Io::Sync,
+            Work::MakeSlot { .. } | Work::MakeIncoming => Io::Directory,
+            Work::Write { file: Name::Wal(_), .. } | Work::Read { file: Name::Wal(_), .. } => {
+                Io::Wal
+            }
+            _ => Io::Pages,
+        };
+        if self.prng.one_in(4) && self.crashes(node, io, false) {
+            return;
+        }
         let machine = &mut self.nodes[node];
         let mut time = match &work {
             Work::Sync { .. } => 100_000 + self.prng.below(2 * MS),
@@ -445,6 +517,35 @@ impl World {
         let at = (now + time).max(machine.disk_stalled_until);
         let id = machine.disk.submit(work, done);
         self.schedule(at, Event::Disk { node, life, id });
+        self.crashes(node, io, false);
+    }
+
+    /// Ends the process, or cuts the power, if a crash waits for this; says whether it did.
+    fn crashes(&mut self, node: usize, io: Io, completed: bool) -> bool {
+        let Some(crash) = &mut self.nodes[node].crash else { return false };
+        if !crash.io.is(io) || crash.completed != completed {
+            return false;
+        }
+        if crash.left > 0 {
+            crash.left -= 1;
+            return false;
+        }
+        let crash = self.nodes[node].crash.take();
+        let with_power = crash.is_some_and(|crash| crash.with_power);
+        self.trace.tell(self.now, || format!("member {}: crash at {io:?}", node + 1));
+        self.count(Fault::CrashAtIo.text());
+        self.end_process(node, with_power);
+        self.start_later(node);
+        true
+    }
+
+    /// Damage has struck a disk.
+    fn struck(&mut self, node: usize, struck: Option<(Fault, String)>) {
+        if let Some((fault, text)) = struck {
+            self.nodes[node].is_damaged = true;
+            self.trace.tell(self.now, || format!("damage: {} of {text}", fault.text()));
+            self.count(fault.text());
+        }
     }
 
     /// A disk operation completes.
@@ -463,6 +564,19 @@ impl World {
         self.trace.tell(self.now, || format!("member {member}: done {:?}", completed.done));
         for group in &completed.groups {
             self.ghost.group_durable(member, group);
+        }
+        self.struck(node, completed.struck);
+        let io = match completed.done {
+            Done::Synced(_) | Done::SpareReady(_) | Done::MarkReady => Io::Sync,
+            Done::SlotMade(_) | Done::IncomingMade(_) => Io::Directory,
+            Done::Store(StoreDone::Synced) | Done::Incoming(_, StoreDone::Synced) => Io::Sync,
+            Done::Store(_) | Done::Incoming(..) => Io::Pages,
+            Done::GroupPart(_) | Done::SpareWritten(_) | Done::MarkWritten | Done::LogRead(..) => {
+                Io::Wal
+            }
+        };
+        if self.crashes(node, io, true) {
+            return;
         }
         let Some(process) = &mut self.nodes[node].process else { return };
         let event = match completed.done {
@@ -486,7 +600,10 @@ impl World {
                 let files = vec![Name::Wal(WalFile::Watermark)];
                 return self.submit(node, Work::Sync { files, upto: 0 }, Done::MarkReady);
             }
-            Done::MarkReady => ConsensusEvent::WatermarkDurable,
+            Done::MarkReady => {
+                self.ghost.marked(member, process.mark);
+                ConsensusEvent::WatermarkDurable
+            }
             Done::LogRead(peer, read) => {
                 ConsensusEvent::LogRead { peer, read, bytes: completed.bytes }
             }
@@ -495,6 +612,11 @@ impl World {
             Done::Store(done) => {
                 let event = done.event(completed.bytes, completed.granted);
                 process.to_store[FROM_DISK].push_back(event);
+                return self.wake_soon(node, STORE);
+            }
+            Done::IncomingMade(transfer) => {
+                let event = Box::new(StoreEvent::IncomingMade);
+                process.to_store[FROM_DISK].push_back(StoreEvent::Incoming { transfer, event });
                 return self.wake_soon(node, STORE);
             }
             Done::Incoming(transfer, done) => {
@@ -642,12 +764,15 @@ impl World {
             return;
         }
         machine.life += 1;
-        let (id, damaged) = (machine.id, machine.is_damaged);
+        let id = machine.id;
         let seed = self.seeds.next_u64();
         let ghost = &mut self.ghost;
         let judge = |recovered: &wal::Recovered| ghost.recovered(id, recovered);
         let started = machine.start(self.now, &self.plan, seed, judge);
         self.trace.mix(seed);
+        let struck = self.nodes[node].disk.struck.take();
+        self.struck(node, struck);
+        let damaged = self.nodes[node].is_damaged;
         use crate::member::StartError;
         match started {
             Ok(()) => {
@@ -667,6 +792,17 @@ impl World {
                     self.schedule(at, Event::Stopped { node, life });
                 }
             }
+            Err(StartError::Crashed) => {
+                let crash = self.nodes[node].crash.take();
+                self.trace.tell(self.now, || format!("member {id}: a crash in its start"));
+                self.count(Fault::CrashAtIo.text());
+                if crash.is_some_and(|crash| crash.with_power) {
+                    self.cut_power(node);
+                } else {
+                    self.nodes[node].disk.kill(&mut self.prng);
+                }
+                self.start_later(node);
+            }
             Err(StartError::Read) => {
                 self.trace.tell(self.now, || format!("member {id}: a read failed at its start"));
                 self.start_later(node);
@@ -684,6 +820,14 @@ impl World {
             Err(StartError::Forgot(_)) if damaged => {
                 self.nodes[node].absence = Absence::Damaged;
                 *self.counts.entry("forgot after damage, and knows").or_default() += 1;
+            }
+            // With O_DSYNC only the segment holds the last groups for sure: the power took their copies
+            // in the ring before the next watermark. That is damage of two files at one time.
+            Err(StartError::Wrong(_))
+                if damaged && self.nodes[node].lost_power && self.ghost.lost_unseen(id) =>
+            {
+                self.nodes[node].absence = Absence::Damaged;
+                self.count("lost by damage before any witness");
             }
             Err(StartError::Wrong(text)) if damaged => {
                 self.nodes[node].absence = Absence::Damaged;
@@ -714,13 +858,26 @@ impl World {
         machine.life += 1;
         machine.paused_until = 0;
         if with_power {
-            machine.disk.cut_power(&mut self.prng);
+            self.cut_power(node);
         } else {
-            machine.disk.kill(&mut self.prng);
+            self.nodes[node].disk.kill(&mut self.prng);
         }
         self.trace.mix(0xE0D ^ node as u64);
         self.network.process_gone(self.now, node, life, with_power, &mut self.prng);
         self.flush_network();
+    }
+
+    /// The power is cut: what was not synced may be lost.
+    pub fn cut_power(&mut self, node: usize) {
+        let machine = &mut self.nodes[node];
+        machine.lost_power = true;
+        machine.disk.cut_power(&mut self.prng);
+        let disk = &mut machine.disk;
+        let taken = [&mut disk.lost_entries, &mut disk.lost_writes, &mut disk.torn_writes];
+        let taken = taken.map(std::mem::take);
+        for (count, what) in taken.into_iter().zip([LOST_ENTRY, LOST_WRITE, TORN_WRITE]) {
+            *self.counts.entry(what).or_default() += count;
+        }
     }
 
     /// A member stops by itself.

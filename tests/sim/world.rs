@@ -8,6 +8,7 @@ use base::Prng;
 use wire::{Member, MemberList, MemberRole};
 
 use crate::client::Client;
+use crate::frames::Frames;
 use crate::ghost::Ghost;
 use crate::member::{Absence, CONSENSUS, Node, REACTOR, STORE, address_of, name_of};
 use crate::network::{Delivery, Network};
@@ -79,6 +80,7 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
     pub network: Network,
+    pub frames: Frames,
     pub ghost: Ghost,
     pub trace: Trace,
     pub violation: Option<String>,
@@ -131,6 +133,7 @@ impl World {
             next_order: 0,
             seeds: root.fork("members"),
             network: Network::new(plan.latency),
+            frames: Frames::default(),
             ghost: Ghost::new(list, plan.canary),
             trace: Trace::new(with_text),
             nodes,
@@ -189,6 +192,11 @@ impl World {
         }
         self.trace.tell(self.now, || text);
         *self.counts.entry("passed over").or_default() += 1;
+    }
+
+    /// Something happened that is worth counting.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
     }
 
     /// Judges.
@@ -254,6 +262,11 @@ impl World {
             }
             if !self.asks_on && self.is_settled() {
                 self.is_over = true;
+                for node in 0..self.nodes.len() {
+                    if let Some(process) = &self.nodes[node].process {
+                        self.check_pages(node, process.pages);
+                    }
+                }
                 return;
             }
             if self.now > healed + LIVENESS {
@@ -322,6 +335,7 @@ impl World {
         self.faults_on = false;
         self.trace.tell(self.now, || "all is well from here on".to_string());
         self.network.heal(self.now);
+        self.frames.end();
         self.flush_network();
         for node in 0..self.nodes.len() {
             let machine = &mut self.nodes[node];
@@ -329,6 +343,8 @@ impl World {
             machine.disk_stalled_until = 0;
             machine.disk_slow_until = 0;
             machine.loops_until = 0;
+            machine.crash = None;
+            machine.disk.armed = None;
             machine.disk.is_full = false;
             machine.read_fails = false;
             machine.write_fails = false;
@@ -372,7 +388,7 @@ impl World {
                 None => false,
                 Some(process) => {
                     let (applied, _) = process.store.state().applied();
-                    applied.get() == last || !self.plan.keeps_log()
+                    applied.get() == last
                 }
             }
         };

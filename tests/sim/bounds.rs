@@ -1,0 +1,163 @@
+//! What is judged of a member from outside of its log: the page file as a power cut would leave it (I11),
+//! how much it holds (I16), and that it never goes back (I6, I10).
+
+use base::limits::{CONNECTION_REQUESTS_MAX, PARTIAL_BYTES_MAX, READS_SIZE_MAX};
+use base::{LogIndex, NodeId};
+use node::Consensus;
+use tree::{Check, CheckStep, META_SIZE, OpenError, SLOT_OFFSETS};
+
+use crate::disk::{Block, Disk, Name, at};
+use crate::ghost::Verdict;
+use crate::member::{CLUSTER, Node, Process};
+use crate::plan::Plan;
+
+/// What was last seen of a member, in this life.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    term: u64,
+    committed: u64,
+    applied: u64,
+    revision: u64,
+    compacted: u64,
+    /// Both meta slots have come this far.
+    pub checkpointed: u64,
+    /// The entry before the first one of the log on disk.
+    before: Option<u64>,
+    /// A state of another member takes the place of all this.
+    pub installs: bool,
+}
+
+fn holds(holds: bool, text: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(text()) }
+}
+
+/// Whether each of the two checkpoints that a start may choose is whole in what is durable: every page
+/// that it reaches verifies, and none of them is free or shared (I11).
+pub fn check_pages(node: &Node, file: Name) -> Verdict {
+    let options = tree::Options {
+        file: node.data_id,
+        cluster: CLUSTER,
+        member: NodeId::new(node.id),
+        cache_size: 64 << 20,
+        growth_size: 1 << 20,
+    };
+    for hidden in SLOT_OFFSETS {
+        match check_one(&node.disk, file, &options, hidden) {
+            Ok(()) | Err(OpenError::NoMeta { blank: true }) => {}
+            Err(error) => {
+                return Err(format!(
+                    "I11: member {} would not find its state after a power cut, with the meta slot \
+                     at {hidden} lost: {error}",
+                    node.id
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_one(
+    disk: &Disk,
+    file: Name,
+    options: &tree::Options,
+    hidden: u64,
+) -> Result<(), OpenError> {
+    let hidden = hidden..hidden + META_SIZE as u64;
+    let mut check = Check::new(options, disk.durable_size(file));
+    while let CheckStep::Read { offset, size } = check.next() {
+        let mut bytes = disk.read_durable(file, offset, size);
+        let end = offset + bytes.len() as u64;
+        let (from, to) = (hidden.start.max(offset), hidden.end.min(end));
+        if from < to {
+            bytes[at(from - offset)..at(to - offset)].fill(0);
+        }
+        check.feed(&bytes);
+    }
+    check.finish().map(drop)
+}
+
+/// What consensus may not take back, and what it may hold, after a turn of it.
+pub fn check_consensus(
+    id: u64,
+    seen: &mut Seen,
+    consensus: &Consensus<Block>,
+    plan: &Plan,
+) -> Verdict {
+    let raft = consensus.raft();
+    let (term, committed) = (raft.term().get(), raft.log().committed().get());
+    holds(term >= seen.term && committed >= seen.committed, || {
+        format!(
+            "I6: member {id} goes back from term {}, commit index {} to {term}, {committed}",
+            seen.term, seen.committed
+        )
+    })?;
+    (seen.term, seen.committed) = (term, committed);
+    let uncommitted = raft.configurations().iter().filter(|known| known.index.get() > committed);
+    let count = uncommitted.count();
+    holds(count <= 1 || raft.role() != raft::RoleName::Leader, || {
+        format!("I8: leader {id} has {count} lists of members under way")
+    })?;
+    let before = consensus.log_begins_behind().map_or(0, LogIndex::get);
+    if std::mem::take(&mut seen.installs) {
+        seen.checkpointed = seen.checkpointed.max(raft.log().base().index.get());
+    }
+    let known = seen.before.unwrap_or(before);
+    holds(before <= known.max(seen.checkpointed), || {
+        format!(
+            "I10: member {id} gives its log up to entry {before} back, both meta slots are at {}",
+            seen.checkpointed
+        )
+    })?;
+    seen.before = Some(before);
+    let taken = consensus.proposed_size();
+    holds(taken <= plan.proposed_max, || {
+        format!(
+            "I16: member {id} holds {taken} bytes of proposals, {} are allowed",
+            plan.proposed_max
+        )
+    })
+}
+
+/// What the store may not take back, and what it may hold, after a turn of it.
+pub fn check_store(id: u64, seen: &mut Seen, process: &Process, plan: &Plan) -> Verdict {
+    let state = process.store.state();
+    let (applied, revision) = (state.applied().0.get(), state.revision().get());
+    let compacted = state.compacted().map_or(0, base::Revision::get);
+    holds(
+        applied >= seen.applied && revision >= seen.revision && compacted >= seen.compacted,
+        || {
+            format!(
+                "I6: member {id} goes back from entry {}, revision {}, compacted {} to {applied}, \
+                 {revision}, {compacted}",
+                seen.applied, seen.revision, seen.compacted
+            )
+        },
+    )?;
+    (seen.applied, seen.revision, seen.compacted) = (applied, revision, compacted);
+    let booked = process.store.reads_booked();
+    holds(booked <= READS_SIZE_MAX, || format!("I16: member {id} holds {booked} bytes of reads"))?;
+    let (dirty, cached) = (state.pages().dirty_size(), state.pages().resident_size());
+    // Beyond the bound there may be what one request, and the trimming beside it, changes.
+    let slack = 2 << 20;
+    holds(dirty <= plan.cache_size / 2 + slack, || {
+        format!(
+            "I16: member {id} has {dirty} bytes of pages to write of a cache of {}",
+            plan.cache_size
+        )
+    })?;
+    holds(cached <= plan.cache_size + slack, || {
+        format!("I16: member {id} keeps {cached} bytes of pages in a cache of {}", plan.cache_size)
+    })
+}
+
+/// What the reactor may hold, after a turn of it.
+pub fn check_reactor(id: u64, process: &Process) -> Verdict {
+    let (requests, partial) = (process.reactor.requests(), process.reactor.partial_bytes());
+    let connections = process.connections.len();
+    holds(requests <= (connections + 1) * CONNECTION_REQUESTS_MAX, || {
+        format!("I16: member {id} holds {requests} requests of {connections} connections")
+    })?;
+    holds(partial <= PARTIAL_BYTES_MAX, || {
+        format!("I16: member {id} holds {partial} bytes of frames that are not whole")
+    })
+}
