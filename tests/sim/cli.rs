@@ -1,6 +1,9 @@
 //! Runs seeds: `--seeds N [--from S]`, or one with its trace: `--seed S`. Ends with the count of
 //! violations, and with an exit code that says whether there was one.
 //!
+//! Among many seeds, one in a hundred is a canary that must be found out, one in fifty runs twice and must
+//! be the same, and a finding is followed by the commands that repeat it, one of them with a smaller run.
+//!
 //! Seeds run on all cores, or on as many threads as `--threads N` says.
 //!
 //! `--without FAULT`, `--clients N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sim::{Adjust, Fault, Plan, Report, run};
+use sim::{Adjust, Fault, Kind, Plan, Report, Trial, run, trial};
 
 /// How often a long run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
@@ -65,10 +68,20 @@ fn fresh() -> u64 {
     since.as_secs() * 1_000
 }
 
+/// Seeds from which on a run is expected to have done as much as seeds do on average.
+const FLOOR_SEEDS: u64 = 50;
+
+/// What a seed does on average, at the very least: half of it is a sign that the simulator has stopped to
+/// look. Judgements, replies checked, events.
+const FLOORS: [(&str, u64); 3] = [("judgements", 1_500), ("replies", 300), ("events", 8_000)];
+
 /// What all seeds came to together.
 #[derive(Default)]
 struct Totals {
     counts: BTreeMap<&'static str, u64>,
+    /// Seeds that were canaries, and seeds that ran twice.
+    canaries: u64,
+    twice: u64,
     seeds: u64,
     violations: u64,
     simulated: u64,
@@ -81,6 +94,38 @@ struct Totals {
 }
 
 impl Totals {
+    /// Adds a seed of many.
+    fn add_trial(&mut self, seed: u64, trial: Trial) {
+        let before = self.violations;
+        match trial.kind {
+            Kind::Plain => {}
+            Kind::Canary => self.canaries += 1,
+            Kind::Twice => self.twice += 1,
+        }
+        self.add(seed, trial.outcome);
+        if self.violations > before {
+            let canary = if trial.kind == Kind::Canary { " --canary" } else { "" };
+            println!("    cargo run --profile sim -p sim -- --seed {seed}{canary}");
+        }
+        if let Some(smaller) = trial.smaller {
+            println!("    cargo run --profile sim -p sim -- --seed {seed}{smaller}");
+        }
+    }
+
+    /// A run that looks at next to nothing finds nothing: that is a finding too.
+    fn check_floors(&mut self) {
+        if self.seeds < FLOOR_SEEDS {
+            return;
+        }
+        for ((name, floor), sum) in FLOORS.into_iter().zip([self.judged, self.checked, self.events])
+        {
+            if sum < floor * self.seeds {
+                self.violations += 1;
+                println!("floor: {} {name} a seed, {floor} are the least", sum / self.seeds);
+            }
+        }
+    }
+
     /// Adds a seed, or what its panic said.
     fn add(&mut self, seed: u64, outcome: Result<Report, String>) {
         self.seeds += 1;
@@ -138,6 +183,10 @@ impl Totals {
             self.leaderless / 1_000_000,
             self.longest / 1_000_000,
         );
+        println!(
+            "{} canaries that had to be found out, {} seeds that ran twice",
+            self.canaries, self.twice
+        );
         println!("{} seeds, {} violations", self.seeds, self.violations);
     }
 }
@@ -170,9 +219,7 @@ fn run_many(first: u64, arguments: &Arguments) -> Totals {
                     if seed >= end {
                         return;
                     }
-                    let outcome = std::panic::catch_unwind(|| run(seed, adjust, false));
-                    let outcome = outcome.map_err(|_| sim::last_panic());
-                    if sender.send((seed, outcome)).is_err() {
+                    if sender.send((seed, trial(seed, adjust))).is_err() {
                         return;
                     }
                 }
@@ -180,8 +227,8 @@ fn run_many(first: u64, arguments: &Arguments) -> Totals {
         }
         drop(sender);
         let mut said = Instant::now();
-        for (seed, outcome) in receiver {
-            totals.add(seed, outcome);
+        for (seed, trial) in receiver {
+            totals.add_trial(seed, trial);
             if said.elapsed() >= PROGRESS_INTERVAL {
                 said = Instant::now();
                 let (seeds, violations) = (totals.seeds, totals.violations);
@@ -189,6 +236,9 @@ fn run_many(first: u64, arguments: &Arguments) -> Totals {
             }
         }
     });
+    if arguments.adjust.is_plain() {
+        totals.check_floors();
+    }
     totals
 }
 

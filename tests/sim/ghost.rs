@@ -123,7 +123,7 @@ pub struct Ghost {
     entries: HashMap<(u64, u64), Hash128>,
     leaders: BTreeMap<u64, u64>,
     /// The last entry that is known to be committed, and its term.
-    committed: (u64, u64),
+    pub committed: (u64, u64),
     votes: HashMap<(u64, u64), u64>,
     pub durable: BTreeMap<u64, Durable>,
     /// The members in effect for the one log, committed.

@@ -33,11 +33,13 @@ mod model;
 mod network;
 mod plan;
 mod trace;
+mod trial;
 mod turns;
 mod world;
 
 pub use ghost::Ghost;
 pub use plan::{Adjust, Fault, Plan};
+pub use trial::{Kind, Trial, trial};
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

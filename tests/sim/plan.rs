@@ -166,6 +166,17 @@ pub struct Adjust {
     pub lenient: bool,
 }
 
+impl Adjust {
+    /// Whether a run is what its seed says.
+    pub fn is_plain(&self) -> bool {
+        self.without.is_empty()
+            && self.clients.is_none()
+            && self.millis.is_none()
+            && self.members.is_none()
+            && !self.canary
+    }
+}
+
 impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64, adjust: &Adjust) -> Self {

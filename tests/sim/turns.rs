@@ -164,7 +164,8 @@ impl World {
     fn look_at_raft(&mut self, node: usize, process: &mut Process) {
         let id = self.nodes[node].id;
         let (seen, consensus) = (&mut process.seen, &process.consensus);
-        let verdict = bounds::check_consensus(id, seen, consensus, &self.plan);
+        let decided = self.ghost.committed.0;
+        let verdict = bounds::check_consensus(id, seen, consensus, &self.plan, decided);
         self.judge(verdict);
         let raft = process.consensus.raft();
         if raft.role() != RoleName::Leader {
