@@ -268,10 +268,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn check_quorum(&self, now: Instant, change: &Change) -> Result<(), Objection> {
         let own = self.raft.id();
         let last = self.raft.log().last();
-        // One that lacks much of the log may not even vote: it remembers nothing.
+        // One that lacks much of the log may not even vote, nor may one that has nothing of it, however
+        // short the log: it remembers nothing.
         let is_close = |id: NodeId| {
-            let mut peers = self.raft.peers().iter();
-            peers.any(|peer| peer.id() == id && peer.matched().advance(LAG_MAX) >= last)
+            let peer = self.raft.peers().iter().find(|peer| peer.id() == id);
+            peer.is_some_and(|peer| {
+                let matched = peer.matched();
+                matched > LogIndex::ZERO && matched.advance(LAG_MAX) >= last
+            })
         };
         let is_there = |id: NodeId| id == own || (self.is_heard(now, id) && is_close(id));
         let there = change.voters.iter().filter(|id| is_there(**id)).count();
