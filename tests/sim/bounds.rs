@@ -94,10 +94,18 @@ pub fn check_consensus(
         )
     })?;
     (seen.term, seen.committed) = (term, committed);
-    // A new leader may not know yet what is committed.
-    let count = raft.configurations().iter().filter(|known| known.index.get() > decided).count();
+    // Those of an earlier leader may both be there: it knew that the first was committed.
+    let own = |index| {
+        index > decided.max(committed) && raft.log().term_at(LogIndex::new(index)) == raft.term()
+    };
+    let known = raft.configurations().iter();
+    let count = known.filter(|known| own(known.index.get())).count();
     holds(count <= 1 || raft.role() != raft::RoleName::Leader, || {
-        format!("I8: leader {id} has {count} lists of members under way")
+        let at: Vec<u64> = raft.configurations().iter().map(|known| known.index.get()).collect();
+        format!(
+            "I8: leader {id} has {count} lists of members under way, at {at:?}; committed are {decided} \
+             entries"
+        )
     })?;
     let before = consensus.log_begins_behind().map_or(0, LogIndex::get);
     if std::mem::take(&mut seen.installs) {

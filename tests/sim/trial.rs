@@ -15,9 +15,10 @@ const CANARY_EVERY: u64 = 100;
 /// One seed in so many runs twice.
 const TWICE_EVERY: u64 = 50;
 
-/// Requests that are answered in a run whose canary must sing: with fewer, the wrong model may never
-/// have been asked.
+/// Requests that are answered, and entries, in a run whose canary must sing: with fewer, the wrong model
+/// may never have been asked.
 const CANARY_REPLIES: u64 = 400;
+const CANARY_ENTRIES: u64 = 100;
 
 /// Runs that are spent on making a finding smaller.
 const SHRINK_RUNS: u32 = 80;
@@ -81,7 +82,8 @@ fn canary(seed: u64, adjust: &Adjust) -> Result<Report, String> {
     let broken = Adjust { canary: true, ..adjust.clone() };
     let mut sung = attempt(seed, &broken);
     if let Ok(report) = &mut sung {
-        let is_silent = report.violation.is_none() && report.checked > CANARY_REPLIES;
+        let has_sense = report.checked > CANARY_REPLIES && report.entries > CANARY_ENTRIES;
+        let is_silent = report.violation.is_none() && has_sense;
         report.violation = is_silent.then(|| {
             format!(
                 "canary: the model is wrong on purpose, and {} replies agree with it",
