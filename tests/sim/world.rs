@@ -74,6 +74,9 @@ pub struct World {
     queue: BinaryHeap<Reverse<Timed>>,
     next_order: u64,
     pub prng: Prng,
+    /// The same for each kind of fault of the plan, so that leaving one out changes nothing else at first:
+    /// that is how findings are made smaller.
+    chances: Vec<Prng>,
     /// The randomness that members get at their start.
     pub seeds: Prng,
     pub plan: Plan,
@@ -132,6 +135,7 @@ impl World {
             queue: BinaryHeap::new(),
             next_order: 0,
             seeds: root.fork("members"),
+            chances: plan.faults.iter().map(|(fault, _)| root.fork(fault.text())).collect(),
             network: Network::new(plan.latency),
             frames: Frames::default(),
             ghost: Ghost::new(list, plan.canary),
@@ -175,7 +179,7 @@ impl World {
     /// When the next fault of a kind strikes.
     pub fn schedule_fault(&mut self, place: usize) {
         let mean = self.plan.faults[place].1;
-        let at = self.now + mean / 4 + self.prng.below(mean * 3 / 2);
+        let at = self.now + mean / 4 + self.chances[place].below(mean * 3 / 2);
         self.schedule(at, Event::Fault { place });
     }
 
@@ -307,7 +311,9 @@ impl World {
             Event::ClientReads { client } => self.client_reads(client),
             Event::Fault { place } => {
                 if self.faults_on {
+                    std::mem::swap(&mut self.prng, &mut self.chances[place]);
                     self.strike(place);
+                    std::mem::swap(&mut self.prng, &mut self.chances[place]);
                     self.schedule_fault(place);
                 }
             }
