@@ -132,6 +132,19 @@ pub enum BootError {
     },
 }
 
+impl BootError {
+    /// Whether the log begins behind what the page file holds: if a state of another member was being put
+    /// in place, that is what the log follows.
+    pub fn begins_behind(&self) -> bool {
+        let begins = |witness: &wal::Witness| matches!(witness, wal::Witness::Begins { .. });
+        match self {
+            Self::Gap { .. } => true,
+            Self::Wal(RecoveryError::Lost { witness, .. }) => begins(witness),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use node::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
+use node::{Boot, BootRead, BootStep, Booted, DataFile};
 use wal::{Files, SlotFile, WalFile};
 
 use crate::Error;
@@ -133,7 +133,7 @@ fn try_boot(
         started.map_err(|error| Error::Executor(format!("no thread can be started: {error}")))?;
         loop {
             let step = boot.next().map_err(|error| match error {
-                BootError::Gap { .. } => Failure::Gap(error.to_string()),
+                error if error.begins_behind() => Failure::Gap(error.to_string()),
                 error => Failure::Other(Error::Recovery(error.to_string())),
             })?;
             let BootStep::Read { file, offset, size } = step else { return Ok(()) };

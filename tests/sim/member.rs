@@ -305,7 +305,7 @@ impl Node {
         let pages_size = self.disk.size(Name::Pages);
         let mut boot = Boot::new(options.clone(), pages_size, files, self.founders.clone());
         let refused = |error: BootError| match error {
-            BootError::Gap { .. } => StartError::Gap(error.to_string()),
+            error if error.begins_behind() => StartError::Gap(error.to_string()),
             error => StartError::Refused(error.to_string()),
         };
         while let BootStep::Read { file, offset, size } = boot.next().map_err(refused)? {

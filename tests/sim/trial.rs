@@ -51,7 +51,7 @@ impl Kind {
             Self::Plain
         } else if seed % CANARY_EVERY == CANARY_EVERY / 2 {
             Self::Canary
-        } else if seed % TWICE_EVERY == 0 {
+        } else if seed.is_multiple_of(TWICE_EVERY) {
             Self::Twice
         } else {
             Self::Plain
