@@ -71,9 +71,9 @@ fn fresh() -> u64 {
 /// Seeds from which on a run is expected to have done as much as seeds do on average.
 const FLOOR_SEEDS: u64 = 50;
 
-/// What a seed does on average, at the very least: half of it is a sign that the simulator has stopped to
+/// What a seed does on average, at the very least: less is a sign that the simulator has stopped to
 /// look. Judgements, replies checked, events.
-const FLOORS: [(&str, u64); 3] = [("judgements", 1_500), ("replies", 300), ("events", 8_000)];
+const FLOORS: [(&str, u64); 3] = [("judgements", 400), ("replies", 150), ("events", 3_000)];
 
 /// What all seeds came to together.
 #[derive(Default)]
