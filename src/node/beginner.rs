@@ -2,8 +2,8 @@
 //! have acknowledged. It takes part in no election before it knows that nothing it promised is forgotten.
 //!
 //! ```text
-//! empty ─► all others begin as well ─► marked, durably ─► votes
-//!     └──► another one knows a term ─► the leader brings what the cluster had ─► votes
+//! empty ─► no other has an entry ─► marked, durably, in a later term than theirs ─► votes
+//!     └──► another one has entries ─► the leader brings what the cluster had ─► votes
 //! torn ──► the log goes as far again, or all others lack what was dropped ─► votes
 //! ```
 
@@ -11,7 +11,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::{Duration, Instant, LogIndex, NodeId};
+use base::{Duration, Instant, LogIndex, NodeId, Term};
+use raft::Input;
 
 use crate::peers::Greeting;
 use crate::{Consensus, ConsensusEffect};
@@ -23,6 +24,9 @@ pub(crate) struct Beginner {
     waiting: Vec<NodeId>,
     /// The cluster has begun before: the log must come to this entry first.
     catch_up: Option<LogIndex>,
+    /// The greatest term that a member without any entry is in. If nobody has an entry, nothing was
+    /// ever committed, and all that can be forgotten is a vote: in the term of who asked for it.
+    term_max: Term,
     /// The last entry that may have been acknowledged and dropped. Whoever has it may be voted for;
     /// if nobody has it, it was not committed.
     torn: Option<raft::Position>,
@@ -46,6 +50,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.beginner = Some(Beginner {
                 waiting: others,
                 catch_up: None,
+                term_max: Term::ZERO,
                 torn: torn.filter(|_| !begins),
                 holders: Vec::new(),
                 tell_at: now.after(Duration::from_millis(5_000)),
@@ -63,8 +68,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             if greeting.last.is_up_to_date_with(torn) {
                 beginner.holders.push(peer);
             }
-        } else if greeting.bootstrapped {
-            let last = greeting.last.index.max(LogIndex::ZERO.next());
+        } else if greeting.last.index == LogIndex::ZERO {
+            beginner.term_max = beginner.term_max.max(greeting.term);
+        } else {
+            let last = greeting.last.index;
             beginner.catch_up = Some(beginner.catch_up.map_or(last, |at| at.max(last)));
         }
     }
@@ -77,9 +84,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.beginner.is_none()
     }
 
-    /// What says that this member has begun is durable.
-    pub(crate) fn begun(&mut self) {
-        if self.remembers() {
+    /// What says that this member has begun is durable, in this term.
+    pub(crate) fn begun(&mut self, term: Term) {
+        let beyond = self.beginner.as_ref().map_or(Term::ZERO, |beginner| beginner.term_max);
+        if self.remembers() && (term > beyond || beyond == Term::ZERO) {
             self.beginner = None;
         }
     }
@@ -115,17 +123,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Nothing is forgotten: that this member knows it is to outlive it.
-    pub(crate) fn mark_begun(&mut self) {
-        match &self.beginner {
-            Some(beginner) if self.remembers() => {
-                if beginner.torn.is_some() {
-                    self.beginner = None;
-                } else {
-                    self.journal.set_begun();
-                }
-            }
-            Some(_) | None => {}
+    pub(crate) fn mark_begun(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
+        let Some(beginner) = &self.beginner else { return };
+        if !self.remembers() {
+            return;
         }
+        if beginner.torn.is_some() {
+            self.beginner = None;
+            return;
+        }
+        let beyond = beginner.term_max;
+        if beyond > Term::ZERO && self.raft.term() <= beyond {
+            self.raft.handle(now, Input::Begin { beyond }, &mut self.outputs);
+            self.take_outputs(now, effects);
+        }
+        self.journal.set_begun();
     }
 
     /// Tells the operator whom this member waits for.

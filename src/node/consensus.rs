@@ -573,7 +573,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.raft.handle(now, Input::Durable { position, era }, outputs);
             self.take_outputs(now, effects);
             if durable.begun {
-                self.begun();
+                self.begun(durable.hard_state.term);
             }
             self.commit(effects);
             if self.installing.is_some() {
@@ -597,6 +597,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         Greeting {
             bootstrapped: log.last() > LogIndex::ZERO || self.raft.term() > Term::ZERO,
             last: log.last_position(),
+            term: self.raft.term(),
         }
     }
 
@@ -696,7 +697,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.links(now, effects, |peers, _, incoming, effects| peers.tick(now, incoming, effects));
-        self.mark_begun();
+        self.mark_begun(now, effects);
         if self.may_vote() {
             if self.raft.deadline().is_some_and(|at| now >= at) {
                 self.raft.handle(now, Input::Tick, &mut self.outputs);

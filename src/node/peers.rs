@@ -15,7 +15,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base::{ConnectionId, Duration, FileId, Frame, Instant, NodeId, Prng};
+use base::{ConnectionId, Duration, FileId, Frame, Instant, LogIndex, NodeId, Prng, Term};
 use bytes::BytesMut;
 use wire::{
     Header, Member, PEER_BODY_SIZE_MAX, PeerEncoder, PeerFrame, PeerHello, PeerLane as Lane,
@@ -60,6 +60,8 @@ pub struct Greeting {
     pub bootstrapped: bool,
     /// Where its log ends.
     pub last: raft::Position,
+    /// The term that it is in, if its log is empty.
+    pub term: Term,
 }
 
 /// What links bring.
@@ -425,7 +427,10 @@ impl Peers {
             start_id: own.start_id,
             bootstrapped: greeting.bootstrapped,
             last_index: greeting.last.index,
-            last_term: greeting.last.term,
+            last_term: match greeting.last.index {
+                LogIndex::ZERO => greeting.term,
+                _ => greeting.last.term,
+            },
         };
         self.say(link, &PeerFrame::Welcome(welcome), effects);
         incoming.push(Incoming::Met {
@@ -561,8 +566,13 @@ impl Peers {
                 outbound.blocked_since = None;
                 outbound.start_id = Some(welcome.start_id);
                 self.told.remove(&peer);
-                let last = raft::Position { index: welcome.last_index, term: welcome.last_term };
-                let greeting = Greeting { bootstrapped: welcome.bootstrapped, last };
+                let PeerWelcome { bootstrapped, last_index: index, last_term: term, .. } = welcome;
+                // No entry has no term: there it is that of the member.
+                let last = match index {
+                    LogIndex::ZERO => raft::Position::default(),
+                    index => raft::Position { index, term },
+                };
+                let greeting = Greeting { bootstrapped, last, term };
                 incoming.push(Incoming::Welcomed { peer, greeting });
             }
             Ok(PeerFrame::Refused(refusal)) => {
@@ -789,7 +799,8 @@ mod tests {
         let mut bytes = Vec::new();
         let frame = PeerFrame::Welcome(welcome);
         peers.encoder().encode(&mut bytes, &frame).expect("numbers fit a frame");
-        let greeting = Greeting { bootstrapped: false, last: raft::Position::default() };
+        let greeting =
+            Greeting { bootstrapped: false, last: raft::Position::default(), term: Term::ZERO };
         let bytes = BytesMut::from(&bytes[..]);
         peers.received::<Vec<u8>>(now, LINK, bytes, greeting, &mut incoming, &mut effects);
         peers

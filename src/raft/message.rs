@@ -205,6 +205,11 @@ pub enum Input {
     Tick,
     /// The turn is over: send what has gathered.
     Flush,
+    /// A member that may have forgotten a vote begins in a term in which it gave none.
+    Begin {
+        /// The greatest term in which somebody may have asked for it.
+        beyond: Term,
+    },
     /// Hold an election now, without asking whether it can be won. A lone voter starts so.
     Campaign,
     /// A message has arrived, and for an append or a snapshot all its bytes.

@@ -172,6 +172,10 @@ impl Raft {
         match input {
             Input::Tick => self.tick(outputs),
             Input::Flush => self.flush(outputs),
+            Input::Begin { beyond } if self.hard_state.term <= beyond => {
+                self.advance_term(beyond.next(), None, outputs);
+            }
+            Input::Begin { .. } => {}
             Input::Campaign => self.campaign(outputs),
             Input::Receive { from, message } => self.receive(from, message, outputs),
             Input::Propose { count } => self.propose_many(count, outputs),

@@ -70,7 +70,7 @@ pub struct PeerWelcome {
     pub bootstrapped: bool,
     /// The last entry of its log.
     pub last_index: LogIndex,
-    /// The term of that entry.
+    /// The term of that entry; of an empty log the term that the member is in.
     pub last_term: Term,
 }
 
