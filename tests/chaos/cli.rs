@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaos::scenario::{self, Common};
-use chaos::{judgement, small_disk};
+use chaos::{failover, grey, judgement, replacement, small_disk, steady};
 use clap::{Args, Parser, Subcommand};
 
 /// Real servers on this machine, faults, and a verdict.
@@ -44,6 +44,41 @@ enum Scenario {
         /// How long, in minutes
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        #[command(flatten)]
+        choices: Choices,
+    },
+    /// Kills the leader under load, again and again: how long no write succeeds
+    Failover {
+        /// How many times
+        #[arg(long, default_value_t = 100)]
+        times: usize,
+        #[command(flatten)]
+        choices: Choices,
+    },
+    /// Full load and no faults: counts elections, of which there must be none
+    Steady {
+        /// How long, in minutes
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        #[command(flatten)]
+        choices: Choices,
+    },
+    /// Kills a member for good and puts a new one in its place, as the handbook says, under load
+    Replace {
+        /// How many times
+        #[arg(long, default_value_t = 4)]
+        times: usize,
+        #[command(flatten)]
+        choices: Choices,
+    },
+    /// Latency of writes at the leader while one follower is well, dead, stopped, or 50 ms away, in turn
+    Grey {
+        /// How many times each
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// How long each, in seconds
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
         #[command(flatten)]
         choices: Choices,
     },
@@ -86,6 +121,14 @@ fn carry_out(arguments: Arguments) -> Result<bool, String> {
                 eprintln!("no mount namespace: {error}");
             }
             scenario::run(&common(choices), Duration::from_secs_f64(minutes * 60.0))
+        }
+        Scenario::Failover { times, choices } => failover::run(&common(choices), *times),
+        Scenario::Steady { minutes, choices } => {
+            steady::run(&common(choices), Duration::from_secs_f64(minutes * 60.0))
+        }
+        Scenario::Replace { times, choices } => replacement::run(&common(choices), *times),
+        Scenario::Grey { rounds, seconds, choices } => {
+            grey::run(&common(choices), *rounds, Duration::from_secs_f64(*seconds))
         }
         Scenario::Judge { file } => judgement::judge_file(file),
     }

@@ -253,6 +253,14 @@ impl Cluster {
         self.members[index].is_paused = false;
     }
 
+    /// Ends a member with SIGKILL and does not wait for its end; [`Self::kill`] does.
+    pub fn kill_at_once(&mut self, index: usize) {
+        if let Some(process) = &self.members[index].process {
+            process.signal(Signal::KILL);
+        }
+        self.enter(index, None);
+    }
+
     /// Stops a member's process where it is.
     pub fn pause(&mut self, index: usize) {
         if let Some(process) = &self.members[index].process {
@@ -344,6 +352,23 @@ impl Cluster {
         let newest =
             statuses.filter(|status| status.leader.get() != 0).max_by_key(|status| status.term)?;
         self.members.iter().position(|member| member.id == newest.leader.get())
+    }
+
+    /// True if the cluster's list has this member as one that votes.
+    pub fn votes(&self, index: usize) -> bool {
+        let id = self.members[index].id;
+        let listed = |other: usize| {
+            let mut client = self.client_at(self.address(other)?, Duration::from_secs(1)).ok()?;
+            let list = client.member_list().ok()?.list;
+            Some(
+                list.members.iter().any(|member| {
+                    member.id.get() == id && member.role == client::MemberRole::Voter
+                }),
+            )
+        };
+        (0..self.members.len())
+            .filter(|other| *other != index)
+            .all(|other| listed(other) == Some(true))
     }
 
     /// Runs a command of the binary with the endpoints of all members that are up but `without`.

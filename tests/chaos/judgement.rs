@@ -108,7 +108,18 @@ fn read_finally(
 
 /// Stops the clients, reads finally, judges, stops the servers and checks their files. Prints figures;
 /// true if nothing was wrong.
-pub fn conclude(mut nemesis: Nemesis, workload: Workload, folder: &Path, seconds: f64) -> bool {
+pub fn conclude(nemesis: Nemesis, workload: Workload, folder: &Path, seconds: f64) -> bool {
+    conclude_with(nemesis, workload, folder, seconds, |_| {})
+}
+
+/// The same, with a look at the history.
+pub fn conclude_with(
+    mut nemesis: Nemesis,
+    workload: Workload,
+    folder: &Path,
+    seconds: f64,
+    look: impl FnOnce(&[Operation]),
+) -> bool {
     nemesis.shared.stop();
     let mut history = std::mem::take(&mut nemesis.history);
     match workload.join(JOIN_PATIENCE) {
@@ -148,6 +159,7 @@ pub fn conclude(mut nemesis: Nemesis, workload: Workload, folder: &Path, seconds
         }
     }
     nemesis.violations.extend(judge(&history));
+    look(&history);
     for (kind, [done, failed, unknown]) in workload::tally(&history) {
         println!("{kind:>20}: {done} done, {failed} refused, {unknown} unknown");
     }

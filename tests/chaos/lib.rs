@@ -14,6 +14,8 @@
 
 pub mod cluster;
 pub mod damage;
+pub mod failover;
+pub mod grey;
 pub mod history;
 pub mod judgement;
 pub mod model;
@@ -21,8 +23,10 @@ pub mod nemesis;
 pub mod process;
 pub mod proxy;
 pub mod registers;
+pub mod replacement;
 pub mod scenario;
 pub mod small_disk;
+pub mod steady;
 pub mod translation;
 pub mod witness;
 pub mod workload;

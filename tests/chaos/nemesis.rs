@@ -185,6 +185,18 @@ impl Nemesis {
         }
     }
 
+    /// Lets the cluster work undisturbed for a moment.
+    pub fn rest(&mut self) {
+        self.sleep(300, 900);
+    }
+
+    /// Writes down that a member was killed, and reaps it.
+    pub fn killed(&mut self, index: usize, text: &str) {
+        self.cluster.kill(index);
+        let name = self.cluster.members[index].name.clone();
+        self.tally("kill", &format!("{name} {text}"));
+    }
+
     fn draw(&mut self, sum: u64) -> Fault {
         let mut drawn = self.prng.below(sum);
         for (fault, weight) in WEIGHTS {

@@ -76,6 +76,11 @@ impl Process {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
+    /// Lines of standard output that nobody has taken yet.
+    pub fn said(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     /// What it wrote to standard error.
     pub fn stderr(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

@@ -24,10 +24,43 @@ pub struct Common {
 }
 
 /// Between two lines that tell how it goes.
-const PROGRESS: Duration = Duration::from_secs(10);
+pub const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Requests under way at most, for each client of a chaos run.
 const DEPTHS: [usize; 8] = [1, 1, 1, 1, 1, 1, 4, 8];
+
+/// Lines on standard error that tell how it goes.
+pub struct Progress {
+    begin: Instant,
+    told: Instant,
+}
+
+impl Progress {
+    /// Begins now.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { begin: now, told: now }
+    }
+
+    /// Tells, if it has not for a while.
+    pub fn tell(&mut self, shared: &Shared, what: impl FnOnce() -> String) {
+        if self.told.elapsed() >= PROGRESS {
+            self.told = Instant::now();
+            let [done, failed, unknown] = shared.counts();
+            eprintln!(
+                "{:4.0} s: {}, {done} operations done, {failed} refused, {unknown} unknown",
+                self.begin.elapsed().as_secs_f64(),
+                what()
+            );
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Common {
     /// Starts members, with a proxy between them or without.
@@ -90,18 +123,10 @@ fn run_on(common: &Common, time: Duration, disk: Option<&Path>) -> Result<bool, 
     nemesis.measure(Instant::now());
     nemesis.recoveries.clear();
     let begin = Instant::now();
-    let mut told = begin;
+    let mut progress = Progress::new();
     while begin.elapsed() < time && nemesis.violations.is_empty() {
         nemesis.strike();
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            let [done, failed, unknown] = nemesis.shared.counts();
-            eprintln!(
-                "{:4.0} s: {} faults, {done} operations done, {failed} refused, {unknown} unknown",
-                begin.elapsed().as_secs_f64(),
-                nemesis.count()
-            );
-        }
+        progress.tell(&nemesis.shared, || format!("{} faults", nemesis.count()));
     }
     let seconds = begin.elapsed().as_secs_f64();
     let healed = nemesis.heal();
