@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
-use crate::history::Operation;
+use crate::history::{Operation, Request};
 use crate::nemesis::Nemesis;
 use crate::workload::{self, REGISTERS, Session, Shared, Workload, read_all};
 use crate::{registers, witness};
@@ -59,10 +59,14 @@ fn read_finally(
     cluster: &Cluster,
     shared: &std::sync::Arc<Shared>,
     history: &mut Vec<Operation>,
-) -> Result<(), String> {
+) -> Vec<String> {
     let members = cluster.directory().lock().expect("nobody panics under this lock").clone();
+    let mut trouble = Vec::new();
     for (index, entry) in members.iter().enumerate() {
-        let entry = entry.ok_or_else(|| format!("member {index} is down at the end"))?;
+        let Some(entry) = *entry else {
+            trouble.push(format!("member {index} is down at the end"));
+            continue;
+        };
         for is_serializable in [false, true] {
             let mut session = Session::new(shared);
             let begin = Instant::now();
@@ -72,7 +76,7 @@ fn read_finally(
                     && session.ask(read_all(0, is_serializable));
             }
             if !is_done {
-                return Err(format!("hang: member {index} answers no final read"));
+                trouble.push(format!("hang: member {index} answers no final read"));
             }
             history.extend(session.into_history());
         }
@@ -81,8 +85,8 @@ fn read_finally(
     let mut session = Session::new(shared);
     let begin = Instant::now();
     while !open.is_empty() && begin.elapsed() < JOIN_PATIENCE {
-        let entry = members.first().copied().flatten().ok_or("there is no member")?;
-        if !session.is_connected() && !session.connect(entry) {
+        let Some(entry) = members.iter().flatten().next() else { break };
+        if !session.is_connected() && !session.connect(*entry) {
             continue;
         }
         let mut sent = 0;
@@ -92,18 +96,17 @@ fn read_finally(
         for _ in 0..sent {
             if session.receive()
                 && let Some(operation) = session.last()
-                && let crate::history::Request::Range { revision, .. } = operation.request
+                && let Request::Range { revision, .. } = operation.request
             {
                 open.remove(&revision);
             }
         }
     }
     history.extend(session.into_history());
-    if open.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("hang: {} revisions of the past could not be read", open.len()))
+    if !open.is_empty() {
+        trouble.push(format!("hang: {} revisions of the past could not be read", open.len()));
     }
+    trouble
 }
 
 /// Stops the clients, reads finally, judges, stops the servers and checks their files. Prints figures;
@@ -126,9 +129,7 @@ pub fn conclude_with(
         Ok(part) => history.extend(part),
         Err(text) => nemesis.violations.push(format!("hang: {text}")),
     }
-    if let Err(text) = read_finally(&nemesis.cluster, &nemesis.shared, &mut history) {
-        nemesis.violations.push(text);
-    }
+    nemesis.violations.extend(read_finally(&nemesis.cluster, &nemesis.shared, &mut history));
     nemesis.violations.extend(nemesis.shared.trouble());
     for index in 0..nemesis.cluster.members.len() {
         if let Some(status) = nemesis.cluster.status(index)
