@@ -68,6 +68,9 @@ enum Scenario {
         /// How many times
         #[arg(long, default_value_t = 4)]
         times: usize,
+        /// Entries of the log at the begin; from 100,000 on a new member is sent the state
+        #[arg(long, default_value_t = 110_000)]
+        entries: usize,
         #[command(flatten)]
         choices: Choices,
     },
@@ -126,7 +129,9 @@ fn carry_out(arguments: Arguments) -> Result<bool, String> {
         Scenario::Steady { minutes, choices } => {
             steady::run(&common(choices), Duration::from_secs_f64(minutes * 60.0))
         }
-        Scenario::Replace { times, choices } => replacement::run(&common(choices), *times),
+        Scenario::Replace { times, entries, choices } => {
+            replacement::run(&common(choices), *times, *entries)
+        }
         Scenario::Grey { rounds, seconds, choices } => {
             grey::run(&common(choices), *rounds, Duration::from_secs_f64(*seconds))
         }

@@ -1,6 +1,7 @@
 //! What clients feel when a member is lost for good and another one takes its place.
 
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::history::Operation;
 use crate::judgement::{Times, conclude_with};
 use crate::nemesis::Nemesis;
 use crate::scenario::{Common, Progress};
-use crate::workload::{Shared, Workload};
+use crate::workload::{Session, Shared, Workload, probe};
 
 /// Requests under way at most, for each client.
 const DEPTHS: [usize; 7] = [1, 1, 1, 1, 1, 1, 4];
@@ -19,21 +20,41 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Beyond this a member that was started counts as not coming.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 
-/// Replaces members, the leader half of the time. True if nothing was wrong.
+/// Requests under way while the log is filled.
+const PRELOAD_DEPTH: usize = 64;
+
+/// Writes `entries` first, so that a new member cannot be caught up from the log alone; then replaces
+/// members, the leader half of the time. True if nothing was wrong.
 ///
 /// # Errors
 /// The cluster does not start, or does not take the new member.
-pub fn run(common: &Common, times: usize) -> Result<bool, String> {
+pub fn run(common: &Common, times: usize, entries: usize) -> Result<bool, String> {
     fs::create_dir_all(&common.folder).map_err(|error| error.to_string())?;
     println!("seed {}, {} members, {times} times", common.seed, common.nodes);
     let cluster = common.cluster(false, None)?;
     let shared = Shared::new(cluster.directory(), cluster.id());
-    let workload = Workload::start(&shared, common.seed, &DEPTHS)?;
-    let mut nemesis = Nemesis::new(cluster, shared, common.seed, &common.folder)?;
+    let mut nemesis = Nemesis::new(cluster, Arc::clone(&shared), common.seed, &common.folder)?;
     nemesis.measure(Instant::now());
     nemesis.recoveries.clear();
     let begin = Instant::now();
     let mut progress = Progress::new();
+    let mut session = Session::new(&shared);
+    let mut done = 0;
+    while done < entries && begin.elapsed() < PRELOAD_MAX {
+        let entry = nemesis.cluster.directory().lock().expect("nobody panics under this lock")[0];
+        if !session.is_connected() && !entry.is_some_and(|entry| session.connect(entry)) {
+            continue;
+        }
+        while session.in_flight() < PRELOAD_DEPTH && session.send(probe(&shared)) {}
+        done += usize::from(session.receive());
+        progress.tell(&shared, || format!("{done} of {entries} entries written"));
+    }
+    while session.in_flight() > 0 {
+        session.receive();
+    }
+    println!("{done} entries written in {:.1} s", begin.elapsed().as_secs_f64());
+    nemesis.history.extend(session.into_history());
+    let workload = Workload::start(&shared, common.seed, &DEPTHS)?;
     let mut spans = Vec::new();
     let mut took = Vec::new();
     for round in 0..times {
@@ -64,6 +85,9 @@ pub fn run(common: &Common, times: usize) -> Result<bool, String> {
     common.end(is_right);
     Ok(is_right)
 }
+
+/// Beyond this the log is long enough.
+const PRELOAD_MAX: Duration = Duration::from_secs(300);
 
 /// The documented commands; ends when the new member votes and takes writes.
 fn replace(nemesis: &mut Nemesis, index: usize) -> Result<Duration, String> {

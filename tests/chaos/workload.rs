@@ -336,6 +336,11 @@ impl Session {
         }
     }
 
+    /// Requests that are under way.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
     /// Sends a request and waits for its end. True if it was done.
     pub fn ask(&mut self, request: Request) -> bool {
         self.send(request) && self.receive()
