@@ -69,7 +69,7 @@ enum Scenario {
         #[arg(long, default_value_t = 4)]
         times: usize,
         /// Entries of the log at the begin; from 100,000 on a new member is sent the state
-        #[arg(long, default_value_t = 110_000)]
+        #[arg(long, default_value_t = 200_000)]
         entries: usize,
         #[command(flatten)]
         choices: Choices,

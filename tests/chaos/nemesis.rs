@@ -483,7 +483,7 @@ impl Nemesis {
             };
             done.iter().any(|(path, _)| known(path))
                 || text.contains("wal")
-                || text.contains("pages")
+                || text.contains("page file")
         };
         if let Err(error) = self.cluster.spawn(index) {
             self.violation(error);
