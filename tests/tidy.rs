@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire"]),
     ("bench", &["base", "wire", "client"]),
     ("tests/sim", &["base", "wire", "raft", "wal", "tree", "kv", "node"]),
+    ("tests/chaos", &["base", "wire", "client"]),
 ];
 
 /// Crates whose state machines are driven by production and by simulation alike.

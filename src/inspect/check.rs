@@ -52,10 +52,10 @@ fn check_pages(
     report: &mut Report<'_>,
 ) -> Result<[Option<State>; 2], Error> {
     let mut states = [None, None];
-    let mut broken = None;
+    let (mut broken, mut partial) = (None, None);
     for (slot, state) in states.iter_mut().enumerate() {
         match checkpoint::verify(directory, Some(slot))? {
-            Slot::Blank => {}
+            Slot::Blank | Slot::Partial => {}
             Slot::Broken => broken = Some(slot),
             Slot::Whole(counts) => {
                 let mut fields = vec![("slot", slot.into())];
@@ -63,11 +63,25 @@ fn check_pages(
                 report.line("pages", &fields)?;
             }
         }
-        if let Slot::Whole(found) = checkpoint::open(directory, Some(slot))? {
-            *state = Some(found);
+        match checkpoint::open(directory, Some(slot))? {
+            Slot::Whole(found) => *state = Some(found),
+            Slot::Partial => partial = Some(slot),
+            Slot::Blank | Slot::Broken => {}
         }
     }
     let any = states.iter().any(Option::is_some);
+    // Such a file was never in use: it got its name only when the state was whole.
+    if let Some(slot) = partial {
+        if !any {
+            let error = kv::OpenError::Incomplete;
+            return Err(Fault::Meta { slot: Some(slot), error }.into());
+        }
+        report.note(&format!(
+            "pages at byte {}: meta slot {slot} is of the time when this state was on its way in from \
+             another member; only the other slot can be started from until the next checkpoint",
+            META_SLOTS[slot]
+        ))?;
+    }
     match broken {
         Some(_) if !any => {
             let error = tree::OpenError::NoMeta { blank: false };

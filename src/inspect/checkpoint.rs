@@ -15,6 +15,8 @@ pub(crate) enum Slot<T> {
     Blank,
     /// Something that is no meta record: torn by a crash, or damaged.
     Broken,
+    /// A checkpoint of a state that was on its way in from another member.
+    Partial,
     /// A checkpoint.
     Whole(T),
 }
@@ -38,7 +40,7 @@ impl<T> Slot<T> {
     pub fn whole(&self) -> Option<&T> {
         match self {
             Self::Whole(whole) => Some(whole),
-            Self::Blank | Self::Broken => None,
+            Self::Blank | Self::Broken | Self::Partial => None,
         }
     }
 }
@@ -52,12 +54,14 @@ pub(crate) fn open(directory: &mut Directory, only: Option<usize>) -> Result<Slo
     }
     directory.show_only(None);
     Ok(match Slot::new(only, open.finish())? {
-        Slot::Whole((pages, application)) => {
-            let state = State::open(pages, &application);
-            Slot::Whole(state.map_err(|error| Fault::Meta { slot: only, error })?)
-        }
+        Slot::Whole((pages, application)) => match State::open(pages, &application) {
+            Ok(state) => Slot::Whole(state),
+            Err(kv::OpenError::Incomplete) if only.is_some() => Slot::Partial,
+            Err(error) => return Err(Fault::Meta { slot: only, error }.into()),
+        },
         Slot::Blank => Slot::Blank,
         Slot::Broken => Slot::Broken,
+        Slot::Partial => Slot::Partial,
     })
 }
 

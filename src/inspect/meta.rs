@@ -42,6 +42,7 @@ pub(crate) fn print(directory: &mut Directory, report: &mut Report<'_>) -> Resul
         match checkpoint::open(directory, Some(slot)) {
             Ok(Slot::Blank) => report.print("meta", &place, "blank")?,
             Ok(Slot::Broken) => report.print("meta", &place, "does not verify")?,
+            Ok(Slot::Partial) => report.print("meta", &place, "on its way in, not whole")?,
             Ok(Slot::Whole(state)) => {
                 let mut fields = place.to_vec();
                 fields.extend(state_fields(&state));

@@ -25,7 +25,9 @@ pub(crate) fn print(directory: &mut Directory, report: &mut Report<'_>) -> Resul
     report.line("file", &[("size", size.into()), ("stored", stored.into())])?;
     match checkpoint::verify(directory, None)? {
         Slot::Whole(counts) => print_counts(&counts, report),
-        Slot::Blank => report.note("there is no checkpoint yet: everything is in the log"),
+        Slot::Blank | Slot::Partial => {
+            report.note("there is no checkpoint yet: everything is in the log")
+        }
         Slot::Broken => {
             let error = tree::OpenError::NoMeta { blank: false };
             Err(Fault::Pages { slot: None, error }.into())

@@ -42,8 +42,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let own = self.raft.id();
         // A term may have been heard of before this member knew that it may vote.
         let knows_nothing = self.raft.log().last() == LogIndex::ZERO && !self.journal.has_begun();
-        let others: Vec<NodeId> =
-            self.raft.membership().all_voters().into_iter().filter(|id| *id != own).collect();
+        let others = self.raft.configurations().iter();
+        let mut others: Vec<NodeId> =
+            others.flat_map(|known| known.membership.all_voters()).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|id| *id != own);
         let torn = self.config.torn.filter(|_| !others.is_empty());
         let begins = knows_nothing && !others.is_empty() && self.raft.membership().is_voter(own);
         if begins || torn.is_some() {
@@ -62,6 +66,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     pub(crate) fn take_greeting(&mut self, peer: NodeId, greeting: Greeting) {
         let Some(beginner) = &mut self.beginner else { return };
         beginner.waiting.retain(|id| *id != peer);
+        // What was dropped lies behind the memberships that are known here: voters of these must have
+        // it if it was committed or still may be. A learner that has it proves nothing, and cannot lead.
+        let mut known = self.raft.configurations().iter();
+        if !known.any(|known| known.membership.all_voters().contains(&peer)) {
+            return;
+        }
         if let Some(torn) = beginner.torn {
             // It may have lost it since it was last asked.
             beginner.holders.retain(|id| *id != peer);

@@ -240,8 +240,24 @@ impl Receiver {
             StoreEvent::Grown { size, grown } => {
                 self.checkpoint.grown(now, state, size, grown, &mut own);
             }
+            StoreEvent::Available { size } => self.checkpoint.available(size),
             StoreEvent::Released => self.checkpoint.released(),
-            _ => unreachable!("only files have such events"),
+            // Listed one by one: an event that files have and that is missing above ends the process.
+            StoreEvent::Apply(_)
+            | StoreEvent::Read(_)
+            | StoreEvent::Continue { .. }
+            | StoreEvent::Cancel { .. }
+            | StoreEvent::Forget { .. }
+            | StoreEvent::Status { .. }
+            | StoreEvent::Send { .. }
+            | StoreEvent::SendNext { .. }
+            | StoreEvent::SendEnd { .. }
+            | StoreEvent::Receive { .. }
+            | StoreEvent::ReceiveChunk { .. }
+            | StoreEvent::ReceiveEnd
+            | StoreEvent::Install { .. }
+            | StoreEvent::InstallDurable
+            | StoreEvent::Incoming { .. } => unreachable!("only files have such events"),
         }
         wrap(transfer, own, effects);
         refused

@@ -164,7 +164,16 @@ pub enum StoreDone {
     Released,
 }
 
+/// What a file system that grows files has left.
+const AVAILABLE: u64 = 1 << 40;
+
 impl StoreDone {
+    /// What the driver tells before the event: with growth, what the file system has left.
+    pub fn available(&self, granted: bool) -> Option<StoreEvent> {
+        let size = if granted { AVAILABLE } else { 0 };
+        matches!(self, Self::Grown(_)).then_some(StoreEvent::Available { size })
+    }
+
     /// The event that says so.
     pub fn event(self, bytes: Vec<u8>, granted: bool) -> StoreEvent {
         match self {

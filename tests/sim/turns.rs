@@ -611,6 +611,8 @@ impl World {
             Done::SlotMade(slot) if completed.granted => ConsensusEvent::SlotMade { slot },
             Done::SlotMade(_) => ConsensusEvent::SlotFailed,
             Done::Store(done) => {
+                let available = done.available(completed.granted);
+                process.to_store[FROM_DISK].extend(available);
                 let event = done.event(completed.bytes, completed.granted);
                 process.to_store[FROM_DISK].push_back(event);
                 return self.wake_soon(node, STORE);
@@ -621,8 +623,10 @@ impl World {
                 return self.wake_soon(node, STORE);
             }
             Done::Incoming(transfer, done) => {
-                let event = Box::new(done.event(completed.bytes, completed.granted));
-                let event = StoreEvent::Incoming { transfer, event };
+                let incoming = |event| StoreEvent::Incoming { transfer, event: Box::new(event) };
+                let available = done.available(completed.granted).map(incoming);
+                process.to_store[FROM_DISK].extend(available);
+                let event = incoming(done.event(completed.bytes, completed.granted));
                 process.to_store[FROM_DISK].push_back(event);
                 return self.wake_soon(node, STORE);
             }

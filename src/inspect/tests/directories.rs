@@ -65,6 +65,33 @@ fn what_a_crash_leaves_is_clean_and_told() {
     assert!(text.ends_with("clean notes=1\n"), "{text}");
 }
 
+/// A sound member that had been sent its state was called damaged: one slot still held a checkpoint of the
+/// time when the state was on its way, until the next one.
+#[test]
+fn a_state_that_came_from_another_member_is_clean_once_it_is_whole() {
+    let mut member = Member::create("received");
+    for number in 0..60 {
+        member.put(format!("{number}").as_bytes(), &[7; 3000]);
+    }
+    member.receive();
+    let (_, result) = check(&member.directory.0);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("has not arrived whole"), "{error}");
+    member.checkpoint();
+    let (text, result) = check(&member.directory.0);
+    result.unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert!(text.contains("on its way in from another member"), "{text}");
+    let (text, result) = inspect(Kind::Meta, &member.directory.0, &TEXT);
+    result.unwrap();
+    assert!(text.contains("not whole") && text.contains("applied=61"), "{text}");
+    // The next checkpoint takes the other slot.
+    member.put(b"a", b"1");
+    member.checkpoint();
+    let (text, result) = check(&member.directory.0);
+    result.unwrap();
+    assert!(text.contains("older_start") && text.ends_with("clean notes=0\n"), "{text}");
+}
+
 #[test]
 fn recycled_segments_are_clean() {
     let mut member = Member::create("recycled");

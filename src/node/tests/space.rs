@@ -194,6 +194,29 @@ impl Disk {
     }
 }
 
+/// The driver tells what the file system has left before it tells that a file has grown, of the file on its
+/// way in as well. A member whose file on its way in grew ended by a panic, and again after each start: a
+/// new member of a cluster with more than 100,000 entries never came to be.
+#[test]
+fn a_state_on_its_way_in_hears_what_the_file_system_has_left() {
+    let mut disk = Disk::new(64 << 20);
+    let mut effects = Vec::new();
+    disk.store.handle(disk.now, StoreEvent::Receive { transfer: 1 }, &mut effects);
+    let is_made =
+        |effect: &StoreEffect<_>| matches!(effect, StoreEffect::MakeIncoming { transfer: 1 });
+    assert!(effects.iter().any(is_made));
+    let told = [
+        StoreEvent::IncomingMade,
+        StoreEvent::Available { size: 32 << 20 },
+        StoreEvent::Grown { size: 1 << 20, grown: true },
+    ];
+    for event in told {
+        let event = StoreEvent::Incoming { transfer: 1, event: Box::new(event) };
+        disk.store.handle(disk.now, event, &mut effects);
+    }
+    disk.settle();
+}
+
 #[test]
 fn a_full_disk_is_always_left_by_deleting_everything_and_compacting() {
     for value_size in [10, 100, 1_000, 20_000] {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base::{FileId, LogIndex, NodeId, RequestId, Revision, Term, crc32};
 use inspect::{Error, Kind};
-use kv::{Command, State, Step};
+use kv::{Chunk, Command, Export, Fed, Import, State, Step};
 use node::EntryKind;
 use tree::{META_SIZE, PageFile};
 use wal::{Append, Entry, HardState, Identity, Position, Seal, WalFile, Write, Writer};
@@ -19,6 +19,14 @@ const MEMBER: NodeId = NodeId::new(7);
 const PAGE_FILE: FileId = FileId::new(0x1234_5678);
 const SEGMENT_SIZE: u64 = 128 << 10;
 pub const RING_SLOTS: u32 = 16;
+
+const PAGES: tree::Options = tree::Options {
+    file: PAGE_FILE,
+    cluster: CLUSTER,
+    member: MEMBER,
+    cache_size: 64 << 20,
+    growth_size: 1 << 20,
+};
 
 /// A temporary directory, gone with its value.
 pub struct Directory(pub PathBuf);
@@ -105,13 +113,7 @@ impl Member {
         };
         open(&directory.path(WalFile::Ring), u64::from(RING_SLOTS) * 4096);
         open(&directory.path(WalFile::Watermark), 4 * 4096);
-        let state = State::create(PageFile::create(&tree::Options {
-            file: PAGE_FILE,
-            cluster: CLUSTER,
-            member: MEMBER,
-            cache_size: 64 << 20,
-            growth_size: 1 << 20,
-        }));
+        let state = State::create(PageFile::create(&PAGES));
         let mut member = Self {
             directory,
             writer: Writer::create(identity, options, Position::ORIGIN),
@@ -227,27 +229,35 @@ impl Member {
     }
 
     pub fn checkpoint(&mut self) {
-        self.checkpoint_pages();
-        let mut meta = [0; META_SIZE];
-        let offset = self.state.pages_mut().checkpoint_meta(&mut meta);
-        self.pages().write_all_at(&meta, offset).unwrap();
-        self.state.pages_mut().checkpoint_published();
+        let file = self.pages();
+        checkpoint(&file, &mut self.state);
     }
 
     /// A checkpoint up to its meta record.
     pub fn checkpoint_pages(&mut self) {
-        self.state.checkpoint_begin();
         let file = self.pages();
-        let pages = self.state.pages_mut();
-        if let Some(size) = pages.wants_growth() {
-            file.set_len(size).unwrap();
-            pages.set_backed(size);
+        checkpoint_pages(&file, &mut self.state);
+    }
+
+    /// Gets its state anew, as if another member had sent it, with a checkpoint on the way.
+    pub fn receive(&mut self) {
+        self.checkpoint();
+        let root = self.state.pages_mut().hold().unwrap();
+        let mut export = Export::new(&self.state, root).unwrap();
+        let mut import = Import::new(PageFile::create(&PAGES));
+        fs::remove_file(self.directory.0.join("pages")).unwrap();
+        checkpoint(&self.pages(), import.state_mut());
+        loop {
+            let (mut chunk, mut budget) = (Vec::new(), u32::MAX);
+            let step = export.step(&self.state, &mut chunk, &mut budget);
+            let Step::Done(sent) = step else { panic!("{step:?}") };
+            let fed = import.feed(&chunk, &mut budget).unwrap();
+            assert!(matches!(fed, Fed::Next | Fed::Last), "{fed:?}");
+            if sent == Chunk::Last {
+                break;
+            }
         }
-        while let Some(run) = pages.checkpoint_next() {
-            let mut block = vec![0; run.size];
-            pages.checkpoint_fill(&run, &mut block);
-            file.write_all_at(&block, run.offset).unwrap();
-        }
+        self.state = import.finish().unwrap();
     }
 
     pub fn pages(&self) -> File {
@@ -256,6 +266,28 @@ impl Member {
 }
 
 /// The body of a request.
+fn checkpoint(file: &File, state: &mut State) {
+    checkpoint_pages(file, state);
+    let mut meta = [0; META_SIZE];
+    let offset = state.pages_mut().checkpoint_meta(&mut meta);
+    file.write_all_at(&meta, offset).unwrap();
+    state.pages_mut().checkpoint_published();
+}
+
+fn checkpoint_pages(file: &File, state: &mut State) {
+    state.checkpoint_begin();
+    let pages = state.pages_mut();
+    if let Some(size) = pages.wants_growth() {
+        file.set_len(size).unwrap();
+        pages.set_backed(size);
+    }
+    while let Some(run) = pages.checkpoint_next() {
+        let mut block = vec![0; run.size];
+        pages.checkpoint_fill(&run, &mut block);
+        file.write_all_at(&block, run.offset).unwrap();
+    }
+}
+
 pub fn body(call: Call<'_>) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut encoder = RequestEncoder::new();

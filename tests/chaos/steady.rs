@@ -1,0 +1,95 @@
+//! A healthy cluster under full load holds no elections.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::Process;
+use crate::scenario::{Common, PROGRESS};
+
+/// Between two looks at the terms.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long the load may take beyond its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Loads a cluster with `bench put`. True if no term changed and the load went through.
+///
+/// # Errors
+/// The cluster or the load does not start.
+pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
+    fs::create_dir_all(&common.folder).map_err(|error| error.to_string())?;
+    println!("{} members, {time:?}", common.nodes);
+    let mut cluster = common.cluster(false, None)?;
+    let begin = Instant::now();
+    let first = loop {
+        let terms: Vec<u64> =
+            (0..common.nodes).filter_map(|index| Some(cluster.status(index)?.term)).collect();
+        if cluster.leader().is_some() && terms.len() == common.nodes {
+            break terms.into_iter().max().unwrap_or_default();
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err("there is no leader".into());
+        }
+    };
+    let endpoints: Vec<String> =
+        (0..common.nodes).filter_map(|index| Some(cluster.address(index)?.to_string())).collect();
+    let mut command = Command::new(cluster.binary());
+    command.args(["bench", "put", "--connections", "64", "--depth", "4", "--threads", "1"]);
+    command.args([
+        "--duration",
+        &time.as_secs().max(1).to_string(),
+        "--endpoint",
+        &endpoints.join(","),
+    ]);
+    let mut load = Process::start(command, &common.folder.join("load.log"))
+        .map_err(|error| format!("bench: {error}"))?;
+    let begin = Instant::now();
+    let (mut newest, mut unanswered, mut asked) = (first, 0_u64, 0_u64);
+    let mut told = begin;
+    let ended = loop {
+        if let Some(status) = load.ended() {
+            break Some(status);
+        }
+        if begin.elapsed() > time + PATIENCE {
+            break None;
+        }
+        for index in 0..common.nodes {
+            asked += 1;
+            match cluster.status(index) {
+                Some(status) => newest = newest.max(status.term),
+                None => unanswered += 1,
+            }
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            eprintln!("{:4.0} s: {} elections", begin.elapsed().as_secs_f64(), newest - first);
+        }
+        thread::sleep(LOOK);
+    };
+    let elections = newest - first;
+    for line in load.said() {
+        println!("{line}");
+    }
+    let is_loaded = ended.is_some_and(|status| status.success());
+    if !is_loaded {
+        println!("the load did not go through: {ended:?}: {}", load.stderr());
+    }
+    let fallen: Vec<String> = cluster.fallen().into_iter().map(|(_, text)| text).collect();
+    for text in &fallen {
+        println!("VIOLATION: {text}");
+    }
+    let stopped = cluster.stop();
+    if let Err(text) = &stopped {
+        println!("VIOLATION: {text}");
+    }
+    println!(
+        "{elections} elections in {:.0} s; {unanswered} of {asked} questions for the term were not answered \
+         within 300 ms",
+        begin.elapsed().as_secs_f64()
+    );
+    let is_right = elections == 0 && is_loaded && fallen.is_empty() && stopped.is_ok();
+    common.end(is_right);
+    Ok(is_right)
+}
