@@ -198,6 +198,33 @@ fn every_source_says_what_it_is_for_and_keeps_its_size() {
     fail(&problems);
 }
 
+/// A mutant that stands nowhere, or in two places, is not the mistake that its line describes.
+#[test]
+fn every_mutant_is_made_in_one_file() {
+    let mut problems = Vec::new();
+    let texts: Vec<String> = PURE
+        .iter()
+        .flat_map(|name| sources(&format!("src/{name}")))
+        .filter(|path| !path.ends_with("base/mutant.rs"))
+        .map(|path| fs::read_to_string(path).expect("a source can be read"))
+        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for mutant in base::Mutant::ALL {
+        let made = format!("Mutant::{mutant:?}.is_on()");
+        let files = texts.iter().filter(|text| text.contains(&made)).count();
+        if files != 1 {
+            problems.push(format!("{mutant:?} is made in {files} files instead of one"));
+        }
+        names.push(mutant.name());
+    }
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < base::Mutant::ALL.len() {
+        problems.push("two mutants have one name".to_string());
+    }
+    fail(&problems);
+}
+
 #[test]
 fn sources_are_formatted() {
     let output = Command::new(env!("CARGO"))

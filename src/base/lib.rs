@@ -10,6 +10,7 @@ extern crate alloc;
 mod checksum;
 mod id;
 pub mod limits;
+mod mutant;
 mod position;
 mod prefetch;
 mod prng;
@@ -17,6 +18,7 @@ mod time;
 
 pub use checksum::{Hash128, Hasher128, crc32, crc32_append, hash128};
 pub use id::{ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
+pub use mutant::Mutant;
 pub use position::{LogIndex, Lsn, PageNo, Revision, RootNo, Term};
 pub use prefetch::{CACHE_LINE_SIZE, prefetch};
 pub use prng::Prng;

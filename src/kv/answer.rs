@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use base::Revision;
+use base::{Mutant, Revision};
 
 use crate::command::{Command, DeleteRange, Op, RangeRequest, Txn};
 use crate::compare::Compares;
@@ -84,7 +84,8 @@ impl Answer {
     pub fn new(command: &Command<'_>, outcome: &Outcome) -> Option<Self> {
         match (command, outcome) {
             (Command::Put(put), Outcome::Put { revision }) if put.prev_kv => {
-                let point = Point::before(*revision);
+                let late = Mutant::PrevKvLate.is_on();
+                let point = if late { Point::at(*revision) } else { Point::before(*revision) };
                 let reads = Reads::previous(put.key, b"", point, *revision);
                 Some(Self::single(Kind::Put { revision: *revision }, reads))
             }

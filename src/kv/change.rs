@@ -3,7 +3,7 @@
 //! Each finds the key's newest version, moves it into an event, and writes the new one in its place.
 //! Everything that can miss comes before the first write: a change happens whole or not at all.
 
-use base::{Hash128, LeaseId};
+use base::{Hash128, LeaseId, Mutant};
 use tree::{NewCell, Run};
 
 use crate::command::Put;
@@ -65,7 +65,9 @@ impl State {
         };
         let kept_lease = replaced.map_or(LeaseId::new(0), |live| live.lease);
         let mut live = Live {
-            create: replaced.map_or(at.revision, |live| live.create),
+            create: replaced
+                .filter(|_| !Mutant::CreateNotKept.is_on())
+                .map_or(at.revision, |live| live.create),
             version: replaced.map_or(0, |live| live.version) + 1,
             lease: if put.ignore_lease { kept_lease } else { put.lease },
             hash: Hash128::ZERO,
@@ -113,7 +115,7 @@ impl State {
         let (old, inline) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
         let inline_size = inline.len();
         let Some(replaced) = old.live else {
-            return Ok(false);
+            return Ok(Mutant::TombstoneDeleted.is_on());
         };
         let event = &mut self.scratch.event;
         event.clear();

@@ -4,6 +4,7 @@
 //! its successors. Almost always that is no step or one; anchors bound it to some 200 for chains of
 //! 100,000 versions.
 
+use base::Mutant;
 use core::ops::ControlFlow;
 
 use base::limits::KEY_SIZE_MAX;
@@ -179,7 +180,8 @@ fn version_at<'p>(
         newest(cell).ok_or_else(|| Damage::VersionMalformed(cell.key.into()))?;
     let mut run = cell.run;
     let mut next = *chain;
-    while next.is_some() || version.at >= point {
+    let sees = |version: &Version| Mutant::ReadSeesNext.is_on() && version.at == point;
+    while next.is_some() || (version.at >= point && !sees(&version)) {
         let at = next.take().unwrap_or_else(|| version.toward(point));
         *chain = Some(at);
         charge(budget)?;

@@ -29,7 +29,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use base::{Hash128, LogIndex, Revision, Term};
+use base::{Hash128, LogIndex, Mutant, Revision, Term};
 use tree::{Miss, PageFile};
 
 use crate::command::{Command, Op};
@@ -324,7 +324,8 @@ impl State {
         let members = &self.members;
         let mut meta = Vec::with_capacity(META_FIXED_SIZE + members.bytes.len());
         meta.push(FORMAT);
-        meta.extend_from_slice(&self.applied.get().to_le_bytes());
+        let back = u64::from(Mutant::AppliedTwice.is_on() && self.applied > LogIndex::ZERO);
+        meta.extend_from_slice(&(self.applied.get() - back).to_le_bytes());
         meta.extend_from_slice(&self.term.get().to_le_bytes());
         meta.extend_from_slice(&self.revision.get().to_le_bytes());
         let compacted = self.compacted.map_or(0, |compacted| compacted.get() + 1);
@@ -382,6 +383,10 @@ impl State {
             if self.sub > 0 {
                 self.revision = self.revision.next();
                 self.sub = 0;
+            }
+            let refused = matches!(result, Ok(Outcome::Refused(_)));
+            if refused && Mutant::RefusedNotApplied.is_on() {
+                return result.into();
             }
             self.applied = index;
             self.term = term;
@@ -462,7 +467,8 @@ impl State {
         if wanted > self.revision {
             return Err(Refusal::FutureRevision);
         }
-        if self.compacted.is_some_and(|compacted| wanted < compacted) {
+        let below = if Mutant::CompactedReadable.is_on() { wanted.next() } else { wanted };
+        if self.compacted.is_some_and(|compacted| below < compacted) {
             return Err(Refusal::Compacted);
         }
         Ok(wanted)

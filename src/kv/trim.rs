@@ -23,7 +23,7 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use base::Revision;
+use base::{Mutant, Revision};
 use tree::{Cell, Direction, KeyRange, NewCell, PageFile, Run, Summary};
 
 use crate::keys::{CURRENT, EVENTS, Point};
@@ -165,7 +165,10 @@ impl State {
         let Some(compacted) = self.compacted else {
             return Ok(());
         };
-        self.drop_before(Point::before(compacted.min(keep)), key, budget)?;
+        let keep = if Mutant::TrimsAnswers.is_on() { Revision::MAX } else { keep };
+        let beyond = Mutant::TrimsBoundary.is_on();
+        let end = if beyond { compacted.next().next() } else { compacted };
+        self.drop_before(Point::before(end.min(keep)), key, budget)?;
         if keep > compacted { self.shed_at(compacted, key, budget) } else { Ok(()) }
     }
 

@@ -5,12 +5,12 @@
 
 use alloc::vec::Vec;
 
-use base::LeaseId;
+use base::{LeaseId, Mutant};
 
 use crate::command::{Op, Txn};
 use crate::compare::Compares;
 use crate::delete::Deleting;
-use crate::keys::{CURRENT, Interval};
+use crate::keys::{CURRENT, Interval, Point};
 use crate::outcome::{Stop, TxnOutcome, charge};
 use crate::path::{Next, Position, Walk};
 use crate::refusal::{Damage, Refusal};
@@ -82,7 +82,9 @@ impl State {
         budget: &mut u32,
     ) -> Result<Result<TxnOutcome, Refusal>, Stop> {
         if running.stage == Stage::Compare {
-            running.compares.step(txn, &self.pages, self.now(), budget)?;
+            let stale = Mutant::CompareStale.is_on();
+            let point = if stale { Point::before(self.revision) } else { self.now() };
+            running.compares.step(txn, &self.pages, point, budget)?;
             running.orphan = first_orphan(txn, &running.compares.path);
             running.stage = Stage::Check;
         }

@@ -28,7 +28,7 @@
 
 use alloc::vec::Vec;
 
-use base::{Duration, Instant, LogIndex};
+use base::{Duration, Instant, LogIndex, Mutant};
 use kv::State;
 use tree::{META_SIZE, Release};
 
@@ -195,6 +195,9 @@ impl Checkpoint {
             Phase::Writing => self.write(state, allocate, effects),
             Phase::WritingMeta if self.writes == 0 => {
                 self.phase = Phase::SyncingMeta;
+                if Mutant::MetaNotSynced.is_on() {
+                    return self.synced(state, allocate, effects);
+                }
                 effects.push(StoreEffect::Sync);
             }
             Phase::SyncingPages | Phase::WritingMeta | Phase::SyncingMeta => {}
@@ -235,6 +238,9 @@ impl Checkpoint {
         }
         if !self.is_planned && self.writes == 0 {
             self.phase = Phase::SyncingPages;
+            if Mutant::MetaBeforePages.is_on() {
+                return self.synced(state, allocate, effects);
+            }
             effects.push(StoreEffect::Sync);
         }
     }
@@ -267,6 +273,7 @@ impl Checkpoint {
                 // Both slots may be chosen at the next start: the log is kept from the older one on.
                 let index = self.published;
                 self.published = self.target;
+                let index = if Mutant::LogFromNewest.is_on() { self.target } else { index };
                 self.phase = Phase::Idle;
                 effects.push(StoreEffect::ToConsensus(ConsensusEvent::Checkpointed { index }));
             }

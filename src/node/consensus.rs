@@ -24,7 +24,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{FileId, Frame, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
+use base::{FileId, Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
@@ -417,6 +417,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let message = format!("the request cannot be passed on to the leader: {error}");
             return self.drop_proposal(&proposal, Status::TooLarge, &message);
         }
+        if Mutant::ForwardedTwice.is_on() {
+            effects.push(ConsensusEffect::LinkSend { link, bytes: bytes.clone() });
+        }
         effects.push(ConsensusEffect::LinkSend { link, bytes });
         self.forwarded.insert(sequence, Forwarded { ticket, size: proposal.frame.len() });
     }
@@ -476,7 +479,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         for (ticket, size) in waiting {
             self.proposed_bytes -= size;
             let message = format!("{why}; the write may or may not take effect; read to find out");
-            self.refuse(ticket, Status::Unknown, message);
+            let lost = Mutant::LostIsRefused.is_on();
+            let status = if lost { Status::NoLeader } else { Status::Unknown };
+            self.refuse(ticket, status, message);
         }
     }
 
@@ -506,7 +511,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Hands entries to the store that are committed, and durable here: a checkpoint must not get ahead
     /// of the log, or a start would take the log for damaged.
     pub(crate) fn commit(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        let index = self.raft.log().committed().min(self.raft.log().durable());
+        let log = self.raft.log();
+        let ahead = Mutant::ApplyBeforeDurable.is_on();
+        let index = if ahead { log.committed() } else { log.committed().min(log.durable()) };
         let keep = !self.is_alone();
         let kept = self.tail.commit(index, keep);
         let mut entries = Vec::with_capacity(kept.len());
@@ -523,7 +530,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             };
             if let Some(origin) = origin {
                 if origin.member == member && origin.start_id == start_id {
-                    let forwarded = self.forwarded.remove(&origin.sequence);
+                    let forwarded = if Mutant::ForwardedWrong.is_on() {
+                        self.forwarded.pop_first().map(|(_, forwarded)| forwarded)
+                    } else {
+                        self.forwarded.remove(&origin.sequence)
+                    };
                     ticket = forwarded.map(|forwarded| forwarded.ticket);
                 }
                 self.foreign_bytes = self.foreign_bytes.saturating_sub(size);

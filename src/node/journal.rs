@@ -11,7 +11,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use base::{Duration, FileId, Hash128, Instant, LogIndex, Lsn, Prng};
+use base::{Duration, FileId, Hash128, Instant, LogIndex, Lsn, Mutant, Prng};
 use raft::HardState;
 use wal::{Append, Entry, Position, Seal, WalFile, Writer};
 
@@ -249,6 +249,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         let HardState { term, vote } = self.hard_state;
         // Entries that are committed may still wait for room.
         let commit = committed.min(self.writer.last().index);
+        let vote = vote.filter(|_| !Mutant::VoteNotWritten.is_on());
         self.writer.set_hard_state(wal::HardState { term, vote, commit, begun: self.begun });
         match self.writer.seal(&mut *self.allocate) {
             Seal::Nothing | Seal::Busy | Seal::NoSegment => false,
@@ -289,7 +290,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
     pub fn sync(&mut self, effects: &mut Vec<ConsensusEffect<B>>) -> Option<Lsn> {
         let written = || self.in_flight.iter().take_while(|group| group.written);
         let lsn = written().last()?.lsn;
-        if self.write_is_durable {
+        if self.write_is_durable || Mutant::DurableWhenWritten.is_on() {
             return Some(lsn);
         }
         if self.syncing.is_none() {
@@ -309,7 +310,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
 
     /// The next group up to `lsn` is durable.
     pub fn next_durable(&mut self, now: Instant, lsn: Lsn) -> Option<Durable> {
-        let group = self.in_flight.pop_front_if(|group| group.lsn <= lsn)?;
+        let group = self.in_flight.pop_front_if(|group| {
+            group.lsn <= lsn || (Mutant::SyncCoversLater.is_on() && group.written)
+        })?;
         let position = self.writer.durable(group.lsn);
         self.watermark_at.get_or_insert(now.after(WATERMARK_DELAY));
         let InFlight { hard_state, begun, era, .. } = group;

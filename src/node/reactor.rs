@@ -15,7 +15,7 @@ use base::limits::{
     HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_CROWDED_MS,
     PARTIAL_TIMEOUT_MS, RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
 };
-use base::{ConnectionId, Duration, Frame, Instant, LogIndex, NodeId, ReactorId, Ticket};
+use base::{ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Ticket};
 use bytes::BytesMut;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
@@ -827,7 +827,8 @@ impl Role for Reactor {
                 self.is_asking = false;
                 for mut read in mem::take(&mut self.reads_asked) {
                     if self.session(read.ticket.connection).is_some() {
-                        read.applied_min = index;
+                        let early = Mutant::ReadBeforeApplied.is_on();
+                        read.applied_min = if early { LogIndex::ZERO } else { index };
                         effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
                     }
                 }

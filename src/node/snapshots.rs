@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base::{Duration, Frame, Instant, LogIndex, NodeId, Term};
+use base::{Duration, Frame, Instant, LogIndex, Mutant, NodeId, Term};
 use raft::{Configuration, Input, Message, Pace, Position};
 use wire::{
     MemberList, PeerFrame, PeerLane, PeerSnapshotAck, PeerSnapshotBegin, PeerSnapshotChunk,
@@ -374,7 +374,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.members.restart(configuration, list);
         self.peers.set_members(now, self.members.everyone(), effects);
         let era = self.raft.log().era();
-        self.journal.restart(base, era);
+        if !Mutant::InstallKeepsLog.is_on() {
+            self.journal.restart(base, era);
+        }
         self.installing = Some(Installing { base, era, swapped: false, durable: false });
         effects.push(ConsensusEffect::ToStore(StoreEvent::Install { transfer }));
         effects.push(ConsensusEffect::Tell(format!(
@@ -406,7 +408,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// The file gets its name when both are done: before, a start must find the old one.
     fn finish_install(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        if self.installing.as_ref().is_some_and(|i| i.swapped && i.durable) {
+        if self
+            .installing
+            .as_ref()
+            .is_some_and(|i| i.swapped && (i.durable || Mutant::RenamedEarly.is_on()))
+        {
             self.installing = None;
             effects.push(ConsensusEffect::ToStore(StoreEvent::InstallDurable));
         }

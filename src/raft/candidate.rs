@@ -1,7 +1,7 @@
 //! What a candidate does: ask whether it would be elected, then ask to be (thesis 9.6, 3.4).
 
 use alloc::vec::Vec;
-use base::NodeId;
+use base::{Mutant, NodeId};
 
 use crate::raft::Role;
 use crate::{HardState, Message, Outputs, Raft};
@@ -95,7 +95,9 @@ impl Raft {
         }
         let Role::Candidate(candidate) = &self.role else { return };
         let pre = candidate.pre;
-        if self.membership().is_quorum(|voter| candidate.granted.contains(&voter)) {
+        let incoming = |voter| self.membership().voters().contains(&voter);
+        let lets = |voter| Mutant::JointElection.is_on() && !incoming(voter);
+        if self.membership().is_quorum(|voter| candidate.granted.contains(&voter) || lets(voter)) {
             if pre {
                 self.ask(false, false, outputs);
             } else if candidate.granted.contains(&self.id) {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
-use base::{Instant, LogIndex, NodeId, Term};
+use base::{Instant, LogIndex, Mutant, NodeId, Term};
 
 use crate::raft::Role;
 use crate::{Configuration, Message, Output, Outputs, Position, Raft, TermRun};
@@ -115,7 +115,8 @@ impl Raft {
     /// A learner and one that is in no membership it knows answer as well: the candidate may know a
     /// later membership, and its quorum may need them (thesis 4.2.2).
     pub(crate) fn on_vote(&mut self, from: NodeId, last: Position, outputs: &mut Outputs) {
-        let granted = self.may_vote_for(from) && last.is_up_to_date_with(self.last());
+        let refuses = Mutant::LearnerRefuses.is_on() && !self.membership().is_voter(self.id);
+        let granted = self.may_vote_for(from) && last.is_up_to_date_with(self.last()) && !refuses;
         if granted {
             if self.hard_state.vote.is_none() {
                 self.hard_state.vote = Some(from);
@@ -129,7 +130,7 @@ impl Raft {
 
     fn may_vote_for(&self, candidate: NodeId) -> bool {
         match self.hard_state.vote {
-            Some(vote) => vote == candidate,
+            Some(vote) => vote == candidate || Mutant::VoteTwice.is_on(),
             None => self.leader().is_none(),
         }
     }
@@ -137,6 +138,7 @@ impl Raft {
     /// Durable here and in agreement with the leader's log.
     pub(crate) fn matched(&self) -> LogIndex {
         match &self.role {
+            Role::Follower(follower) if Mutant::AckBeforeSync.is_on() => follower.verified,
             Role::Follower(follower) => follower.verified.min(self.log.durable()),
             Role::Candidate(_) | Role::Leader(_) => LogIndex::ZERO,
         }
@@ -187,7 +189,9 @@ impl Raft {
             let cut = first <= self.log.last();
             if cut {
                 self.log.truncate(first);
-                self.configurations.retain(|configuration| configuration.index < first);
+                if !Mutant::MembershipNotCut.is_on() {
+                    self.configurations.retain(|configuration| configuration.index < first);
+                }
                 assert!(!self.configurations.is_empty(), "a committed membership was cut off");
             }
             for (i, run) in runs.iter().enumerate() {
@@ -237,7 +241,7 @@ impl Raft {
         if last.index > self.log.committed() && self.log.holds(last) {
             // The log has it all: only the commit index moves.
             self.on_committed(last.index, outputs);
-        } else if last.index > self.log.committed() {
+        } else if last.index > self.log.committed() || Mutant::SnapshotBackwards.is_on() {
             self.log.reset(last);
             self.configurations.clear();
             self.configurations.push(configuration);
@@ -255,6 +259,10 @@ impl Raft {
     /// A follower's host asks for a read: the leader can say.
     pub(crate) fn pass_read_on(&mut self, ticket: u64, outputs: &mut Outputs) {
         let (term, expires) = (self.hard_state.term, self.now.after(self.options.election_timeout));
+        if Mutant::FollowerReadUnasked.is_on() {
+            let index = self.log.committed();
+            return outputs.push(Output::ReadGranted { ticket, index });
+        }
         match &mut self.role {
             Role::Follower(Follower { leader: Some(leader), number, asked, .. }) => {
                 *number = number.wrapping_add(1);

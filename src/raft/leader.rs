@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
-use base::{Instant, LogIndex, NodeId, Term};
+use base::{Instant, LogIndex, Mutant, NodeId, Term};
 
 use crate::progress::Pace;
 use crate::raft::Role;
@@ -68,7 +68,8 @@ impl Raft {
         assert!(self.saved == self.hard_state, "leads before its term is durable");
         let term = self.hard_state.term;
         let next = self.log.last().next();
-        let first = self.log.append(term, 1);
+        let silent = Mutant::NoEmptyEntry.is_on();
+        let first = if silent { self.log.last() } else { self.log.append(term, 1) };
         self.contact = None;
         self.role = Role::Leader(Leader {
             first,
@@ -80,7 +81,9 @@ impl Raft {
         });
         self.scratch.reserve(self.membership().voters().len());
         self.adopt_membership(next);
-        outputs.push(Output::AppendEmpty { index: first, term });
+        if !silent {
+            outputs.push(Output::AppendEmpty { index: first, term });
+        }
         outputs.push(Output::Leading { term });
         self.tick_leader(outputs);
         self.flush(outputs);
@@ -153,7 +156,8 @@ impl Raft {
         if self.log.committed() < leader.first {
             return Err(ChangeRefusal::NothingCommitted);
         }
-        if self.configuration().index > self.log.committed() {
+        let may = Mutant::ChangeWhilePending.is_on();
+        if self.configuration().index > self.log.committed() && !may {
             return Err(ChangeRefusal::ChangePending);
         }
         let membership = self.membership().changed(change)?;
@@ -187,16 +191,21 @@ impl Raft {
     /// (paper 5.4.2, figure 8).
     pub(crate) fn advance_commit(&mut self, outputs: &mut Outputs) {
         let Role::Leader(leader) = &self.role else { return };
-        let (id, durable, first) = (self.id, self.log.durable(), leader.first);
+        let (id, first, durable) = (self.id, leader.first, self.log.durable());
+        let own = if Mutant::OwnAckBeforeSync.is_on() { self.log.last() } else { durable };
         let membership = &self.configurations.last().expect("one at least").membership;
         let index = membership.reached(&mut self.scratch, |voter| {
             // Its own copy counts like any other: once it is durable, and if it is a voter.
             if voter == id {
-                return durable;
+                return own;
+            }
+            if Mutant::JointCommit.is_on() && !membership.voters().contains(&voter) {
+                return own;
             }
             leader.peer(voter).map_or(LogIndex::ZERO, Progress::matched)
         });
-        if index >= first && index > self.log.committed() {
+        let counts = index >= first || Mutant::OldTermByCounting.is_on();
+        if counts && index > self.log.committed() {
             self.commit(index, outputs);
             self.after_commit(outputs);
         }
@@ -210,6 +219,9 @@ impl Raft {
             return;
         }
         if configuration.membership.is_joint() {
+            if Mutant::JointNotLeft.is_on() {
+                return;
+            }
             let left = configuration.membership.left();
             self.append_membership(left, outputs);
             self.flush(outputs);
@@ -279,7 +291,8 @@ impl Raft {
         let round = leader.reads.round();
         for peer in &leader.peers {
             // No more than the peer is known to hold: its log behind that may differ.
-            let committed = committed.min(peer.matched());
+            let clamp = !Mutant::HeartbeatUnclamped.is_on();
+            let committed = if clamp { committed.min(peer.matched()) } else { committed };
             let message = Message::Heartbeat { term, committed, round };
             outputs.push(Output::Send { to: peer.id, message });
         }
@@ -306,7 +319,7 @@ impl Raft {
         // Before an entry of the own term is committed the commit index may be an old one
         // (thesis 6.4, step 1).
         if !leader.reads.is_empty()
-            && self.log.committed() >= leader.first
+            && (self.log.committed() >= leader.first || Mutant::ReadBeforeOwnTerm.is_on())
             && leader.reads.begin_round(self.log.committed())
         {
             self.send_heartbeats(outputs);
@@ -411,6 +424,9 @@ impl Raft {
         let membership = &self.configurations.last().expect("one at least").membership;
         let confirmed = membership.reached(&mut Vec::new(), |voter| {
             if voter == id {
+                return leader.reads.round();
+            }
+            if Mutant::ReadUnconfirmed.is_on() {
                 return leader.reads.round();
             }
             leader.peer(voter).map_or(0, |peer| peer.round)

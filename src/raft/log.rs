@@ -10,7 +10,7 @@
 //! entries are the WAL's.
 
 use alloc::vec::Vec;
-use base::{LogIndex, Term};
+use base::{LogIndex, Mutant, Term};
 
 use crate::Position;
 
@@ -162,7 +162,8 @@ impl Log {
             let Some(ours) = self.runs.iter().rposition(|ours| ours.first <= next) else {
                 return Some(next);
             };
-            if next > self.last || self.runs[ours].term != run.term {
+            let differs = self.runs[ours].term != run.term || Mutant::TruncateMatching.is_on();
+            if next > self.last || differs {
                 return Some(next);
             }
             next = run_end(&self.runs, ours, self.last).min(end).next();
@@ -246,7 +247,9 @@ impl Log {
     /// again, and the completion of the first write says nothing about the third. Ignoring it stalls
     /// nothing: a cut comes with a write of its own, whose completion covers all before it.
     pub fn advance_durable(&mut self, index: LogIndex, term: Term, era: u64) {
-        if era == self.era && self.term_at(index) == term && index > self.durable {
+        let same = era == self.era && self.term_at(index) == term
+            || Mutant::OldCompletion.is_on() && index <= self.last;
+        if same && index > self.durable {
             self.durable = index;
         }
     }

@@ -9,7 +9,7 @@
 //! sets.
 
 use alloc::vec::Vec;
-use base::{LogIndex, NodeId};
+use base::{LogIndex, Mutant, NodeId};
 
 use crate::quorum::majority;
 
@@ -201,7 +201,11 @@ impl Membership {
             scratch.extend(voters.iter().map(|&voter| value(voter)));
             majority(scratch)
         };
-        let incoming = half(&self.voters);
+        let incoming = if Mutant::LearnerCounted.is_on() {
+            half(&[&self.voters[..], &self.learners].concat())
+        } else {
+            half(&self.voters)
+        };
         if self.outgoing.is_empty() { incoming } else { incoming.min(half(&self.outgoing)) }
     }
 

@@ -11,7 +11,7 @@
 //! *snapshot* sends nothing.
 
 use alloc::collections::VecDeque;
-use base::{LogIndex, NodeId};
+use base::{LogIndex, Mutant, NodeId};
 
 use crate::Options;
 
@@ -111,6 +111,9 @@ impl Progress {
     }
 
     pub(crate) fn is_full(&self, options: &Options) -> bool {
+        if Mutant::WindowUnbounded.is_on() {
+            return false;
+        }
         self.in_flight.len() >= options.in_flight_max
             || self.in_flight_bytes + options.append_bytes_max > options.in_flight_bytes_max
     }
@@ -180,6 +183,7 @@ impl Progress {
         }
         while let Some(&InFlight { last, bytes }) = self.in_flight.front()
             && last <= self.matched
+            && !Mutant::WindowLeak.is_on()
         {
             self.in_flight.pop_front();
             self.in_flight_bytes -= bytes;
@@ -220,7 +224,9 @@ impl Progress {
 
     /// It answered a heartbeat: it is there, and what it was sent may have been lost.
     pub(crate) fn heard(&mut self, last: LogIndex) {
-        if let Pace::Probe { paused } = &mut self.pace {
+        if let Pace::Probe { paused } = &mut self.pace
+            && !Mutant::ProbeStaysPaused.is_on()
+        {
             *paused = false;
         }
         let stuck = self.pace == Pace::Replicate && !self.moved && self.matched < last;

@@ -1,7 +1,7 @@
 //! The machine of one member: what is common to all roles, first of all the rules of terms.
 
 use alloc::vec::Vec;
-use base::{Duration, Instant, LogIndex, NodeId, Prng, Term};
+use base::{Duration, Instant, LogIndex, Mutant, NodeId, Prng, Term};
 
 use crate::candidate::Candidate;
 use crate::follower::Follower;
@@ -257,7 +257,8 @@ impl Raft {
                 {
                     return;
                 }
-                Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => {}
+                Message::PreVote { .. } if !Mutant::PreVoteTakesTerm.is_on() => {}
+                Message::PreVoteReply { granted: true, .. } => {}
                 _ => {
                     let leader = message.is_from_leader().then_some(from);
                     self.advance_term(term, leader, outputs);
@@ -269,7 +270,9 @@ impl Raft {
                     // Without an answer, a leader of a past term and a member of a later one, whose
                     // votes nobody hears, would wait for each other for ever.
                     let newer = Message::Newer { term: self.hard_state.term };
-                    self.send(from, newer, outputs);
+                    if !Mutant::NoNewerAnswer.is_on() {
+                        self.send(from, newer, outputs);
+                    }
                 }
                 Message::PreVote { .. } => {
                     let term = self.hard_state.term;
@@ -290,6 +293,8 @@ impl Raft {
             Message::Append { previous, runs, last, committed, configurations, .. } => {
                 if self.on_append(from, previous, &runs, last, configurations, outputs) {
                     // Only what this message has shown to agree is known to be what was committed.
+                    let last =
+                        if Mutant::CommitUnverified.is_on() { self.log.last() } else { last };
                     self.on_committed(committed.min(last), outputs);
                 }
             }
@@ -362,7 +367,11 @@ impl Raft {
 
     /// Sends as soon as term and vote are durable: every message names the term, a refusal too.
     pub(crate) fn send(&mut self, to: NodeId, message: Message, outputs: &mut Outputs) {
-        if self.saved == self.hard_state {
+        let early = Mutant::VoteBeforeSync.is_on()
+            && matches!(message, Message::VoteReply { granted: true, .. })
+            || Mutant::RefusalBeforeSync.is_on()
+                && matches!(message, Message::VoteReply { granted: false, .. });
+        if self.saved == self.hard_state || early {
             outputs.push(Output::Send { to, message });
             return;
         }
@@ -505,6 +514,9 @@ impl Raft {
     /// The membership in effect and where it stands.
     #[inline]
     pub fn configuration(&self) -> &Configuration {
+        if Mutant::MembershipAtCommit.is_on() {
+            return &self.configurations[0];
+        }
         self.configurations.last().expect("there is a committed one at least")
     }
 

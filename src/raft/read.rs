@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
-use base::{Instant, LogIndex, NodeId};
+use base::{Instant, LogIndex, Mutant, NodeId};
 
 /// One waiting batch of reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,9 +46,12 @@ impl ReadQueue {
         if self.reads.iter().all(|read| read.round.is_some()) {
             return false;
         }
-        self.round += 1;
+        if !Mutant::ReadRoundReused.is_on() || self.round == 0 {
+            self.round += 1;
+        }
         for read in &mut self.reads {
-            read.round.get_or_insert((self.round, committed));
+            let before = u64::from(Mutant::ReadRoundBefore.is_on());
+            read.round.get_or_insert((self.round - before, committed));
         }
         true
     }

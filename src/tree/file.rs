@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 use base::limits::PAGE_SIZE;
-use base::{FileId, NodeId, PageNo, RootNo, crc32};
+use base::{FileId, Mutant, NodeId, PageNo, RootNo, crc32};
 
 use crate::checkpoint::Plan;
 use crate::error::{Damage, DamageKind};
@@ -239,7 +239,8 @@ impl PageFile {
     /// Whether a page may be changed in place.
     #[inline(always)]
     pub(crate) fn is_own(&self, frame: u32) -> bool {
-        birth(self.frames.page(frame)) == self.root
+        let is_dirty = || self.frames.is_dirty(self.frames.number(frame));
+        birth(self.frames.page(frame)) == self.root || (Mutant::FrozenChanged.is_on() && is_dirty())
     }
 
     /// Makes a page that may be changed out of the one in `frame`: its new number and frame. What
@@ -524,7 +525,8 @@ impl PageFile {
     /// space, and so has a place for the free list, which is contiguous.
     #[must_use]
     pub fn may_begin(&self) -> bool {
-        self.file_size() <= self.backed() && self.free.fits_run(self.list_pages())
+        let backed = self.file_size() <= self.backed() || Mutant::WriteBeforeGrowth.is_on();
+        backed && self.free.fits_run(self.list_pages())
     }
 }
 

@@ -48,8 +48,8 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use base::RootNo;
 use base::limits::PAGE_SIZE;
+use base::{Mutant, RootNo};
 
 use crate::page::{u32_at, u64_at, wide};
 
@@ -90,7 +90,7 @@ struct Hold {
 
 impl Hold {
     fn reaches(&self, stamp: RootNo, extent: &Extent) -> bool {
-        extent.birth <= self.root && self.root < stamp
+        extent.birth <= self.root && self.root < stamp && !Mutant::HeldReused.is_on()
     }
 }
 
@@ -295,6 +295,7 @@ impl Free {
 
     /// Frees what no selectable meta reaches once `root` is published, nor a held root.
     pub fn published(&mut self, root: RootNo) {
+        let root = if Mutant::ReusedEarly.is_on() { root.next() } else { root };
         while self.waiting.front().is_some_and(|front| front.stamp < root) {
             let Some(front) = self.waiting.pop_front() else { break };
             for extent in front.extents {
@@ -558,6 +559,10 @@ impl Free {
             }
             stamp_last = stamp;
             seen.push((first, pages));
+            if Mutant::ReusedAtStart.is_on() {
+                free.give(first, pages);
+                continue;
+            }
             free.wait(stamp, RootNo::ZERO, first, pages);
         }
         seen.sort_unstable();

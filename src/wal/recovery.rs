@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use base::limits::BLOCK_SIZE;
-use base::{LogIndex, Lsn, NodeId, Term};
+use base::{LogIndex, Lsn, Mutant, NodeId, Term};
 
 use crate::format::{is_zero, size64, usize_of};
 use crate::recovered::{Resume, term_in};
@@ -422,6 +422,7 @@ impl Recovery {
         let last = self.walk.last();
         let missing_applied = self.applied.filter(|(applied, _)| *applied > last.index);
         let witness = match (self.evidence.witness, missing_applied) {
+            _ if Mutant::TornWitnessed.is_on() => return self.accept(end),
             (Some(witness), _) if self.evidence.durable >= next => witness,
             (_, Some((applied, _))) => Witness::Applied(applied),
             (_, None) => return self.accept(end),

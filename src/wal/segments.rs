@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use base::limits::BLOCK_SIZE;
-use base::{FileId, LogIndex, Lsn};
+use base::{FileId, LogIndex, Lsn, Mutant};
 
 use crate::format::size64;
 use crate::{Identity, SEGMENT_HEADER_SIZE, SPARES_READY, SegmentHeader};
@@ -87,7 +87,8 @@ impl Segments {
 
     /// True while a stale slot is not durably prepared anew.
     pub fn is_unsettled(&self) -> bool {
-        !self.stale.is_empty() || !self.settling.is_empty()
+        let unsettled = !self.stale.is_empty() || !self.settling.is_empty();
+        unsettled && !Mutant::StaleSegmentsUsed.is_on()
     }
 
     /// A slot that holds nothing of the log, stale ones first.
@@ -172,7 +173,8 @@ impl Segments {
         let full = *self.full.front()?;
         let size = self.full.iter().map(|full| full.size).sum::<u64>();
         let is_kept = full.upto >= keep && size <= keep_size;
-        if full.upto >= below || full.next_lsn > durable || is_kept {
+        let needed = full.upto >= below && !Mutant::RecycledTooFar.is_on();
+        if needed || full.next_lsn > durable || is_kept {
             return None;
         }
         self.free.push_back(full.slot);

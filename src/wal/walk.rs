@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use base::limits::BLOCK_SIZE;
-use base::{FileId, Hash128, LogIndex, Lsn};
+use base::{FileId, Hash128, LogIndex, Lsn, Mutant};
 
 use crate::format::size64;
 use crate::recovered::term_in;
@@ -190,7 +190,8 @@ impl Walk {
     /// True if `header` continues what has been walked.
     fn is_next(&self, header: &GroupHeader) -> bool {
         let Some(head) = &self.head else { return true };
-        if header.lsn != head.lsn.next() || header.previous != head.hash {
+        let follows = header.previous == head.hash || Mutant::ChainUnchecked.is_on();
+        if header.lsn != head.lsn.next() || !follows {
             return false;
         }
         let (cut, last, base) = (header.cut, head.last, self.base);
@@ -209,7 +210,9 @@ impl Walk {
             self.base = header.cut;
             self.terms.clear();
         }
-        while self.terms.last().is_some_and(|run| run.first > header.cut.index) {
+        while self.terms.last().is_some_and(|run| run.first > header.cut.index)
+            && !Mutant::CutIgnored.is_on()
+        {
             self.terms.pop();
         }
         let known = self.terms.last().map(|run| run.term);

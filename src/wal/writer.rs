@@ -7,7 +7,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use base::limits::BLOCK_SIZE;
-use base::{FileId, Hash128, LogIndex, Lsn, Term};
+use base::{FileId, Hash128, LogIndex, Lsn, Mutant, Term};
 
 use crate::format::{size64, usize_of, usize_of32};
 use crate::group::group_size;
@@ -412,7 +412,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         header: &GroupHeader,
         allocate: &mut dyn FnMut(usize) -> B,
     ) -> Option<Write<B>> {
-        if self.options.ring_slots == 0 {
+        if self.options.ring_slots == 0 || Mutant::NoRing.is_on() {
             return None;
         }
         let mut block = allocate_block(BLOCK_SIZE, allocate);
@@ -492,7 +492,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
             term: self.hard_state.term,
             vote: self.hard_state.vote,
         };
-        if self.watermark_in_flight || self.watermark_last == Some(mark) {
+        let silent = Mutant::NoWatermark.is_on();
+        if self.watermark_in_flight || self.watermark_last == Some(mark) || silent {
             return None;
         }
         let watermark = Watermark {

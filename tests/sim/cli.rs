@@ -9,6 +9,11 @@
 //! `--without FAULT`, `--clients N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
 //! goes on after what harms nobody by itself; `--canary` breaks the model on purpose. A build with
 //! `--profile sim` goes on with the next seed after a panic, one with `--release` ends there.
+//!
+//! `mutants` as the first word asks the other way round: do the seeds find mistakes that are made on
+//! purpose? See `mutants.rs`.
+
+mod mutants;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -243,6 +248,10 @@ fn run_many(first: u64, arguments: &Arguments) -> Totals {
 }
 
 fn main() -> ExitCode {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("mutants", rest)) = given.split_first().map(|(first, rest)| (&first[..], rest)) {
+        return mutants::main(rest);
+    }
     let arguments = match arguments() {
         Ok(arguments) => arguments,
         Err(text) => {

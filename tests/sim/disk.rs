@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use base::limits::BLOCK_SIZE;
 use base::{Lsn, NodeId, Prng};
 use node::StoreEvent;
 use tree::Miss;
-use wal::WalFile;
+use wal::{WalFile, Watermark};
 
 use crate::damage::{Armed, Landing};
 use crate::plan::Fault;
@@ -338,6 +339,16 @@ impl Disk {
     pub fn size(&self, file: Name) -> u64 {
         let found = self.files.iter().find(|(name, _)| *name == file);
         found.map_or(0, |(_, state)| state.visible.len() as u64)
+    }
+
+    /// How far the newest watermark says that the log is durable.
+    pub fn watermark(&self) -> Lsn {
+        let name = Name::Wal(WalFile::Watermark);
+        let found = self.files.iter().find(|(other, _)| *other == name);
+        let blocks = found.map_or(&[][..], |(_, state)| &state.durable);
+        let marks = blocks.chunks_exact(BLOCK_SIZE).filter_map(Watermark::decode);
+        let newest = marks.max_by_key(|mark| mark.sequence);
+        newest.map_or(Lsn::ZERO, |mark| mark.durable_lsn)
     }
 
     /// Numbers of the slots that are there, in order.

@@ -1,7 +1,7 @@
 //! What an onlooker knows who sees everything: the one log of the cluster, what is durable where, who
 //! voted for whom, what clients were told. The invariants are judged here, outside of the members.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base::{Hash128, NodeId};
 use node::{Committed, EntryKind};
@@ -125,6 +125,8 @@ pub struct Ghost {
     /// The last entry that is known to be committed, and its term.
     pub committed: (u64, u64),
     votes: HashMap<(u64, u64), u64>,
+    /// Terms in which somebody has voted for itself.
+    campaigns: BTreeSet<u64>,
     pub durable: BTreeMap<u64, Durable>,
     /// The members in effect for the one log, committed.
     pub members: MemberList,
@@ -142,6 +144,25 @@ pub struct Ghost {
 
 fn slot(index: u64) -> usize {
     usize::try_from(index - 1).expect("logs of the simulator are short")
+}
+
+/// The term that a message says its sender is in; none where it is one that somebody asks for.
+fn own_term(message: &wire::PeerMessage) -> Option<u64> {
+    use wire::PeerMessage as Message;
+    match *message {
+        Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => None,
+        Message::PreVoteReply { term, granted: false }
+        | Message::Vote { term, .. }
+        | Message::VoteReply { term, .. }
+        | Message::Accepted { term, .. }
+        | Message::Rejected { term, .. }
+        | Message::Heartbeat { term, .. }
+        | Message::HeartbeatReply { term, .. }
+        | Message::TimeoutNow { term }
+        | Message::Read { term, .. }
+        | Message::ReadReply { term, .. }
+        | Message::Newer { term } => Some(term.get()),
+    }
 }
 
 fn check(holds: bool, text: impl FnOnce() -> String) -> Verdict {
@@ -162,6 +183,7 @@ impl Ghost {
             leaders: BTreeMap::new(),
             committed: (0, 0),
             votes: HashMap::new(),
+            campaigns: BTreeSet::new(),
             durable: BTreeMap::new(),
             members,
             acknowledged: 0,
@@ -274,17 +296,22 @@ impl Ghost {
         Ok(())
     }
 
-    /// A leader has committed up to `index` (I5).
+    /// A leader has committed up to `index` (I5), and not by counting copies of what earlier leaders
+    /// have left: `own` is its term where it was the leader before, too.
     pub fn quorum_holds(
         &mut self,
         leader: u64,
         (index, term): (u64, u64),
+        own: Option<u64>,
         decided: [&Membership; 2],
     ) -> Verdict {
         self.judged += 1;
         if index == 0 {
             return Ok(());
         }
+        check(own.is_none_or(|own| own == term), || {
+            format!("I3: leader {leader} of term {own:?} counts copies of {index} of term {term}")
+        })?;
         // It may be handed out later, when it is durable at the leader too.
         let entry = self.entries.get(&(index, term)).copied().ok_or_else(|| {
             format!("I4: leader {leader} has committed {index} of term {term}, never written")
@@ -351,13 +378,20 @@ impl Ghost {
             })?;
             entries.push((key.1, record.hash));
         }
+        let (term, vote) = (header.hard_state.term.get(), header.hard_state.vote);
+        if vote.is_some_and(|vote| vote.get() == member) {
+            self.campaigns.insert(term);
+        }
+        check(term == 0 || self.campaigns.contains(&term), || {
+            format!("I1: member {member} is in term {term}, in which nobody has asked for votes")
+        })?;
         let id = hash.to_bytes();
         let group = Group {
             lsn: header.lsn.get(),
             durable_lsn: header.durable_lsn.get(),
             cut: header.cut.index.get(),
-            term: header.hard_state.term.get(),
-            vote: header.hard_state.vote.map(NodeId::get),
+            term,
+            vote: vote.map(NodeId::get),
             entries,
             restart: header.restart,
             durable: false,
@@ -462,6 +496,11 @@ impl Ghost {
         self.judged += 1;
         let durable = self.durable(member);
         let (term, vote, last) = (durable.term, durable.vote, durable.last());
+        if let Some(said) = own_term(message) {
+            check(term >= said, || {
+                format!("I7: member {member} speaks in term {said}, durable is {term}: {message:?}")
+            })?;
+        }
         match *message {
             Message::Accepted { matched, .. } => check(matched.get() <= last, || {
                 format!("I7: member {member} acknowledges {matched}, durable is {last}")

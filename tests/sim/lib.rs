@@ -24,6 +24,7 @@ mod bounds;
 mod client;
 mod damage;
 mod disk;
+mod fallback;
 mod faults;
 mod frames;
 mod ghost;

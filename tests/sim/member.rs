@@ -32,6 +32,9 @@ pub const STORE: usize = 2;
 pub const FROM_NET: usize = 3;
 pub const FROM_DISK: usize = 4;
 
+/// One start in so many is looked at for what it would be with one meta slot less.
+const LOOKS_AT_SLOTS: u64 = 4;
+
 /// The clock of a process: it begins anew at each start, runs at its own rate and may leap forward.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -225,6 +228,8 @@ pub struct Node {
     pub sync_fails: bool,
     pub loops_until: u64,
     pub ppm: i64,
+    /// Its state came from another member.
+    pub took_state: bool,
     /// Files that the last start synced.
     pub synced: Vec<WalFile>,
 }
@@ -271,6 +276,7 @@ impl Node {
             sync_fails: false,
             loops_until: 0,
             ppm: 0,
+            took_state: false,
             synced: Vec::new(),
         }
     }
@@ -287,21 +293,26 @@ impl Node {
         }
     }
 
-    fn boot(
-        &mut self,
-        options: &tree::Options,
-        victim_file: Option<Victim>,
-    ) -> Result<Booted, StartError> {
+    /// The files of the log.
+    pub fn files(&self) -> Files {
         let slots = self.disk.slots();
         let size = |file: WalFile| self.disk.size(Name::Wal(file));
-        let files = Files {
+        Files {
             slots: slots
                 .iter()
                 .map(|&slot| SlotFile { slot, size: size(WalFile::Slot(slot)) })
                 .collect(),
             ring_size: size(WalFile::Ring),
             watermark_size: size(WalFile::Watermark),
-        };
+        }
+    }
+
+    fn boot(
+        &mut self,
+        options: &tree::Options,
+        victim_file: Option<Victim>,
+    ) -> Result<Booted, StartError> {
+        let files = self.files();
         let pages_size = self.disk.size(Name::Pages);
         let mut boot = Boot::new(options.clone(), pages_size, files, self.founders.clone());
         let refused = |error: BootError| match error {
@@ -344,11 +355,15 @@ impl Node {
             cache_size: plan.cache_size,
             growth_size: 1 << 20,
         };
+        if seed.is_multiple_of(LOOKS_AT_SLOTS) {
+            self.survives_lost_slots(&options).map_err(StartError::Wrong)?;
+        }
         let victim_file = plan.damages().then_some(plan.victim_file);
         let booted = match self.boot(&options, victim_file) {
             // The log begins with a state that came in, whose file has not got its name yet.
             Err(StartError::Gap(_)) if self.disk.size(Name::Incoming) > 0 => {
                 self.step()?;
+                self.took_state = true;
                 self.disk.rename(Name::Incoming, Name::Pages);
                 self.step()?;
                 self.boot(&options, victim_file)

@@ -174,7 +174,8 @@ impl World {
             process.membership = raft.membership().clone();
             return;
         }
-        if process.leads != raft.term().get() {
+        let led = process.leads == raft.term().get();
+        if !led {
             process.leads = raft.term().get();
             self.trace.tell(self.now, || format!("member {id} leads term {}", raft.term()));
             let verdict = self.ghost.leads(id, raft);
@@ -186,7 +187,8 @@ impl World {
             // A change that the same turn has brought decides from its own entry on.
             let decided = [&process.membership, raft.membership()];
             let term = raft.log().term_at(base::LogIndex::new(committed)).get();
-            let verdict = self.ghost.quorum_holds(id, (committed, term), decided);
+            let own = led.then_some(raft.term().get());
+            let verdict = self.ghost.quorum_holds(id, (committed, term), own, decided);
             self.judge(verdict);
         }
         if process.membership != *process.consensus.raft().membership() {
@@ -212,6 +214,11 @@ impl World {
                     let wal::Write { file, offset, size, .. } = &group;
                     format!("member {id} writes group {lsn}, {size} bytes to {file} at {offset}")
                 });
+                if ring.is_none() {
+                    self.lenient(format!(
+                        "I7: member {id} writes group {lsn} without its ring copy"
+                    ));
+                }
                 process.group_parts.insert(lsn.get(), 1 + u32::from(ring.is_some()));
                 for (write, of) in [(Some(group), Some(known)), (ring, None)] {
                     let Some(wal::Write { file, offset, block, size }) = write else { continue };
@@ -383,6 +390,7 @@ impl World {
                         return false;
                     }
                     self.count("states installed");
+                    self.nodes[node].took_state = true;
                     self.nodes[node].disk.rename(Name::Incoming, Name::Pages);
                     process.pages = Name::Pages;
                     self.crashes(node, Io::Directory, true);

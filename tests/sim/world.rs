@@ -394,11 +394,13 @@ impl World {
                 None => false,
                 Some(process) => {
                     let (applied, _) = process.store.state().applied();
-                    applied.get() == last
+                    let durable = process.consensus.durable_lsn();
+                    applied.get() == last && (node.is_damaged || node.disk.watermark() >= durable)
                 }
             }
         };
-        quiet && ended && self.ghost.members.members.iter().all(is_there)
+        let whole = !self.ghost.members.is_joint();
+        quiet && ended && whole && self.ghost.members.members.iter().all(is_there)
     }
 
     /// How things stand, for people.

@@ -1,0 +1,47 @@
+//! What a member would come back with if one of its two meta slots were lost now: what the older checkpoint
+//! needs, of pages and of the log, must all still be there (I10, I11).
+
+use base::NodeId;
+use node::{Boot, BootError, BootStep, DataFile};
+use tree::{META_SIZE, SLOT_OFFSETS};
+
+use crate::disk::Name;
+use crate::member::Node;
+
+impl Node {
+    /// Boots from a copy with one slot blank, then with the other; says what goes wrong. A state that came
+    /// from another member has one slot only.
+    pub fn survives_lost_slots(&mut self, options: &tree::Options) -> Result<(), String> {
+        if self.is_damaged || self.took_state || self.disk.size(Name::Incoming) > 0 {
+            return Ok(());
+        }
+        for slot in SLOT_OFFSETS {
+            self.boots_without(slot, options).map_err(|error| {
+                let id = NodeId::new(self.id).get();
+                format!("I11: member {id} does not survive the loss of its slot at {slot}: {error}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn boots_without(&mut self, slot: u64, options: &tree::Options) -> Result<(), BootError> {
+        let pages_size = self.disk.size(Name::Pages);
+        let mut boot = Boot::new(options.clone(), pages_size, self.files(), self.founders.clone());
+        while let BootStep::Read { file, offset, size } = boot.next()? {
+            let name = match file {
+                DataFile::Pages => Name::Pages,
+                DataFile::Wal(file) => Name::Wal(file),
+            };
+            let mut bytes = self.disk.read(name, offset, size).to_vec();
+            if name == Name::Pages {
+                for (at, byte) in (offset..).zip(&mut bytes) {
+                    if (slot..slot + META_SIZE as u64).contains(&at) {
+                        *byte = 0;
+                    }
+                }
+            }
+            boot.feed(&bytes)?;
+        }
+        Ok(())
+    }
+}
