@@ -198,9 +198,9 @@ fn every_source_says_what_it_is_for_and_keeps_its_size() {
     fail(&problems);
 }
 
-/// A mutant that stands nowhere, or in two places, is not the mistake that its line describes.
+/// A mutant that stands nowhere is no mistake that the simulator could find.
 #[test]
-fn every_mutant_is_made_in_one_file() {
+fn every_mutant_is_made_somewhere() {
     let mut problems = Vec::new();
     let texts: Vec<String> = PURE
         .iter()
@@ -211,9 +211,8 @@ fn every_mutant_is_made_in_one_file() {
     let mut names: Vec<&str> = Vec::new();
     for mutant in base::Mutant::ALL {
         let made = format!("Mutant::{mutant:?}.is_on()");
-        let files = texts.iter().filter(|text| text.contains(&made)).count();
-        if files != 1 {
-            problems.push(format!("{mutant:?} is made in {files} files instead of one"));
+        if !texts.iter().any(|text| text.contains(&made)) {
+            problems.push(format!("nothing asks for {made}"));
         }
         names.push(mutant.name());
     }

@@ -70,8 +70,8 @@ mutants!(
     ReadBeforeApplied = "read-before-applied" breaks "a read waits for its index",
     /// A vote is sent before it is durable.
     VoteBeforeSync = "vote-before-sync" breaks "what is said is durable before",
-    /// The log says the term, but not the vote.
-    VoteNotWritten = "vote-not-written" breaks "a vote survives a restart",
+    /// A start does not know for whom it has voted.
+    VoteForgotten = "vote-forgotten" breaks "a vote survives a restart",
     /// A member votes for whoever asks, also a second time in a term.
     VoteTwice = "vote-twice" breaks "one vote in a term",
     /// A vote does not look at the candidate's log.

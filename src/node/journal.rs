@@ -249,7 +249,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Journal<B> {
         let HardState { term, vote } = self.hard_state;
         // Entries that are committed may still wait for room.
         let commit = committed.min(self.writer.last().index);
-        let vote = vote.filter(|_| !Mutant::VoteNotWritten.is_on());
         self.writer.set_hard_state(wal::HardState { term, vote, commit, begun: self.begun });
         match self.writer.seal(&mut *self.allocate) {
             Seal::Nothing | Seal::Busy | Seal::NoSegment => false,

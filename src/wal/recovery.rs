@@ -591,6 +591,7 @@ impl Recovery {
             state.begun |= mark.begun;
         }
         state.commit = state.commit.min(last);
+        state.vote = state.vote.filter(|_| !Mutant::VoteForgotten.is_on());
         state
     }
 

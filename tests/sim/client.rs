@@ -245,7 +245,7 @@ impl World {
             3 => MemberOperation::Promote,
             4 if number < 12 => MemberOperation::Replace,
             5 => MemberOperation::Update,
-            _ if members > 2 => MemberOperation::Remove,
+            _ if members > 1 => MemberOperation::Remove,
             _ => MemberOperation::Promote,
         };
         // Only the name of a machine changes: its address is where the others find it.

@@ -111,6 +111,15 @@ impl World {
                     self.partition(walls);
                 }
             }
+            Fault::Rolling => {
+                let term = |node: &crate::member::Node| node.process.as_ref().map(|p| p.leads);
+                let leader = (0..self.nodes.len()).max_by_key(|&node| term(&self.nodes[node]));
+                let leader = leader.unwrap_or(node);
+                let (count, until) = (self.nodes.len(), now + self.plan.faults[place].1);
+                let others = (0..count).filter(|&other| other != leader);
+                let walls = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+                self.wall_until(walls, until);
+            }
             Fault::Bridge => {
                 let groups: Vec<u64> = self.nodes.iter().map(|_| self.prng.below(2)).collect();
                 self.partition_by(|a, b| a != node && b != node && groups[a] != groups[b]);
@@ -206,11 +215,15 @@ impl World {
     }
 
     fn partition(&mut self, walls: Vec<(usize, usize)>) {
+        let nanos = if self.prng.one_in(4) { 8 * SECOND } else { 2 * SECOND };
+        let until = self.now + self.prng.below(nanos);
+        self.wall_until(walls, until);
+    }
+
+    fn wall_until(&mut self, walls: Vec<(usize, usize)>, until: u64) {
         for &(from, to) in &walls {
             self.network.wall(from, to);
         }
-        let nanos = if self.prng.one_in(4) { 8 * SECOND } else { 2 * SECOND };
-        let at = self.now + self.prng.below(nanos);
-        self.schedule(at, Event::Unwall { walls });
+        self.schedule(until, Event::Unwall { walls });
     }
 }

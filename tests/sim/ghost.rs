@@ -127,6 +127,8 @@ pub struct Ghost {
     votes: HashMap<(u64, u64), u64>,
     /// Terms in which somebody has voted for itself.
     campaigns: BTreeSet<u64>,
+    /// With what last entry, its term first, a member asked for votes in a term.
+    candidates: HashMap<(u64, u64), (u64, u64)>,
     pub durable: BTreeMap<u64, Durable>,
     /// The members in effect for the one log, committed.
     pub members: MemberList,
@@ -184,6 +186,7 @@ impl Ghost {
             committed: (0, 0),
             votes: HashMap::new(),
             campaigns: BTreeSet::new(),
+            candidates: HashMap::new(),
             durable: BTreeMap::new(),
             members,
             acknowledged: 0,
@@ -333,6 +336,19 @@ impl Ghost {
         })
     }
 
+    /// A read is granted at `index`; `floor` was committed when it was asked for.
+    pub fn granted(&mut self, member: u64, index: u64, floor: u64) -> Verdict {
+        self.judged += 1;
+        check(index >= floor, || {
+            format!("I3: member {member} grants a read at {index}, {floor} was committed before it")
+        })
+    }
+
+    /// How far the log is known to be committed by any leader.
+    pub fn committed_index(&self) -> u64 {
+        self.committed.0
+    }
+
     /// A member leads (I1, I3).
     pub fn leads(&mut self, member: u64, raft: &raft::Raft) -> Verdict {
         let term = raft.term().get();
@@ -343,6 +359,13 @@ impl Ghost {
         if let Some(other) = self.leaders.insert(term, member) {
             return Err(format!("I1: members {other} and {member} lead term {term}"));
         }
+        let votes = &self.votes;
+        let voted = |id: NodeId| {
+            id.get() == member || votes.get(&(id.get(), term)).is_some_and(|to| *to == member)
+        };
+        check(raft.membership().is_quorum(voted), || {
+            format!("I1: member {member} leads term {term} without the votes of a quorum")
+        })?;
         let (last, last_term) = self.committed;
         let log = raft.log();
         // One that is elected late, in a term before that of the entry, need not have it.
@@ -491,7 +514,14 @@ impl Ghost {
     }
 
     /// A member says something to others that promises something (I1, I7).
-    pub fn promises(&mut self, member: u64, to: u64, message: &wire::PeerMessage) -> Verdict {
+    /// `last_entry` is the last one of its log, its term first.
+    pub fn promises(
+        &mut self,
+        member: u64,
+        to: u64,
+        last_entry: (u64, u64),
+        message: &wire::PeerMessage,
+    ) -> Verdict {
         use wire::PeerMessage as Message;
         self.judged += 1;
         let durable = self.durable(member);
@@ -513,13 +543,23 @@ impl Ghost {
                          vote {vote:?}"
                     )
                 })?;
+                // Behind a lost election the one who won it may have brought entries.
+                let asked = self.candidates.get(&(to, said)).copied().unwrap_or_default();
+                check(asked >= last_entry || last_entry.0 == said, || {
+                    format!(
+                        "I3: member {member}, whose log ends with {last_entry:?}, votes in term {said} \
+                         for {to}, whose log ends with {asked:?}"
+                    )
+                })?;
                 let before = *self.votes.entry((member, said)).or_insert(to);
                 check(before == to, || {
                     format!("I1: member {member} votes for {before} and {to} in term {said}")
                 })
             }
-            Message::Vote { term: said, .. } => {
+            Message::Vote { term: said, last_index, last_term, .. } => {
                 let said = said.get();
+                let asked = (last_term.get(), last_index.get());
+                self.candidates.insert((member, said), asked);
                 let before = *self.votes.entry((member, said)).or_insert(member);
                 check(before == member, || {
                     format!("I1: member {member} votes for {before} and itself in term {said}")

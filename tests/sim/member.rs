@@ -111,6 +111,8 @@ pub struct Process {
     /// What was last seen of the roles.
     pub committed: u64,
     pub applied: u64,
+    /// What was committed when it last asked for an index to read at.
+    pub read_floor: u64,
     pub leads: u64,
     pub membership: Membership,
 }
@@ -509,6 +511,7 @@ impl Node {
             pages: Name::Pages,
             committed,
             applied: applied.get(),
+            read_floor: 0,
             leads: 0,
             membership,
         });

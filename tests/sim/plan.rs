@@ -60,6 +60,8 @@ faults!(
     Split = "partition",
     /// One machine that hears nobody.
     Isolate = "isolation",
+    /// The leader is cut off from the others, not from its clients, while the one before it comes back.
+    Rolling = "rolling isolation",
     /// Two groups with one machine that hears both.
     Bridge = "bridge partition",
     /// A machine whose packets are late.
@@ -181,7 +183,7 @@ impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64, adjust: &Adjust) -> Self {
         let mut prng = Prng::new(seed).fork("plan");
-        let members = [1, 3, 3, 3, 3, 5][pick(&mut prng, 6)];
+        let members = [1, 2, 3, 3, 3, 3, 4, 5][pick(&mut prng, 8)];
         // Most findings take few events: many short, crowded runs find more in the same time than
         // few long ones. What takes long to build up is left to one run in eight.
         let is_long = prng.one_in(8);
@@ -199,6 +201,7 @@ impl Plan {
                 Fault::BreakLink | Fault::Hangup | Fault::Delay | Fault::SlowReader => {
                     100 * MS + prng.below(2 * SECOND)
                 }
+                Fault::Rolling => SECOND + prng.below(3 * SECOND),
                 _ => 500 * MS + prng.below(5 * SECOND),
             };
             if strikes {
@@ -207,15 +210,15 @@ impl Plan {
         }
         if faults.iter().any(|(fault, _)| damages(*fault)) {
             // A damaged member may be lost for good: the others must stay a majority.
-            let keep = prng.one_in(2) && members > 1;
+            let keep = prng.one_in(2) && members > 2;
             faults.retain(
                 |(fault, _)| {
                     if keep { *fault != Fault::Members } else { !damages(*fault) }
                 },
             );
         }
-        if members == 1 {
-            // Nothing to repair a lone member from.
+        if members <= 2 {
+            // Nothing to repair a lone member from, and two are a majority only together.
             faults.retain(|(fault, _)| *fault != Fault::ReadError);
         }
         let kib = |prng: &mut Prng, from: u64, times: u64| (from << prng.below(times)) << 10;

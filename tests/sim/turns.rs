@@ -129,6 +129,9 @@ impl World {
                     process.to_reactor[FROM_NET].push_back(event);
                 }
                 ReactorEffect::ToConsensus(event) => {
+                    if let ConsensusEvent::ReadIndex { .. } = event {
+                        process.read_floor = self.ghost.committed_index();
+                    }
                     process.to_consensus[REACTOR].push_back(event);
                 }
                 ReactorEffect::ToStore(event) => process.to_store[REACTOR].push_back(event),
@@ -272,6 +275,10 @@ impl World {
             }
             ConsensusEffect::Halt(text) => self.halted(node, &text),
             ConsensusEffect::ToReactor(_, event) => {
+                if let ReactorEvent::ReadGranted { index } = event {
+                    let verdict = self.ghost.granted(id, index.get(), process.read_floor);
+                    self.judge(verdict);
+                }
                 process.to_reactor[CONSENSUS].push_back(event);
             }
             ConsensusEffect::ToStore(event) => {
@@ -319,7 +326,9 @@ impl World {
                 && let Ok(PeerFrame::Raft(message)) = PeerFrame::verify(&header, body)
             {
                 self.trace.tell(self.now, || format!("member {id} to {to}: {message:?}"));
-                let verdict = self.ghost.promises(id, to, &message);
+                let log = process.consensus.raft().log();
+                let last = (log.last_term().get(), log.last().get());
+                let verdict = self.ghost.promises(id, to, last, &message);
                 self.judge(verdict);
             } else {
                 self.trace.tell(self.now, || {
