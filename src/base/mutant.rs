@@ -184,6 +184,12 @@ mutants!(
     TrimsBoundary = "trims-boundary" breaks "the compacted revision can be read",
     /// Trimming does not wait for answers that still read what goes.
     TrimsAnswers = "trims-answers" breaks "what an answer reads stays",
+    /// A refusal takes a peer back behind what it has acknowledged.
+    HintBelowMatch = "hint-below-match" breaks "what was acknowledged is held",
+    /// Chunks of a state are taken in any order, also twice.
+    ChunkUnordered = "chunk-unordered" breaks "chunks are taken in order",
+    /// An entry that was passed on before a restart answers a write from after it.
+    OriginOfAnyStart = "origin-of-any-start" breaks "an answer is of its entry",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

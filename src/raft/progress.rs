@@ -209,8 +209,10 @@ impl Progress {
     pub(crate) fn rejected(&mut self, previous: LogIndex, agree: LogIndex) {
         match self.pace {
             // Stale if it has been accepted since.
-            Pace::Replicate if previous > self.matched => {
-                let next = agree.next().min(previous).max(self.matched.next());
+            Pace::Replicate if previous > self.matched || Mutant::HintBelowMatch.is_on() => {
+                let matched =
+                    if Mutant::HintBelowMatch.is_on() { LogIndex::ZERO } else { self.matched };
+                let next = agree.next().min(previous).max(matched.next());
                 self.set_pace(Pace::Probe { paused: false });
                 self.next = next;
             }

@@ -98,8 +98,12 @@ pub fn check_consensus(
     let own = |index| {
         index > decided.max(committed) && raft.log().term_at(LogIndex::new(index)) == raft.term()
     };
-    let known = raft.configurations().iter();
-    let count = known.filter(|known| own(known.index.get())).count();
+    // A list with a new name or address changes no vote, so a change may follow it at once.
+    let changes = raft
+        .configurations()
+        .windows(2)
+        .filter(|pair| own(pair[1].index.get()) && pair[1].membership != pair[0].membership);
+    let count = changes.count();
     holds(count <= 1 || raft.role() != raft::RoleName::Leader, || {
         let at: Vec<u64> = raft.configurations().iter().map(|known| known.index.get()).collect();
         format!(

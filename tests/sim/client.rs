@@ -212,7 +212,7 @@ impl World {
         };
         // The first client looks after members too.
         if client == 0 && self.faults_on {
-            if plan.has(Fault::Members) && self.prng.one_in(20) {
+            if plan.has(Fault::Members) && self.prng.one_in(6) {
                 return self.next_change();
             }
             if plan.has(Fault::MoveLeader) && self.prng.one_in(30) {

@@ -289,10 +289,8 @@ impl Ghost {
         all.sort_unstable();
         all.dedup();
         for set in 0..1_u64 << all.len() {
-            let within = |id: NodeId| {
-                let place = all.binary_search(&id).expect("it is one of them");
-                set >> place & 1 == 1
-            };
+            let within =
+                |id: NodeId| all.binary_search(&id).is_ok_and(|place| set >> place & 1 == 1);
             let apart = before.is_quorum(within) && after.is_quorum(|id| !within(id));
             check(!apart, || format!("I8: {:?} and {:?} can decide apart", self.members, next))?;
         }
@@ -344,6 +342,14 @@ impl Ghost {
         })
     }
 
+    /// A leader ends in the middle of a turn.
+    pub fn decides(&mut self, raft: &raft::Raft) {
+        if raft.role() == raft::RoleName::Leader {
+            let index = raft.log().committed();
+            self.committed = self.committed.max((index.get(), raft.log().term_at(index).get()));
+        }
+    }
+
     /// How far the log is known to be committed by any leader.
     pub fn committed_index(&self) -> u64 {
         self.committed.0
@@ -384,8 +390,13 @@ impl Ghost {
 
     // ------------------------------------------------------------------ disks
 
-    /// A member submits a group (I2).
-    pub fn submitted(&mut self, member: u64, bytes: &[u8]) -> Result<GroupId, String> {
+    /// A member submits a group (I2). One that begins takes a term of its own accord.
+    pub fn submitted(
+        &mut self,
+        member: u64,
+        bytes: &[u8],
+        begins: bool,
+    ) -> Result<GroupId, String> {
         let Header::Valid(header, hash) = GroupHeader::decode(bytes) else {
             return Err(format!("member {member} writes a group that does not verify"));
         };
@@ -402,7 +413,7 @@ impl Ghost {
             entries.push((key.1, record.hash));
         }
         let (term, vote) = (header.hard_state.term.get(), header.hard_state.vote);
-        if vote.is_some_and(|vote| vote.get() == member) {
+        if begins || vote.is_some_and(|vote| vote.get() == member) {
             self.campaigns.insert(term);
         }
         check(term == 0 || self.campaigns.contains(&term), || {

@@ -2,8 +2,7 @@
 //! of `base::Mutant` in it, and runs seeds against each of them, in a process of its own, until one finds
 //! it. A mutant that survives is a hole of the generator or of the judges.
 //!
-//! `--from S` is the first seed, `--max N` how many each mutant gets, `--only NAME` (as often as wanted)
-//! names those to run, `--list` says what there is. Fails if one survives.
+//! Fails if one survives. `--help` has the options.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,15 @@ use std::time::{Duration, Instant};
 
 use base::Mutant;
 use sim::{Adjust, run};
+
+const USAGE: &str = "\
+sim mutants [--from SEED] [--max SEEDS] [--only NAME]... [--list]
+  builds the simulator with mistakes made on purpose and runs seeds against each of them until one finds
+  it; fails if there is one that none finds
+  --from SEED   the first seed (1)
+  --max SEEDS   how many seeds each mutant gets (2000)
+  --only NAME   this mutant only; may be given several times
+  --list        what mutants there are";
 
 /// Processes at a time.
 const WORKERS: usize = 2;
@@ -49,6 +57,9 @@ fn arguments(given: &[String]) -> Result<Arguments, String> {
     let mut parsed = Arguments { from: 1, max: 2_000, only: Vec::new(), list: false, run: None };
     let mut given = given.iter();
     while let Some(name) = given.next() {
+        if name == "--help" {
+            return Err(USAGE.to_string());
+        }
         if name == "--list" {
             parsed.list = true;
             continue;
@@ -60,7 +71,7 @@ fn arguments(given: &[String]) -> Result<Arguments, String> {
             "--max" => parsed.max = number()?,
             "--only" => parsed.only.push(find(value)?),
             "--run" => parsed.run = Some(value.clone()),
-            _ => return Err(format!("{name} is not known")),
+            _ => return Err(format!("{name} is not known\n{USAGE}")),
         }
     }
     Ok(parsed)

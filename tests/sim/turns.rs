@@ -155,6 +155,8 @@ impl World {
         for effect in effects {
             self.perform_consensus(node, process, effect);
             if self.nodes[node].life != life {
+                // What it has decided in this turn is decided, whether or not anybody hears of it.
+                self.ghost.decides(process.consensus.raft());
                 return false;
             }
         }
@@ -208,7 +210,8 @@ impl World {
         let (id, life, dsync) = (self.nodes[node].id, self.nodes[node].life, self.plan.dsync);
         match effect {
             ConsensusEffect::WriteGroup { lsn, group, ring } => {
-                let known = self.ghost.submitted(id, &group.block[..group.size]);
+                let begins = process.consensus.abstains();
+                let known = self.ghost.submitted(id, &group.block[..group.size], begins);
                 let known = match known {
                     Ok(known) => known,
                     Err(text) => return self.fail(text),
