@@ -90,8 +90,6 @@ mutants!(
     PreVoteTakesTerm = "pre-vote-takes-term" breaks "a pre-vote changes no term",
     /// A refusal names a term that is not durable yet.
     RefusalBeforeSync = "refusal-before-sync" breaks "what is said is durable before",
-    /// The completion of a write counts for entries that have replaced what it wrote.
-    OldCompletion = "old-completion" breaks "a completion is of its era",
     /// Learners count for every quorum.
     LearnerCounted = "learner-counted" breaks "learners do not decide",
     /// Voters on their way out count as voting for every candidate.
@@ -102,12 +100,8 @@ mutants!(
     MembershipNotCut = "membership-not-cut" breaks "a membership is in effect while it is in the log",
     /// A membership is in effect when it is committed.
     MembershipAtCommit = "membership-at-commit" breaks "a membership is in effect while it is in the log",
-    /// A change of members begins while another is not committed.
-    ChangeWhilePending = "change-while-pending" breaks "one change at a time",
     /// A joint membership is never left.
     JointNotLeft = "joint-not-left" breaks "a joint membership is left when it is committed",
-    /// A state that ends before what is committed is taken.
-    SnapshotBackwards = "snapshot-backwards" breaks "nothing committed is taken back",
     /// Appends that were acknowledged still fill the window.
     WindowLeak = "window-leak" breaks "the window empties",
     /// Appends are sent however many are on their way.
@@ -134,16 +128,10 @@ mutants!(
     RefusedNotApplied = "refused-not-applied" breaks "every entry advances the applied index",
     /// A state is installed and the log before it goes on.
     InstallKeepsLog = "install-keeps-log" breaks "the log begins anew behind a state",
-    /// The file of a state gets its name before the log behind it is durable.
-    RenamedEarly = "renamed-early" breaks "a start finds the old state or the new one",
     /// A damaged group is taken for a torn tail although something says that it was durable.
     TornWitnessed = "torn-witnessed" breaks "what was durable is not dropped",
-    /// A group need not follow the one before it by its hash.
-    ChainUnchecked = "chain-unchecked" breaks "dropped groups never come back",
     /// A start does not look at what groups cut off.
     CutIgnored = "cut-ignored" breaks "what was cut off does not come back",
-    /// Segments that may hold dropped groups stay as they are after a start.
-    StaleSegmentsUsed = "stale-segments-used" breaks "dropped groups never come back",
     /// A segment is given back although its last entry is still needed.
     RecycledTooFar = "recycled-too-far" breaks "the log is kept from the older checkpoint on",
     /// The log is kept from the newest checkpoint on.
@@ -162,8 +150,6 @@ mutants!(
     ReusedEarly = "reused-early" breaks "what a meta slot reaches is not reused",
     /// After a start the pages that waited are free at once.
     ReusedAtStart = "reused-at-start" breaks "what a meta slot reaches is not reused",
-    /// Pages of a checkpoint that is being sent are used again.
-    HeldReused = "held-reused" breaks "what is held is not reused",
     /// Pages that a running checkpoint is to write are changed in place.
     FrozenChanged = "frozen-changed" breaks "a checkpoint is of one moment",
     /// The previous version is read at the revision of the change itself.
@@ -182,14 +168,8 @@ mutants!(
     CompactedReadable = "compacted-readable" breaks "what is compacted is refused",
     /// Trimming takes the events of the revision behind the compacted one.
     TrimsBoundary = "trims-boundary" breaks "the compacted revision can be read",
-    /// Trimming does not wait for answers that still read what goes.
-    TrimsAnswers = "trims-answers" breaks "what an answer reads stays",
     /// A refusal takes a peer back behind what it has acknowledged.
     HintBelowMatch = "hint-below-match" breaks "what was acknowledged is held",
-    /// Chunks of a state are taken in any order, also twice.
-    ChunkUnordered = "chunk-unordered" breaks "chunks are taken in order",
-    /// An entry that was passed on before a restart answers a write from after it.
-    OriginOfAnyStart = "origin-of-any-start" breaks "an answer is of its entry",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

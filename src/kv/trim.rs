@@ -165,7 +165,6 @@ impl State {
         let Some(compacted) = self.compacted else {
             return Ok(());
         };
-        let keep = if Mutant::TrimsAnswers.is_on() { Revision::MAX } else { keep };
         let beyond = Mutant::TrimsBoundary.is_on();
         let end = if beyond { compacted.next().next() } else { compacted };
         self.drop_before(Point::before(end.min(keep)), key, budget)?;

@@ -529,8 +529,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 return;
             };
             if let Some(origin) = origin {
-                let same = origin.start_id == start_id || Mutant::OriginOfAnyStart.is_on();
-                if origin.member == member && same {
+                if origin.member == member && origin.start_id == start_id {
                     let forwarded = if Mutant::ForwardedWrong.is_on() {
                         self.forwarded.pop_first().map(|(_, forwarded)| forwarded)
                     } else {

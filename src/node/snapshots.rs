@@ -283,8 +283,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         let same = |r: &&mut Receiving| {
-            let expected = r.next == chunk.number || Mutant::ChunkUnordered.is_on();
-            r.from == from && r.their == chunk.transfer && expected
+            r.from == from && r.their == chunk.transfer && r.next == chunk.number
         };
         let Some(receiving) = self.receiving.as_mut().filter(same) else { return };
         receiving.next += 1;
@@ -409,11 +408,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// The file gets its name when both are done: before, a start must find the old one.
     fn finish_install(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        if self
-            .installing
-            .as_ref()
-            .is_some_and(|i| i.swapped && (i.durable || Mutant::RenamedEarly.is_on()))
-        {
+        if self.installing.as_ref().is_some_and(|i| i.swapped && i.durable) {
             self.installing = None;
             effects.push(ConsensusEffect::ToStore(StoreEvent::InstallDurable));
         }

@@ -156,8 +156,7 @@ impl Raft {
         if self.log.committed() < leader.first {
             return Err(ChangeRefusal::NothingCommitted);
         }
-        let may = Mutant::ChangeWhilePending.is_on();
-        if self.configuration().index > self.log.committed() && !may {
+        if self.configuration().index > self.log.committed() {
             return Err(ChangeRefusal::ChangePending);
         }
         let membership = self.membership().changed(change)?;

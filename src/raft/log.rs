@@ -247,9 +247,7 @@ impl Log {
     /// again, and the completion of the first write says nothing about the third. Ignoring it stalls
     /// nothing: a cut comes with a write of its own, whose completion covers all before it.
     pub fn advance_durable(&mut self, index: LogIndex, term: Term, era: u64) {
-        let same = era == self.era && self.term_at(index) == term
-            || Mutant::OldCompletion.is_on() && index <= self.last;
-        if same && index > self.durable {
+        if era == self.era && self.term_at(index) == term && index > self.durable {
             self.durable = index;
         }
     }

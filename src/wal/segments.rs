@@ -87,8 +87,7 @@ impl Segments {
 
     /// True while a stale slot is not durably prepared anew.
     pub fn is_unsettled(&self) -> bool {
-        let unsettled = !self.stale.is_empty() || !self.settling.is_empty();
-        unsettled && !Mutant::StaleSegmentsUsed.is_on()
+        !self.stale.is_empty() || !self.settling.is_empty()
     }
 
     /// A slot that holds nothing of the log, stale ones first.

@@ -190,8 +190,7 @@ impl Walk {
     /// True if `header` continues what has been walked.
     fn is_next(&self, header: &GroupHeader) -> bool {
         let Some(head) = &self.head else { return true };
-        let follows = header.previous == head.hash || Mutant::ChainUnchecked.is_on();
-        if header.lsn != head.lsn.next() || !follows {
+        if header.lsn != head.lsn.next() || header.previous != head.hash {
             return false;
         }
         let (cut, last, base) = (header.cut, head.last, self.base);

@@ -292,9 +292,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     fn void_behind(&mut self, last_valid: Position) {
         self.marks.cut(last_valid.index);
         self.groups.cut(last_valid.index);
-        if Mutant::OldCompletion.is_on() {
-            return;
-        }
         let flights = self.in_flight.iter_mut().map(|flight| &mut flight.last);
         for position in flights.chain([&mut self.durable]) {
             if position.index > last_valid.index {

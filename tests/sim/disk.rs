@@ -341,6 +341,13 @@ impl Disk {
         found.map_or(0, |(_, state)| state.visible.len() as u64)
     }
 
+    /// Whether something that was written to a file is not durable yet.
+    pub fn has_unsynced(&self, file: Name) -> bool {
+        let found = self.files.iter().find(|(name, _)| *name == file);
+        let is_write = |change: &Change| matches!(change, Change::Write { .. });
+        found.is_some_and(|(_, state)| state.unsynced.iter().any(|(_, change)| is_write(change)))
+    }
+
     /// How far the newest watermark says that the log is durable.
     pub fn watermark(&self) -> Lsn {
         let name = Name::Wal(WalFile::Watermark);

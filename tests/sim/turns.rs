@@ -8,6 +8,7 @@ use node::{
     ConsensusEffect, ConsensusEvent, ReactorEffect, ReactorEvent, Role, StoreEffect, StoreEvent,
 };
 use raft::RoleName;
+use tree::SLOT_OFFSETS;
 use wal::WalFile;
 use wire::{HEADER_SIZE, Header, Kind, PeerFrame};
 
@@ -456,6 +457,10 @@ impl World {
                 if end > self.nodes[node].disk.size(file) {
                     let id = self.nodes[node].id;
                     self.lenient(format!("member {id} writes pages without space up to {end}"));
+                }
+                if SLOT_OFFSETS.contains(&offset) && self.nodes[node].disk.has_unsynced(file) {
+                    let id = self.nodes[node].id;
+                    self.lenient(format!("I11: member {id} writes a meta record before its pages"));
                 }
                 let bytes = Rc::new(block);
                 let work = Work::Write { file, offset, bytes, size, durable: false, group: None };
