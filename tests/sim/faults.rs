@@ -115,7 +115,11 @@ impl World {
                 let term = |node: &crate::member::Node| node.process.as_ref().map(|p| p.leads);
                 let leader = (0..self.nodes.len()).max_by_key(|&node| term(&self.nodes[node]));
                 let leader = leader.unwrap_or(node);
-                let (count, until) = (self.nodes.len(), now + self.plan.faults[place].1);
+                // Sometimes it comes back about when it learns that it does not lead any more.
+                let short = 150 * MS + self.prng.below(350 * MS);
+                let long = self.plan.faults[place].1;
+                let until = now + if self.prng.one_in(2) { short } else { long };
+                let count = self.nodes.len();
                 let others = (0..count).filter(|&other| other != leader);
                 let walls = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
                 self.wall_until(walls, until);

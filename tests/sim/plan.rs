@@ -201,7 +201,7 @@ impl Plan {
                 Fault::BreakLink | Fault::Hangup | Fault::Delay | Fault::SlowReader => {
                     100 * MS + prng.below(2 * SECOND)
                 }
-                Fault::Rolling => SECOND + prng.below(3 * SECOND),
+                Fault::Rolling => 600 * MS + prng.below(2 * SECOND),
                 _ => 500 * MS + prng.below(5 * SECOND),
             };
             if strikes {
