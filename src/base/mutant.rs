@@ -62,8 +62,6 @@ mutants!(
     ReadUnconfirmed = "read-unconfirmed" breaks "a read is granted when a quorum confirms the leader",
     /// Every round of confirmation has the number of the first.
     ReadRoundReused = "read-round-reused" breaks "a round has a number of its own",
-    /// A read is confirmed by answers to heartbeats that were sent before it.
-    ReadRoundBefore = "read-round-before" breaks "a round begins after its reads",
     /// A follower answers reads without asking the leader.
     FollowerReadUnasked = "follower-read-unasked" breaks "a follower asks the leader",
     /// A granted read does not wait until its index is applied.

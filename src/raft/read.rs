@@ -50,8 +50,7 @@ impl ReadQueue {
             self.round += 1;
         }
         for read in &mut self.reads {
-            let before = u64::from(Mutant::ReadRoundBefore.is_on());
-            read.round.get_or_insert((self.round - before, committed));
+            read.round.get_or_insert((self.round, committed));
         }
         true
     }
