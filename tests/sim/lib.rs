@@ -32,6 +32,7 @@ mod member;
 mod model;
 mod network;
 mod plan;
+mod sessions;
 mod trace;
 mod trial;
 mod turns;
