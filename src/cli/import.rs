@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A file that is sent again is the same write of the import's session, and takes effect once: no key
-//! gets a revision twice because a connection broke. Progress is what bounds the patience: without one answered put for a while the
-//! import gives up.
+//! gets a revision twice because a connection broke. Progress is what bounds the patience: without one
+//! answered put for a while the import gives up.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -42,7 +42,8 @@ or keys over the server's limits) or read are named, counted, and make the exit 
 after everything else has been put.
 
 When the connection is lost, the import connects again and sends what had not been answered; each
-file takes effect once all the same. The import gives up when the server has answered nothing for the time of --patience.";
+file takes effect once all the same. The import gives up when the server has answered nothing for the
+time of --patience.";
 
 /// Puts in flight at most.
 const IN_FLIGHT_MAX: usize = 256;
