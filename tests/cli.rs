@@ -515,9 +515,13 @@ fn an_import_goes_on_when_the_server_comes_back() {
     let done = Done::of(output);
     let mut client = process::connect(address.parse().unwrap()).unwrap();
     let counted = client.range(&count).unwrap().count;
+    let all = Range { keys_only: true, ..Range::between(b"i/", b"i0") };
+    let twice = client.range(&all).unwrap().kvs.iter().filter(|kv| kv.version != 1).count();
+    let sessions = client.status().unwrap().clients;
     server.kill().unwrap();
     server.wait().unwrap();
     assert_eq!((done.code, counted), (0, 3_000), "{}{}", done.text(), done.err);
+    assert_eq!((twice, sessions), (0, 1), "a put that is sent again takes effect once");
     process::check_clean(dir.path());
 }
 

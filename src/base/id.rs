@@ -43,6 +43,11 @@ id!(
     u64
 );
 id!(
+    /// A client that has registered: the index of the log entry that did it. Never given twice.
+    ClientId,
+    u64
+);
+id!(
     /// A random 128-bit name that tells one file or one incarnation from every other.
     FileId,
     u128

@@ -14,14 +14,16 @@ mod mutant;
 mod position;
 mod prefetch;
 mod prng;
+mod stamp;
 mod time;
 
 pub use checksum::{Hash128, Hasher128, crc32, crc32_append, hash128};
-pub use id::{ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
+pub use id::{ClientId, ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
 pub use mutant::Mutant;
 pub use position::{LogIndex, Lsn, PageNo, Revision, RootNo, Term};
 pub use prefetch::{CACHE_LINE_SIZE, prefetch};
 pub use prng::Prng;
+pub use stamp::{STAMP_SIZE, Stamp};
 pub use time::{Duration, Instant};
 
 /// Reference-counted, immutable bytes that may cross cores.

@@ -25,6 +25,17 @@ pub const REQUEST_OVERHEAD_MAX: usize = 512 << 10;
 /// a nested transaction gets what its parent left.
 pub const TXN_OPS_MAX: usize = 128;
 
+/// Clients that are remembered so that a write they send again takes effect once; one more registers at
+/// the expense of the one that has not written for longest. With results of [`CLIENT_RESULTS_MAX`]
+/// writes each they would take some 1 GB of the page file, with the few that a client has in flight
+/// some 10 MB.
+pub const CLIENTS_MAX: u32 = 65_536;
+
+/// Results that are kept of one client: how far the number of a write may be beyond the oldest one that
+/// the client still waits for. A client that has more in flight than this is better served by a second
+/// registration.
+pub const CLIENT_RESULTS_MAX: u64 = 256;
+
 /// Bytes of one piece of a range answer; longer answers go out in several frames.
 pub const REPLY_PIECE_SIZE: usize = 1 << 20;
 

@@ -6,9 +6,9 @@
 //!        '----------------------------'  the file is read and sent again
 //! ```
 //!
-//! Sending a file again is harmless: the key ends with the same value, whether the first put took
-//! effect or not. Progress is what bounds the patience: without one answered put for a while the
-//! import gives up.
+//! A file that is sent again is the same write of the import's session, and takes effect once: no key
+//! gets a revision twice because a connection broke. Progress is what bounds the patience: without one
+//! answered put for a while the import gives up.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use client::{Call, Client, Put, RequestId, Status};
+use client::{Call, Client, Put, RequestId, Status, WriteNumber};
 
 use super::failure::Failure;
 use super::names::Names;
@@ -41,8 +41,9 @@ Symbolic links, sockets, pipes and devices are skipped and counted. Files that c
 or keys over the server's limits) or read are named, counted, and make the exit code 1 at the end,
 after everything else has been put.
 
-When the connection is lost, the import connects again and sends what had not been answered; it
-gives up when the server has answered nothing for the time of --patience.";
+When the connection is lost, the import connects again and sends what had not been answered; each
+file takes effect once all the same. The import gives up when the server has answered nothing for the
+time of --patience.";
 
 /// Puts in flight at most.
 const IN_FLIGHT_MAX: usize = 256;
@@ -66,14 +67,17 @@ pub struct ImportArguments {
     pub patience: Duration,
 }
 
+/// A file on its way: what was found, and the number of its put once it has one.
+type Sent = (Found, Option<WriteNumber>);
+
 /// What an import has come to.
 struct Import<'a> {
     root: &'a Path,
     prefix: &'a [u8],
     progress: Progress,
     /// Files still to be sent, the next one last.
-    waiting: Vec<Found>,
-    in_flight: HashMap<RequestId, Found>,
+    waiting: Vec<Sent>,
+    in_flight: HashMap<RequestId, Sent>,
     key_size_max: u64,
     value_size_max: u64,
     done: u64,
@@ -106,7 +110,9 @@ pub fn run(global: &Global, arguments: &ImportArguments) -> Result<(), Failure> 
     })
     .map_err(|error| Failure::Io(arguments.dir.display().to_string(), error))?;
     waiting.reverse();
-    let mut client = global.connect_with(global.command_timeout.max(PUT_TIMEOUT_MIN))?;
+    let waiting: Vec<Sent> = waiting.into_iter().map(|found| (found, None)).collect();
+    let client = global.connect_with(global.command_timeout.max(PUT_TIMEOUT_MIN))?;
+    let mut client = client.with_session()?;
     let server = client.server().expect("connected");
     let mut import = Import {
         root: &arguments.dir,
@@ -142,14 +148,14 @@ impl Import<'_> {
         loop {
             self.fill(client);
             if let Some(completion) = client.receive() {
-                if let Some(found) = self.in_flight.remove(&completion.request) {
-                    self.settle(found, completion.result)?;
+                if let Some(sent) = self.in_flight.remove(&completion.request) {
+                    self.settle(client, sent, completion.result)?;
                 }
             } else if self.waiting.is_empty() && self.in_flight.is_empty() {
                 return Ok(());
             } else {
                 // Whatever the client no longer knows of has to be sent again.
-                self.waiting.extend(self.in_flight.drain().map(|(_, found)| found));
+                self.waiting.extend(self.in_flight.drain().map(|(_, sent)| sent));
             }
             if self.answered_at.elapsed() > self.patience {
                 return Err(self.give_up());
@@ -168,19 +174,30 @@ impl Import<'_> {
             self.rest_until = None;
         }
         while self.in_flight.len() < IN_FLIGHT_MAX {
-            let Some(found) = self.waiting.pop() else { return };
+            let Some((found, number)) = self.waiting.pop() else { return };
+            let Some(number) = number.or_else(|| client.begin_write()) else {
+                // The oldest of them has to be answered first.
+                self.waiting.push((found, None));
+                return;
+            };
             let key = key_of(self.prefix, &found.relative);
-            let Some(value) = self.value_of(&found, &key) else { continue };
+            let Some(value) = self.value_of(&found, &key) else {
+                client.end_write(number);
+                continue;
+            };
             let put = Put { key: &key, value: &value, ..Put::default() };
-            match client.submit(&Call::Put(put)) {
-                Ok(request) => drop(self.in_flight.insert(request, found)),
+            match client.submit_write(number, &Call::Put(put)) {
+                Ok(request) => drop(self.in_flight.insert(request, (found, Some(number)))),
                 Err(client::Error::CreditsUsed | client::Error::ResultsPending) => {
-                    self.waiting.push(found);
+                    self.waiting.push((found, Some(number)));
                     return;
                 }
-                Err(client::Error::Encode(error)) => self.refuse(&found, &error),
+                Err(client::Error::Encode(error)) => {
+                    client.end_write(number);
+                    self.refuse(&found, &error);
+                }
                 Err(error) => {
-                    self.waiting.push(found);
+                    self.waiting.push((found, Some(number)));
                     self.rest(error);
                     return;
                 }
@@ -222,11 +239,14 @@ impl Import<'_> {
     /// What came of one put.
     fn settle(
         &mut self,
-        found: Found,
+        client: &mut Client,
+        (found, number): Sent,
         result: Result<client::Answer, client::Error>,
     ) -> Result<(), Failure> {
+        let end = |client: &mut Client| number.into_iter().for_each(|n| client.end_write(n));
         match result {
             Ok(_) => {
+                end(client);
                 self.done += 1;
                 self.done_size += found.size;
                 self.answered_at = Instant::now();
@@ -236,7 +256,26 @@ impl Import<'_> {
             }
             Err(client::Error::Refused(refusal)) if !refusal.is_retryable() => {
                 match refusal.status {
+                    // Other clients, very many, have written since this one did: a new session, and a
+                    // new number. The value is the same if it was put before after all.
+                    Status::SessionExpired => {
+                        let renewed = match number {
+                            Some(number) if client.session() == Some(number.client()) => {
+                                client.renew_session()
+                            }
+                            Some(_) | None => Ok(()),
+                        };
+                        match renewed {
+                            Ok(()) => self.waiting.push((found, None)),
+                            Err(error) => {
+                                self.waiting.push((found, number));
+                                self.rest(error);
+                            }
+                        }
+                        Ok(())
+                    }
                     Status::TooLarge | Status::InvalidArgument => {
+                        end(client);
                         self.answered_at = Instant::now();
                         self.refuse(&found, &refusal);
                         Ok(())
@@ -246,7 +285,7 @@ impl Import<'_> {
                 }
             }
             Err(error) => {
-                self.waiting.push(found);
+                self.waiting.push((found, number));
                 self.rest(error);
                 Ok(())
             }

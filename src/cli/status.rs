@@ -179,6 +179,7 @@ fn lines(endpoint: &str, status: &MemberStatus) -> String {
         ("page file", size::display(status.file_size)),
         ("page file in use", size::display(status.file_size_in_use)),
         ("log", size::display(status.log_size)),
+        ("client sessions", status.clients.to_string()),
         ("alarms", alarms),
     ] {
         text.push_str(&format!("{name:<20}{value}\n"));
@@ -214,6 +215,7 @@ fn object(answers: &[Answer], answer: &Answer) -> Value {
         "db_size": number(|status| status.file_size),
         "db_size_in_use": number(|status| status.file_size_in_use),
         "log_size": number(|status| status.log_size),
+        "client_sessions": number(|status| status.clients),
         "errors": match &answer.status {
             Ok(status) => errors(status),
             Err(failure) => vec![reason(failure)],

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use base::{NodeId, Prng, RequestId};
+use base::{ClientId, NodeId, Prng, RequestId};
 use wire::{
     Call, Compact, DeleteRange, HelloReply, KeyValue, MemberChange, MoveLeader, Put, Range,
     RangeSummary, Reply, Txn, VERSION_MAX, VERSION_MIN,
@@ -19,6 +19,7 @@ use crate::result::{
     DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OwnedKeyValue, PutResult,
     RangeResult, TxnResult,
 };
+use crate::session::{Session, WriteNumber};
 
 /// First pause before another attempt; each further one is twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
@@ -103,6 +104,7 @@ pub struct Client {
     leader_address: Option<String>,
     /// The id of the next request. Ids are not used twice, also across connections.
     next_request: u64,
+    session: Option<Session>,
     prng: Prng,
 }
 
@@ -123,6 +125,7 @@ impl Client {
             next_endpoint: 0,
             leader_address: None,
             next_request: 1,
+            session: None,
             // The pauses of many clients shall differ; the standard library's hash keys do.
             prng: Prng::new(RandomState::new().build_hasher().finish()),
         };
@@ -131,6 +134,37 @@ impl Client {
         }
         client.connect_round()?;
         Ok(client)
+    }
+
+    /// The client with a session: from now on a write that may have arrived is sent again, to this
+    /// server or another, until it is answered or its time is up, and takes effect once. It costs one
+    /// write to the log now and some work for each write, so that it pays for programs that live on.
+    ///
+    /// What was read along with a write (previous values, the answers of a transaction) is empty where
+    /// the answer is that of the first time. A session that the servers have forgotten is begun anew.
+    ///
+    /// Errors: those of a write.
+    pub fn with_session(mut self) -> Result<Self, Error> {
+        self.register(Instant::now() + self.options.request_timeout)?;
+        Ok(self)
+    }
+
+    /// The id of this client in its session, if it has one.
+    pub fn session(&self) -> Option<ClientId> {
+        self.session.as_ref().map(Session::client)
+    }
+
+    fn register(&mut self, deadline: Instant) -> Result<(), Error> {
+        let mut registered = None;
+        self.call_until(&Call::Register, deadline, &mut None, &mut |reply| match reply {
+            Reply::Register(reply) => {
+                registered = Some(Session::new(reply.client, reply.unanswered_max));
+                true
+            }
+            _ => false,
+        })?;
+        self.session = registered;
+        Ok(())
     }
 
     /// The server at the other end; none while not connected.
@@ -276,10 +310,50 @@ impl Client {
     /// Errors: [`Error::CreditsUsed`] and [`Error::ResultsPending`] ask to receive first;
     /// [`Error::Encode`]; what connecting can fail with. The request was not queued.
     pub fn submit(&mut self, call: &Call<'_>) -> Result<RequestId, Error> {
-        self.submit_within(call, self.options.request_timeout)
+        self.submit_within(call, None, self.options.request_timeout)
     }
 
-    fn submit_within(&mut self, call: &Call<'_>, timeout: Duration) -> Result<RequestId, Error> {
+    /// A number for a write that is going to be submitted, and perhaps submitted again. None without a
+    /// session, and while as many numbers are open as the servers allow.
+    pub fn begin_write(&mut self) -> Option<WriteNumber> {
+        self.session.as_mut()?.begin()
+    }
+
+    /// Queues a write, as [`Self::submit`] does. It takes effect once, however often it is submitted
+    /// with the same number.
+    ///
+    /// # Panics
+    ///
+    /// When the call is no write.
+    pub fn submit_write(
+        &mut self,
+        number: WriteNumber,
+        call: &Call<'_>,
+    ) -> Result<RequestId, Error> {
+        self.submit_within(call, Some(number), self.options.request_timeout)
+    }
+
+    /// The write has been answered, or is given up: its number is not submitted again.
+    pub fn end_write(&mut self, number: WriteNumber) {
+        if let Some(session) = &mut self.session {
+            session.end(number);
+        }
+    }
+
+    /// Begins another session in the place of one that the servers have forgotten. Numbers of the one
+    /// before are refused.
+    ///
+    /// Errors: those of a write.
+    pub fn renew_session(&mut self) -> Result<(), Error> {
+        self.register(Instant::now() + self.options.request_timeout)
+    }
+
+    fn submit_within(
+        &mut self,
+        call: &Call<'_>,
+        number: Option<WriteNumber>,
+        timeout: Duration,
+    ) -> Result<RequestId, Error> {
         if let Some(connection) = &self.connection
             && connection.is_broken()
         {
@@ -293,7 +367,8 @@ impl Client {
         }
         let request = RequestId::new(self.next_request);
         let connection = self.connection.as_mut().expect("connected just before");
-        connection.submit(request, call, timeout)?;
+        let stamp = number.and_then(|number| Some(self.session.as_ref()?.stamp(number)));
+        connection.submit(request, stamp.as_ref(), call, timeout)?;
         self.next_request += 1;
         Ok(request)
     }
@@ -368,15 +443,58 @@ impl Client {
         take: &mut dyn FnMut(Reply<'_>) -> bool,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + self.options.request_timeout;
+        let mut number = None;
+        if self.session.is_some() && call.kind().is_write() && !call.is_read() {
+            number = Some(self.begin_write().ok_or(Error::CreditsUsed)?);
+        }
+        let result = self.call_until(call, deadline, &mut number, take);
+        if let Some(number) = number {
+            self.end_write(number);
+        }
+        result
+    }
+
+    /// The same until the deadline. A write with a number is repeated also after it may have arrived; it
+    /// gets another number where the session has been forgotten.
+    fn call_until(
+        &mut self,
+        call: &Call<'_>,
+        deadline: Instant,
+        number: &mut Option<WriteNumber>,
+        take: &mut dyn FnMut(Reply<'_>) -> bool,
+    ) -> Result<(), Error> {
         let mut backoff = BACKOFF_MIN;
         let mut hurried = false;
+        // An attempt may have arrived whose answer is not known; a session was begun anew.
+        let (mut in_doubt, mut renewed) = (false, false);
         loop {
             let mut pieces = 0;
-            let error = match self.attempt(call, deadline, &mut pieces, take) {
+            let error = match self.attempt(call, *number, deadline, &mut pieces, take) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let Some(advice) = self.advice(&error, pieces) else { return Err(error) };
+            if number.is_some()
+                && !in_doubt
+                && !mem::replace(&mut renewed, true)
+                && error.refusal().is_some_and(|why| why.status == wire::Status::SessionExpired)
+            {
+                // It was not carried out, and no earlier attempt can have been.
+                self.register(deadline)?;
+                *number = Some(self.begin_write().ok_or(Error::CreditsUsed)?);
+                continue;
+            }
+            in_doubt |= matches!(error, Error::OutcomeUnknown { .. });
+            let advice = match number {
+                Some(_) if matches!(error, Error::OutcomeUnknown { .. }) => {
+                    let is_idle = self.connection.as_ref().is_none_or(|c| !c.has_results());
+                    if is_idle {
+                        self.connection = None;
+                    }
+                    Some(Advice::After(Duration::ZERO))
+                }
+                Some(_) | None => self.advice(&error, pieces),
+            };
+            let Some(advice) = advice else { return Err(doubted(error, in_doubt)) };
             // Between half and all of it, so that many clients do not come back together.
             let nanos = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
             let backed_off = Duration::from_nanos(nanos / 2 + self.prng.below(nanos / 2));
@@ -387,7 +505,7 @@ impl Client {
                 Advice::After(pause) => pause.max(backed_off),
             };
             if Instant::now() + pause >= deadline {
-                return Err(error);
+                return Err(doubted(error, in_doubt));
             }
             thread::sleep(pause);
             if pause > Duration::ZERO {
@@ -399,12 +517,13 @@ impl Client {
     fn attempt(
         &mut self,
         call: &Call<'_>,
+        number: Option<WriteNumber>,
         deadline: Instant,
         pieces: &mut usize,
         take: &mut dyn FnMut(Reply<'_>) -> bool,
     ) -> Result<(), Error> {
-        let request =
-            self.submit_within(call, deadline.saturating_duration_since(Instant::now()))?;
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let request = self.submit_within(call, number, timeout)?;
         let connection = self.connection.as_mut().expect("submitted on it");
         loop {
             let completion =
@@ -515,6 +634,31 @@ impl Client {
         }
         Err(unreachable(failure))
     }
+}
+
+/// The error of a call of which an attempt may have arrived before: only what the state itself has
+/// answered says what became of the write.
+fn doubted(error: Error, in_doubt: bool) -> Error {
+    use wire::Status;
+    let is_answer = match &error {
+        Error::OutcomeUnknown { .. } => true,
+        Error::Refused(refusal) => matches!(
+            refusal.status,
+            Status::InvalidArgument
+                | Status::KeyNotFound
+                | Status::LeaseNotFound
+                | Status::DuplicateKey
+                | Status::TooManyOps
+                | Status::Compacted
+                | Status::FutureRevision
+                | Status::TooLarge
+        ),
+        _ => false,
+    };
+    if is_answer || !in_doubt {
+        return error;
+    }
+    Error::OutcomeUnknown { reason: error.to_string() }
 }
 
 /// When to try again.

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use base::{Frame, RequestId};
+use base::{Frame, RequestId, Stamp};
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
 use wire::{Call, HEADER_SIZE, Header, Kind, Reply, RequestEncoder, Splitter, Status};
@@ -53,6 +53,11 @@ impl Answer {
     /// True if more pieces of this answer follow.
     pub fn has_more(&self) -> bool {
         self.header.flags.has_more()
+    }
+
+    /// True if this is what came of a write when it was sent before.
+    pub fn is_repeated(&self) -> bool {
+        self.header.flags.is_repeated()
     }
 
     /// Bytes of the frame.
@@ -217,6 +222,7 @@ impl Connection {
             Reply::Refused(refused) => Err(Error::Refused(refused.into())),
             Reply::Ping
             | Reply::Status(_)
+            | Reply::Register(_)
             | Reply::Put(_)
             | Reply::Range(_)
             | Reply::DeleteRange(_)
@@ -276,6 +282,7 @@ impl Connection {
     pub(crate) fn submit(
         &mut self,
         request: RequestId,
+        stamp: Option<&Stamp>,
         call: &Call<'_>,
         timeout: Duration,
     ) -> Result<(), Error> {
@@ -283,7 +290,9 @@ impl Connection {
         // 0 would mean no deadline at all.
         let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let before = self.output.len();
-        self.encoder.encode(&mut self.output, request, deadline_ms, call).map_err(Error::Encode)?;
+        self.encoder
+            .encode_with(&mut self.output, request, deadline_ms, stamp, call)
+            .map_err(Error::Encode)?;
         let size = self.output.len() - before;
         if !self.has_credit(size) {
             self.output.truncate(before);

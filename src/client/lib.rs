@@ -9,8 +9,10 @@
 //! What it repeats by itself: a call that the server refused without an effect
 //! ([`Status::is_retryable`]), a read whose connection was lost, and a write of which the
 //! connection never took the whole frame, all within the request timeout. A write that may have
-//! arrived is never sent again; it ends as [`Error::OutcomeUnknown`]. Calls that were submitted
-//! ([`Client::submit`]) are never repeated.
+//! arrived is sent again only by a client with a session ([`Client::with_session`]), for which it takes
+//! effect once; else it ends as [`Error::OutcomeUnknown`]. Calls that were submitted
+//! ([`Client::submit`]) are never repeated; whoever submits a write again himself gives it a number
+//! ([`Client::begin_write`]).
 //!
 //! Timeouts are `std::time::Duration`; a timeout is noticed within a quarter more than its length.
 
@@ -20,6 +22,7 @@ mod client;
 mod connection;
 mod error;
 mod result;
+mod session;
 
 pub use client::{Client, Completion, Options, Server, prefix_end};
 pub use connection::Answer;
@@ -28,8 +31,9 @@ pub use result::{
     DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OpResult, OwnedKeyValue,
     PutResult, RangeResult, TxnResult,
 };
+pub use session::WriteNumber;
 
-pub use base::{NodeId, RequestId};
+pub use base::{ClientId, NodeId, RequestId};
 pub use wire::{
     Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, KeyValue, Member,
     MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader, Op, Put, RaftRole, Range,

@@ -180,6 +180,8 @@ pub struct MemberStatus {
     pub role: RaftRole,
     /// What an operator should look at.
     pub errors: Vec<String>,
+    /// Clients that have registered and are remembered.
+    pub clients: u64,
 }
 
 impl From<StatusReply<'_>> for MemberStatus {
@@ -205,6 +207,7 @@ impl From<StatusReply<'_>> for MemberStatus {
             member_name: reply.member_name.to_owned(),
             role: reply.role,
             errors: reply.errors.iter().map(str::to_owned).collect(),
+            clients: reply.clients,
         }
     }
 }

@@ -106,6 +106,7 @@ pub(crate) fn state_fields(state: &State) -> Vec<Field> {
         ("applied_term", term.get().into()),
         ("revision", state.revision().get().into()),
         ("compacted", compacted),
+        ("client_sessions", state.clients().into()),
         ("state_hash", hash(state.state_hash())),
     ]
 }

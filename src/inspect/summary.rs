@@ -1,5 +1,6 @@
 //! One line that says what a log entry does.
 
+use base::Stamp;
 use node::EntryKind;
 use wire::{DecodeError, Kind, Member, MemberList, OpView, Request, TxnView, VerifyLimits};
 
@@ -16,8 +17,14 @@ const OPS_SHOWN: usize = 8;
 /// # Errors
 /// It cannot be understood.
 pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String), RecordFault> {
-    let (kind, payload) = EntryKind::of(kind, payload).ok_or(RecordFault::Kind(kind))?;
-    let request = |kind| verified(kind, payload).map_err(RecordFault::Payload);
+    let (kind, stamp, payload) = EntryKind::of(kind, payload).ok_or(RecordFault::Kind(kind))?;
+    let request = |kind| {
+        let mut text = verified(kind, payload).map_err(RecordFault::Payload)?;
+        if let Some(Stamp { client, sequence, .. }) = stamp {
+            text.push_str(&format!(", write {sequence} of client {}", client.get()));
+        }
+        Ok(text)
+    };
     Ok(match kind {
         EntryKind::Empty => ("empty", String::new()),
         EntryKind::Put => ("put", request(Kind::Put)?),
@@ -25,6 +32,7 @@ pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String)
         EntryKind::Txn => ("txn", request(Kind::Txn)?),
         EntryKind::Compact => ("compact", request(Kind::Compact)?),
         EntryKind::Members => ("members", members(payload)?),
+        EntryKind::Register => ("register", String::new()),
     })
 }
 
@@ -47,6 +55,7 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
         }
         Request::Range(_)
         | Request::Status
+        | Request::Register
         | Request::Hello(_)
         | Request::Ping
         | Request::Cancel

@@ -28,6 +28,11 @@ pub enum Command<'a> {
     /// Replaces what the store keeps about the members of the cluster: opaque bytes, at most
     /// [`crate::MEMBERS_SIZE_MAX`]. No revision comes of it.
     Members(&'a [u8]),
+    /// Registers a client, named by the index of its entry. No revision comes of it.
+    Register {
+        /// Clients that are remembered from here on; in the entry, so that all members agree on it.
+        clients_max: u32,
+    },
     /// Changes nothing; entries of the log itself.
     Nothing,
 }
@@ -202,6 +207,7 @@ impl Command<'_> {
             | Self::DeleteRange(_)
             | Self::Compact { .. }
             | Self::Members(_)
+            | Self::Register { .. }
             | Self::Nothing => false,
         }
     }

@@ -19,9 +19,10 @@ impl State {
             Command::Put(put) => self.foresee_keys(put.key, &[], tell),
             Command::DeleteRange(delete) => self.foresee_keys(delete.key, delete.range_end, tell),
             Command::Txn(txn) => self.foresee_txn(txn, tell),
-            Command::Compact { .. } | Command::Members(_) | Command::Nothing => {
-                ControlFlow::Continue(())
-            }
+            Command::Compact { .. }
+            | Command::Members(_)
+            | Command::Register { .. }
+            | Command::Nothing => ControlFlow::Continue(()),
         };
     }
 

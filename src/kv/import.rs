@@ -21,9 +21,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base::limits::KEY_SIZE_MAX;
-use base::{Hash128, Revision, crc32};
+use base::{ClientId, Hash128, LogIndex, Revision, crc32};
 use tree::{CELL_SIZE_MAX, Miss, NewCell, PageFile, RUN_SIZE_MAX, TreeId};
 
+use crate::clients::{Client, ORDER, Remembered, cell_hash, place_hash};
 use crate::keys::{CURRENT, EVENTS, Point};
 use crate::outcome::{Stop, charge};
 use crate::state::{OpenError, State};
@@ -204,6 +205,11 @@ pub struct Import {
     totals: Totals,
     live_sum: Hash128,
     events_sum: Hash128,
+    clients_sum: Hash128,
+    /// Over the places that clients have, less those in the order of clients.
+    places_sum: Hash128,
+    /// The last client.
+    client: Option<(ClientId, Client)>,
 }
 
 impl Import {
@@ -221,6 +227,9 @@ impl Import {
             totals: Totals::new(),
             live_sum: Hash128::ZERO,
             events_sum: Hash128::ZERO,
+            clients_sum: Hash128::ZERO,
+            places_sum: Hash128::ZERO,
+            client: None,
         }
     }
 
@@ -336,7 +345,9 @@ impl Import {
         }
         let live = self.live_sum == self.state.live_sum;
         let events = self.state.compacted.is_some() || self.events_sum == self.state.events_sum;
-        if live && events { Ok(()) } else { Err(ImportRefusal::Sums) }
+        let clients =
+            self.clients_sum == self.state.clients_sum && self.places_sum == Hash128::ZERO;
+        if live && events && clients { Ok(()) } else { Err(ImportRefusal::Sums) }
     }
 
     fn take_record(
@@ -356,7 +367,7 @@ impl Import {
     fn take_cell(&mut self, reader: &mut Reader<'_>, malformed: ImportRefusal) -> Result<(), Halt> {
         let Some((record, run)) = read_cell(reader) else { return Err(malformed.into()) };
         let wrong = ImportRefusal::Cell { number: self.next };
-        let fits = record.tree <= EVENTS
+        let fits = record.tree <= ORDER
             && record.key.len() <= KEY_SIZE_MAX
             && record.key.len() + record.payload.len() <= CELL_SIZE_MAX
             && run.is_none_or(|size| size <= RUN_SIZE_MAX);
@@ -450,6 +461,9 @@ impl Import {
     fn count(&mut self, record: &Record<'_>, sums: Sums) {
         self.live_sum = self.live_sum.plus(sums.live);
         self.events_sum = self.events_sum.plus(sums.events);
+        self.clients_sum = self.clients_sum.plus(sums.clients);
+        self.places_sum = self.places_sum.plus(sums.place).minus(sums.place_in_order);
+        self.client = sums.client.or(self.client);
         self.totals.records += 1;
         let (tree, key) = self.last.get_or_insert_with(|| (record.tree, Vec::new()));
         *tree = record.tree;
@@ -468,7 +482,10 @@ impl Import {
                 return None;
             }
             let hash = live.map_or(Hash128::ZERO, |live| live.hash);
-            return Some(Sums { live: hash, events: hash });
+            return Some(Sums { live: hash, events: hash, ..Sums::default() });
+        }
+        if record.tree != EVENTS {
+            return if value.is_none() { self.judge_client(record, newest) } else { None };
         }
         let at = Point::from_key(record.key)?;
         let event = Event::decode(record.payload)?;
@@ -502,7 +519,45 @@ impl Import {
         if record.counted != counted {
             return None;
         }
-        Some(Sums { live: Hash128::ZERO, events: written.plus(replaced) })
+        Some(Sums { events: written.plus(replaced), ..Sums::default() })
+    }
+
+    /// The same for a cell of the trees of clients. The record of a client comes right before the
+    /// results of its writes.
+    fn judge_client(&self, record: &Record<'_>, newest: Revision) -> Option<Sums> {
+        let (applied, _) = self.state.applied();
+        let mut key = Reader(record.key);
+        let first = key.take().map(u64::from_be_bytes)?;
+        let second = key.take().map(u64::from_be_bytes);
+        let known = first > 0 && first <= applied.get();
+        if !known || !key.0.is_empty() || record.number != 0 {
+            return None;
+        }
+        if record.tree == ORDER {
+            let client = ClientId::new(u64::from_be_bytes(record.payload.try_into().ok()?));
+            let place_in_order = place_hash(LogIndex::new(first), client);
+            let fits = second.is_none() && !record.counted && client.get() <= first;
+            return fits.then(|| Sums { place_in_order, ..Sums::default() });
+        }
+        let (id, clients) = (ClientId::new(first), cell_hash(record.key, record.payload));
+        let Some(sequence) = second else {
+            let client = Client::decode(record.payload)?;
+            let fits = record.counted && (first..=applied.get()).contains(&client.place.get());
+            let place = place_hash(client.place, id);
+            return fits.then(|| Sums {
+                clients,
+                place,
+                client: Some((id, client)),
+                ..Sums::default()
+            });
+        };
+        let result = Remembered::decode(record.payload)?;
+        let (owner, client) = self.client?;
+        let fits = !record.counted
+            && owner == id
+            && client.may_have(sequence)
+            && result.revision().is_none_or(|revision| revision <= newest);
+        fits.then(|| Sums { clients, ..Sums::default() })
     }
 
     /// The version in these bytes, if it is one of `key`, written at `newest` at the latest, with this
@@ -558,9 +613,15 @@ impl Import {
 }
 
 /// What a cell adds to the sums of the state.
+#[derive(Default)]
 struct Sums {
     live: Hash128,
     events: Hash128,
+    clients: Hash128,
+    /// The place of a client, and a place in the order of clients.
+    place: Hash128,
+    place_in_order: Hash128,
+    client: Option<(ClientId, Client)>,
 }
 
 impl<'a> Record<'a> {

@@ -7,6 +7,7 @@
 //! ```text
 //! current   user key        -> its newest version, tombstones too
 //! events    (revision, sub) -> which key, put or delete, and the version that this event replaced
+//! clients   client, and client and number of a write -> what came of it (clients.rs)
 //! ```
 //!
 //! A worked example, with `a@5` for the version of `a` written at revision 5 and `x` for a tombstone:
@@ -41,6 +42,7 @@ extern crate alloc;
 
 mod answer;
 mod change;
+mod clients;
 mod command;
 mod compare;
 mod count;
@@ -66,6 +68,7 @@ mod validate;
 mod version;
 
 pub use answer::{Answer, REPLY_SIZE_MAX, ReadTxn};
+pub use clients::Remembered;
 pub use command::{
     Command, Compare, DeleteRange, Op, Operand, Put, RangeRequest, Relation, SortOrder, SortTarget,
     Txn,

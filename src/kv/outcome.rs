@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
-use base::Revision;
+use base::{ClientId, Revision};
 use tree::Miss;
 
+use crate::clients::Remembered;
 use crate::pair::KeyValueList;
 use crate::refusal::{Damage, Refusal};
 
@@ -88,6 +89,14 @@ pub enum Outcome {
         /// The oldest revision that stays readable.
         compacted: Revision,
     },
+    /// A client has registered.
+    Registered {
+        /// Its id.
+        client: ClientId,
+    },
+    /// A write with this stamp had been applied before; this is what came of it then. Nothing was
+    /// changed.
+    Repeated(Remembered),
     /// The entry was to change nothing.
     Nothing,
     /// Nothing was changed, for this reason.

@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use core::fmt;
 
+use base::ClientId;
+
 /// Why a request takes no effect or has no answer. One variant per thing that a client does
 /// differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +48,71 @@ pub enum Refusal {
     },
     /// A sorted read would have to hold more than [`crate::SORT_SIZE_MAX`] bytes.
     SortTooLarge,
+    /// The stamp of the write is below the floor of its client, or its client is not known, or not any
+    /// more.
+    SessionExpired,
+    /// The stamp of the write is too far beyond the floor of its client.
+    TooManyUnanswered,
     /// The write took effect, but what it read is larger than [`crate::REPLY_SIZE_MAX`] bytes.
     ReplyTooLarge,
+}
+
+impl Refusal {
+    /// Number and sizes under which a result of a write is kept. Part of the page file: numbers never
+    /// change.
+    pub(crate) fn encode(&self) -> (u8, Option<(u64, u64)>) {
+        let sizes = |size: &usize, size_max: &usize| {
+            let number = |size| u64::try_from(size).expect("a size fits u64");
+            Some((number(*size), number(*size_max)))
+        };
+        match self {
+            Self::KeyNotProvided => (0, None),
+            Self::KeyNotFound => (1, None),
+            Self::ValueProvided => (2, None),
+            Self::LeaseProvided => (3, None),
+            Self::LeaseNotFound => (4, None),
+            Self::TooManyOps => (5, None),
+            Self::DuplicateKey => (6, None),
+            Self::InvalidSortOption => (7, None),
+            Self::Compacted => (8, None),
+            Self::FutureRevision => (9, None),
+            Self::KeyTooLong { size, size_max } => (10, sizes(size, size_max)),
+            Self::ValueTooLarge { size, size_max } => (11, sizes(size, size_max)),
+            Self::SortTooLarge => (12, None),
+            Self::ReplyTooLarge => (13, None),
+            Self::SessionExpired => (14, None),
+            Self::TooManyUnanswered => (15, None),
+        }
+    }
+
+    /// The refusal with this number and these sizes; none if there is no such.
+    pub(crate) fn decode(number: u8, sizes: Option<(u64, u64)>) -> Option<Self> {
+        let plain = [
+            Self::KeyNotProvided,
+            Self::KeyNotFound,
+            Self::ValueProvided,
+            Self::LeaseProvided,
+            Self::LeaseNotFound,
+            Self::TooManyOps,
+            Self::DuplicateKey,
+            Self::InvalidSortOption,
+            Self::Compacted,
+            Self::FutureRevision,
+            Self::SortTooLarge,
+            Self::ReplyTooLarge,
+            Self::SessionExpired,
+            Self::TooManyUnanswered,
+        ];
+        let Some((size, size_max)) = sizes else {
+            return plain.into_iter().find(|refusal| refusal.encode().0 == number);
+        };
+        let (size, size_max) = (usize::try_from(size).ok()?, usize::try_from(size_max).ok()?);
+        match number {
+            10 => Some(Self::KeyTooLong { size, size_max }),
+            11 => Some(Self::ValueTooLarge { size, size_max }),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -76,6 +141,17 @@ impl fmt::Display for Refusal {
                  sort by key",
                 crate::SORT_SIZE_MAX
             ),
+            Self::SessionExpired => f.write_str(
+                "the session of this write has expired: its client id is not known, or no longer, or \
+                 it had said that it does not wait for this number any more; the write was not carried \
+                 out now, read to find out whether it was before, and register anew",
+            ),
+            Self::TooManyUnanswered => write!(
+                f,
+                "the number of this write is {} or more beyond the oldest one that its client waits \
+                 for; wait for answers, or register a second client",
+                base::limits::CLIENT_RESULTS_MAX
+            ),
             Self::ReplyTooLarge => write!(
                 f,
                 "the write took effect, but its reply is larger than {} bytes; read the range \
@@ -100,6 +176,8 @@ pub enum Damage {
     EventShed(crate::Point),
     /// The key of an event is not one.
     EventKeyMalformed,
+    /// What is kept of this client, or its place in the order of clients, is not such.
+    ClientMalformed(ClientId),
     /// The bytes of the newest version of this key are not one.
     VersionMalformed(Box<[u8]>),
 }
@@ -120,6 +198,9 @@ impl fmt::Display for Damage {
                 at.revision, at.sub
             ),
             Self::EventKeyMalformed => write!(f, "the key of an event is malformed; {ADVICE}"),
+            Self::ClientMalformed(client) => {
+                write!(f, "what is kept of client {} is malformed; {ADVICE}", client.get())
+            }
             Self::VersionMalformed(key) => write!(
                 f,
                 "the newest version of key \"{}\" is malformed; {ADVICE}",

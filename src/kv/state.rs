@@ -1,4 +1,4 @@
-//! The replicated state: two trees, a handful of numbers, and the one function that changes them.
+//! The replicated state: four trees, a handful of numbers, and the one function that changes them.
 //!
 //! Applying an entry is a pure function of the state and the entry. It never fails: what validation
 //! let through and the state refuses is an outcome. It never blocks: a page that is not in memory is a
@@ -12,9 +12,11 @@
 //!       | changes of the next entry made already u32
 //!       | bytes of live keys u64 | bytes of their inline values u64
 //!       | if that entry is a transaction: branches u16, each u8 | deletes done u16, keys of each u32
+//!       | sum over clients and their results 16
 //! ```
 //!
-//! Format 1 ends before the members, format 2 behind them. Format 255 has nothing but the format: the state of an
+//! Format 1 ends before the members, format 2 behind them, format 3 before the clients, of which it has
+//! none. Format 255 has nothing but the format: the state of an
 //! [`crate::Import`] that has not come to its end.
 //!
 //! A checkpoint may come in the middle of an entry: its changes so far are in the trees, under the
@@ -29,9 +31,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use base::{Hash128, LogIndex, Mutant, Revision, Term};
+use base::{Hash128, LogIndex, Mutant, Revision, Stamp, Term};
 use tree::{Miss, PageFile};
 
+use crate::clients::RESULT_KEY_SIZE;
 use crate::command::{Command, Op};
 use crate::delete::Deleting;
 use crate::keys::{CURRENT, Point};
@@ -42,13 +45,16 @@ use crate::txn::Running;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// The format that ends before the members.
 const FORMAT_WITHOUT_MEMBERS: u8 = 1;
 
 /// The format that ends behind the members.
 const FORMAT_WHOLE_ENTRIES: u8 = 2;
+
+/// The format that ends before the clients.
+const FORMAT_WITHOUT_CLIENTS: u8 = 3;
 
 /// The format of a state that has arrived in part.
 const FORMAT_INCOMPLETE: u8 = 255;
@@ -57,7 +63,7 @@ const FORMAT_INCOMPLETE: u8 = 255;
 const REVISION_MAX: u64 = u64::MAX >> 1;
 
 /// Bytes of the meta without those about the members.
-const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2;
+const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16;
 
 const _: () = assert!(
     META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
@@ -79,6 +85,8 @@ pub struct State {
     pub(crate) live_sum: Hash128,
     /// Sum of the hashes of all events ever applied.
     pub(crate) events_sum: Hash128,
+    /// Sum of the hashes of all clients and results of their writes.
+    pub(crate) clients_sum: Hash128,
     /// Events before this point have been trimmed: their tombstones and runs are gone. Never beyond
     /// the compacted revision.
     pub(crate) trimmed: Point,
@@ -127,6 +135,7 @@ pub(crate) struct Scratch {
     pub event: Vec<u8>,
     pub version: Vec<u8>,
     pub keys: Vec<u8>,
+    pub results: Vec<[u8; RESULT_KEY_SIZE]>,
 }
 
 /// Why a page file cannot be opened as a state.
@@ -178,6 +187,7 @@ impl State {
             compacted: None,
             live_sum: Hash128::ZERO,
             events_sum: Hash128::ZERO,
+            clients_sum: Hash128::ZERO,
             trimmed: beginning,
             undropped: false,
             dropped: Revision::ZERO,
@@ -217,8 +227,12 @@ impl State {
         if format >= FORMAT_WHOLE_ENTRIES {
             self.decode_members(&mut reader).ok_or(OpenError::Malformed)?;
         }
-        if format >= FORMAT {
+        if format >= FORMAT_WITHOUT_CLIENTS {
             self.decode_begun(&mut reader).ok_or(OpenError::Malformed)?;
+        }
+        if format >= FORMAT {
+            let sum = reader.take().ok_or(OpenError::Malformed)?;
+            self.clients_sum = Hash128::from_bytes(sum);
         }
         let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
         let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
@@ -351,6 +365,7 @@ impl State {
             let count = u32::try_from(*count).expect("an entry has fewer than 2^32 changes");
             meta.extend_from_slice(&count.to_le_bytes());
         }
+        meta.extend_from_slice(&self.clients_sum.to_bytes());
         meta
     }
 
@@ -371,6 +386,23 @@ impl State {
         command: &Command<'_>,
         budget: &mut u32,
     ) -> Step<Outcome> {
+        self.apply_once(index, term, None, command, budget)
+    }
+
+    /// The same for an entry with a stamp, if it has one: a write whose stamp is known is not applied
+    /// again.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::apply`].
+    pub fn apply_once(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        stamp: Option<&Stamp>,
+        command: &Command<'_>,
+        budget: &mut u32,
+    ) -> Step<Outcome> {
         assert!(
             index == self.applied.next() && term >= self.term,
             "entry {index} of term {term} does not follow {} of term {}",
@@ -378,7 +410,10 @@ impl State {
             self.term
         );
         assert!(!self.incomplete, "entry {index} comes before the state has arrived");
-        let result = self.apply_command(command, budget);
+        let result = match stamp {
+            None => self.apply_command(command, budget),
+            Some(stamp) => self.apply_stamped(stamp, command, budget),
+        };
         if result.is_ok() {
             if self.sub > 0 {
                 self.revision = self.revision.next();
@@ -394,7 +429,11 @@ impl State {
         result.into()
     }
 
-    fn apply_command(&mut self, command: &Command<'_>, budget: &mut u32) -> Result<Outcome, Stop> {
+    pub(crate) fn apply_command(
+        &mut self,
+        command: &Command<'_>,
+        budget: &mut u32,
+    ) -> Result<Outcome, Stop> {
         let progress = core::mem::replace(&mut self.progress, Progress::None);
         match (command, progress) {
             (Command::Put(put), Progress::None) => {
@@ -447,6 +486,10 @@ impl State {
             (Command::Compact { revision, .. }, Progress::None) => Ok(self.compact(*revision)),
             (Command::Members(bytes), Progress::None) => {
                 Ok(self.set_members(bytes, self.applied.next()))
+            }
+            (Command::Register { clients_max }, Progress::None) => {
+                charge(budget)?;
+                self.register(*clients_max)
             }
             (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
@@ -512,6 +555,11 @@ impl State {
         self.compacted
     }
 
+    /// The index of the entry that is being applied.
+    pub(crate) fn applied_next(&self) -> LogIndex {
+        self.applied.next()
+    }
+
     /// Index and term of the last applied entry.
     pub fn applied(&self) -> (LogIndex, Term) {
         (self.applied, self.term)
@@ -544,8 +592,8 @@ impl State {
     }
 
     /// The hash of everything that members must agree on at the same applied index: live keys, all
-    /// events ever applied, revision, compacted revision, and what entries have set about the members. What
-    /// has been trimmed does not matter. O(1).
+    /// events ever applied, revision, compacted revision, clients with the results of their writes, and
+    /// what entries have set about the members. What has been trimmed does not matter. O(1).
     ///
     /// While an entry is half applied it depends on how far that has got, too.
     pub fn state_hash(&self) -> Hash128 {
@@ -559,6 +607,11 @@ impl State {
         if self.members.index > LogIndex::ZERO {
             hasher.update(&self.members.index.get().to_le_bytes());
             hasher.update(&self.members.bytes);
+        }
+        // Before the first client has registered, the hash is that of versions which know of none.
+        if self.clients_sum != Hash128::ZERO {
+            hasher.update(b"clients");
+            hasher.update(&self.clients_sum.to_bytes());
         }
         hasher.finish()
     }
@@ -604,7 +657,10 @@ impl State {
                     }
                 }
             }
-            Command::Compact { .. } | Command::Members(_) | Command::Nothing => {}
+            Command::Compact { .. }
+            | Command::Members(_)
+            | Command::Register { .. }
+            | Command::Nothing => {}
         }
     }
 }

@@ -39,7 +39,7 @@ impl Command<'_> {
             Self::DeleteRange(delete) => delete.validate(),
             Self::Txn(txn) => txn.validate(limits),
             Self::Members(bytes) => crate::members::validate(bytes),
-            Self::Compact { .. } | Self::Nothing => Ok(()),
+            Self::Compact { .. } | Self::Register { .. } | Self::Nothing => Ok(()),
         }
     }
 }

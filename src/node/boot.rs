@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::ControlFlow;
 
-use base::{Frame, Hash128, LogIndex, PageNo, Term};
+use base::{Frame, Hash128, LogIndex, PageNo, Stamp, Term};
 use hashbrown::HashSet;
 use kv::{Command, State, Step};
 use raft::TermRun;
@@ -593,7 +593,7 @@ impl Replaying {
     /// Notes what `entry` of the next window will miss.
     fn foresee(&mut self, entry: &Kept) -> Result<(), BootError> {
         let Self { state, gathered_size, window_size, wanted, misses, .. } = self;
-        state.foresee(&command(entry)?, &mut |miss| {
+        foresee(state, entry, &mut |miss| {
             if wanted.insert(miss.page) {
                 *gathered_size += size64(miss.size());
                 misses.push_back(miss);
@@ -603,8 +603,7 @@ impl Replaying {
             } else {
                 ControlFlow::Break(())
             }
-        });
-        Ok(())
+        })
     }
 
     /// The pages of the window that was gathered are there, and all entries before it are applied.
@@ -661,7 +660,7 @@ impl Replaying {
         let entries = self.entries.iter().take(self.ready.min(WARM_MAX));
         let looked_at = entries.len();
         for entry in entries {
-            if let Ok(Command::Put(put)) = command(entry) {
+            if let Ok((_, Command::Put(put))) = command(entry) {
                 keys[count] = put.key;
                 count += 1;
             }
@@ -672,10 +671,11 @@ impl Replaying {
 
     /// Applies an entry; or what it misses.
     fn apply(&mut self, entry: &Kept) -> Result<Option<Miss>, BootError> {
-        let command = command(entry)?;
+        let (stamp, command) = command(entry)?;
+        let (index, term) = (entry.index, entry.term);
         loop {
             let mut budget = APPLY_SLICE;
-            match self.state.apply(entry.index, entry.term, &command, &mut budget) {
+            match self.state.apply_once(index, term, stamp.as_ref(), &command, &mut budget) {
                 Step::Done(_) => return Ok(None),
                 Step::More if self.hands_over && self.is_too_dirty() => {
                     self.handed_over = true;
@@ -704,7 +704,7 @@ impl Replaying {
         let mut wanted = HashSet::new();
         wanted.insert(miss.page);
         for entry in self.entries.iter().take(self.ready.min(LOOK_AHEAD)) {
-            self.state.foresee(&command(entry)?, &mut |other| {
+            foresee(&self.state, entry, &mut |other| {
                 if wanted.insert(other.page) {
                     size += size64(other.size());
                     others.push(other);
@@ -714,7 +714,7 @@ impl Replaying {
                 } else {
                     ControlFlow::Break(())
                 }
-            });
+            })?;
         }
         self.unforeseen_size += size;
         let fetches = merge(&mut others);
@@ -785,10 +785,26 @@ fn merge(misses: &mut [Miss]) -> Vec<Fetch> {
     fetches
 }
 
-fn command(entry: &Kept) -> Result<Command<'_>, BootError> {
+fn command(entry: &Kept) -> Result<(Option<Stamp>, Command<'_>), BootError> {
     let Kept { index, kind, ref frame, .. } = *entry;
-    let (kind, body) = EntryKind::of(kind, frame).ok_or(BootError::EntryKind { index, kind })?;
-    translate::command(kind, body).map_err(|error| BootError::Entry { index, error })
+    let (kind, stamp, body) =
+        EntryKind::of(kind, frame).ok_or(BootError::EntryKind { index, kind })?;
+    let command = translate::command(kind, body);
+    Ok((stamp, command.map_err(|error| BootError::Entry { index, error })?))
+}
+
+/// Tells what applying an entry will miss, until `tell` breaks.
+fn foresee(
+    state: &State,
+    entry: &Kept,
+    tell: &mut dyn FnMut(Miss) -> ControlFlow<()>,
+) -> Result<(), BootError> {
+    let (stamp, command) = command(entry)?;
+    if let Some(stamp) = stamp {
+        state.foresee_stamp(&stamp, tell);
+    }
+    state.foresee(&command, tell);
+    Ok(())
 }
 
 fn size64(size: usize) -> u64 {

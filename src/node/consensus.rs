@@ -36,7 +36,9 @@ use crate::divergence::{Divergence, Verdict};
 use crate::journal::Journal;
 use crate::log_reader::LogReader;
 use crate::members::Members;
-use crate::message::{Committed, EntryKind, Origin, Refused, Reply, ReplyBody, Standing};
+use crate::message::{
+    Committed, EntryKind, Origin, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
+};
 use crate::peers::{Greeting, Incoming, Introduction, Peers};
 use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
@@ -432,8 +434,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         frame: Frame,
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
-        let is_known = EntryKind::decode(forward.kind, &frame).is_some_and(|(kind, origin, _)| {
-            kind != EntryKind::Members && origin.is_some_and(|origin| origin.member == from)
+        let is_known = EntryKind::decode(forward.kind, &frame).is_some_and(|payload| {
+            payload.kind != EntryKind::Members
+                && payload.origin.is_some_and(|origin| origin.member == from)
         });
         let objection = if !is_known {
             Some((Status::InvalidArgument, "the leader does not know this kind of write".into()))
@@ -521,13 +524,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         for entry in kept {
             let Kept { index, term, kind, frame, hash, mut ticket } = entry;
             let size = frame.len();
-            let Some((kind, origin, frame)) = EntryKind::decode(kind, &frame) else {
+            let Some(payload) = EntryKind::decode(kind, &frame) else {
                 effects.push(ConsensusEffect::Halt(format!(
                     "log entry {index} has kind {kind}, which this version does not know; start \
                      the version that the leader runs"
                 )));
                 return;
             };
+            let Payload { kind, origin, stamp, body: frame } = payload;
             if let Some(origin) = origin {
                 if origin.member == member && origin.start_id == start_id {
                     let forwarded = if Mutant::ForwardedWrong.is_on() {
@@ -539,7 +543,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 }
                 self.foreign_bytes = self.foreign_bytes.saturating_sub(size);
             }
-            entries.push(Committed { index, term, kind, frame, hash, ticket });
+            entries.push(Committed { index, term, kind, stamp, frame, hash, ticket });
         }
         if !entries.is_empty() {
             effects.push(ConsensusEffect::ToStore(StoreEvent::Apply(entries)));
@@ -746,8 +750,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                     self.take_outputs(now, effects);
                 }
             }
-            ConsensusEvent::Propose { ticket, kind, frees_space, frame, deadline } => {
-                let (ticket, kind) = (Some(ticket), kind as u8);
+            ConsensusEvent::Propose { ticket, kind, stamped, frees_space, frame, deadline } => {
+                let mark = if stamped { STAMP_MARK } else { 0 };
+                let (ticket, kind) = (Some(ticket), kind as u8 | mark);
                 self.propose(Proposal { ticket, kind, frees_space, frame, deadline }, effects);
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),

@@ -21,9 +21,11 @@ pub enum ConsensusEvent {
         ticket: Ticket,
         /// What the frame is.
         kind: EntryKind,
+        /// Whether the frame begins with a stamp.
+        stamped: bool,
         /// Whether it only gives space back.
         frees_space: bool,
-        /// The verified body.
+        /// The verified body, behind the stamp if there is one.
         frame: Frame,
         /// When nobody waits any more; it is dropped if it has not been appended by then.
         deadline: Option<Instant>,

@@ -29,6 +29,7 @@ mod admin;
 mod beginner;
 mod boot;
 mod checkpoint;
+mod conclude;
 mod consensus;
 mod consensus_link;
 mod disk_watch;
@@ -55,7 +56,10 @@ pub use checkpoint::CheckpointConfig;
 pub use consensus::{Consensus, ConsensusConfig, ForPeers};
 pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use members::{Members, membership};
-pub use message::{Committed, EntryKind, Origin, ReadRequest, Refused, Reply, ReplyBody, Standing};
+pub use message::{
+    Committed, EntryKind, Origin, Payload, ReadRequest, Refused, Reply, ReplyBody, STAMP_MARK,
+    Standing,
+};
 pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
 pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};

@@ -5,7 +5,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use base::{Frame, Hash128, Instant, LogIndex, NodeId, Term, Ticket};
+use base::{Frame, Hash128, Instant, LogIndex, NodeId, STAMP_SIZE, Stamp, Term, Ticket};
 use raft::RoleName;
 use wire::Status;
 
@@ -25,6 +25,8 @@ pub enum EntryKind {
     Compact = 4,
     /// The members from here on, as `wire::MemberList` encodes them.
     Members = 5,
+    /// The registration of a client: how many are remembered from here on, 4 bytes, little endian.
+    Register = 6,
 }
 
 impl EntryKind {
@@ -37,6 +39,7 @@ impl EntryKind {
             3 => Self::Txn,
             4 => Self::Compact,
             5 => Self::Members,
+            6 => Self::Register,
             _ => return None,
         })
     }
@@ -45,28 +48,65 @@ impl EntryKind {
     pub const fn frees_space(self) -> bool {
         match self {
             Self::Empty | Self::DeleteRange | Self::Compact | Self::Members => true,
-            Self::Put | Self::Txn => false,
+            Self::Put | Self::Txn | Self::Register => false,
         }
     }
 }
 
+/// Marks the kind of an entry whose payload begins with a stamp, behind the origin if it has both.
+pub const STAMP_MARK: u8 = 0x40;
+
+/// What the payload of a log entry says.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    /// What the body is.
+    pub kind: EntryKind,
+    /// Who passed it on to the leader.
+    pub origin: Option<Origin>,
+    /// Which write of which client it is.
+    pub stamp: Option<Stamp>,
+    /// The body.
+    pub body: Frame,
+}
+
 impl EntryKind {
-    /// What the payload of a log entry is: kind, who passed it on to the leader, and the body; none if
-    /// this version does not know the number.
-    pub fn decode(number: u8, payload: &Frame) -> Option<(Self, Option<Origin>, Frame)> {
-        let kind = Self::from_u8(number & !Origin::MARK)?;
-        if number & Origin::MARK == 0 {
-            return Some((kind, None, payload.clone()));
-        }
-        let (origin, body) = Origin::unwrap(payload)?;
-        Some((kind, Some(origin), body))
+    /// Whether an entry of this kind may have a stamp.
+    const fn may_have_stamp(self) -> bool {
+        matches!(self, Self::Put | Self::DeleteRange | Self::Txn | Self::Compact)
     }
 
-    /// Kind and body of a log entry.
-    pub fn of(number: u8, payload: &[u8]) -> Option<(Self, &[u8])> {
-        let kind = Self::from_u8(number & !Origin::MARK)?;
+    /// The kind in the number of a log entry; none if this version does not know the number.
+    fn of_number(number: u8) -> Option<Self> {
+        let kind = Self::from_u8(number & !(Origin::MARK | STAMP_MARK))?;
+        (number & STAMP_MARK == 0 || kind.may_have_stamp()).then_some(kind)
+    }
+
+    /// What the payload of a log entry says; none if this version does not know the number.
+    pub fn decode(number: u8, payload: &Frame) -> Option<Payload> {
+        let kind = Self::of_number(number)?;
+        let (origin, body) = if number & Origin::MARK == 0 {
+            (None, payload.clone())
+        } else {
+            let (origin, body) = Origin::unwrap(payload)?;
+            (Some(origin), body)
+        };
+        if number & STAMP_MARK == 0 {
+            return Some(Payload { kind, origin, stamp: None, body });
+        }
+        let (stamp, _) = Stamp::split(&body)?;
+        Some(Payload { kind, origin, stamp: Some(stamp), body: body.slice(STAMP_SIZE..) })
+    }
+
+    /// Kind, stamp and body of a log entry.
+    pub fn of(number: u8, payload: &[u8]) -> Option<(Self, Option<Stamp>, &[u8])> {
+        let kind = Self::of_number(number)?;
         let skip = if number & Origin::MARK == 0 { 0 } else { Origin::SIZE };
-        Some((kind, payload.get(skip..)?))
+        let body = payload.get(skip..)?;
+        if number & STAMP_MARK == 0 {
+            return Some((kind, None, body));
+        }
+        let (stamp, body) = Stamp::split(body)?;
+        Some((kind, Some(stamp), body))
     }
 }
 
@@ -120,12 +160,21 @@ pub struct Committed {
     pub term: Term,
     /// What the payload is.
     pub kind: EntryKind,
+    /// Which write of which client it is, if that was said: it takes effect once.
+    pub stamp: Option<Stamp>,
     /// The request body, verified before it was proposed.
     pub frame: Frame,
     /// The log chain hash behind it.
     pub hash: Hash128,
     /// Who waits for the outcome; none for entries that no connection of this process proposed.
     pub ticket: Option<Ticket>,
+}
+
+impl Committed {
+    /// Bytes that count as proposed until it is applied: those of the frame that was proposed.
+    pub(crate) fn proposed_size(&self) -> usize {
+        self.frame.len() + if self.stamp.is_some() { STAMP_SIZE } else { 0 }
+    }
 }
 
 /// A read on its way to the store.

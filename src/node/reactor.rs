@@ -15,11 +15,13 @@ use base::limits::{
     HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_CROWDED_MS,
     PARTIAL_TIMEOUT_MS, RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
 };
-use base::{ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Ticket};
+use base::{
+    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, STAMP_SIZE, Ticket,
+};
 use bytes::BytesMut;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
-use crate::message::{ReadRequest, Refused, Reply, ReplyBody};
+use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
 use crate::session::{Phase, Session};
 use crate::{ConsensusEvent, Role, StoreEvent, translate};
 
@@ -43,6 +45,9 @@ pub struct ReactorConfig {
     pub value_size_max: usize,
     /// Bytes of requests that one connection may have unanswered: no more than consensus takes in.
     pub bytes_max: usize,
+    /// Clients that are remembered at once, as told with each registration; at most
+    /// `base::limits::CLIENTS_MAX`.
+    pub clients_max: u32,
 }
 
 /// What happens to a reactor.
@@ -493,7 +498,20 @@ impl Reactor {
         let ticket = self.ticket(connection, header, body.len());
         let deadline = (header.deadline_ms > 0)
             .then(|| now.after(Duration::from_millis(u64::from(header.deadline_ms))));
-        let plan = match Request::verify(kind, &body, &VerifyLimits::REQUEST) {
+        let stamped = header.flags.has_stamp();
+        let message =
+            if stamped { translate::message_behind_stamp(kind, &body) } else { Ok(&*body) };
+        let message = match message {
+            Ok(message) => message,
+            Err((refused, closes)) => {
+                self.refuse(connection, header.request, &refused);
+                if closes {
+                    self.close(connection, CloseReason::Protocol, effects);
+                }
+                return;
+            }
+        };
+        let plan = match Request::verify(kind, message, &VerifyLimits::REQUEST) {
             Ok(request) => translate::plan(&request, self.config.value_size_max),
             Err(error) => {
                 self.refuse(connection, header.request, &decode_refusal(&error));
@@ -515,14 +533,23 @@ impl Reactor {
         }
         match plan {
             translate::Plan::Propose { kind, frees_space } => {
+                let frame = body;
                 let event =
-                    ConsensusEvent::Propose { ticket, kind, frees_space, frame: body, deadline };
+                    ConsensusEvent::Propose { ticket, kind, stamped, frees_space, frame, deadline };
+                effects.push(ReactorEffect::ToConsensus(event));
+            }
+            translate::Plan::Register => {
+                let frame = Frame::copy_from_slice(&self.config.clients_max.to_le_bytes());
+                let (kind, stamped, frees_space) = (EntryKind::Register, false, false);
+                let event =
+                    ConsensusEvent::Propose { ticket, kind, stamped, frees_space, frame, deadline };
                 effects.push(ReactorEffect::ToConsensus(event));
             }
             translate::Plan::Read { is_txn, linearizable } => {
                 let ticket = Ticket { reads: true, ..ticket };
                 let applied_min = LogIndex::ZERO;
-                let read = ReadRequest { ticket, frame: body, is_txn, applied_min, deadline };
+                let frame = if stamped { body.slice(STAMP_SIZE..) } else { body };
+                let read = ReadRequest { ticket, frame, is_txn, applied_min, deadline };
                 self.start_or_queue(connection, read, linearizable, effects);
             }
             translate::Plan::Status => {

@@ -432,7 +432,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 self.reads.release(&mut task);
             }
         }
-        self.physical.retain(|(ticket, _)| !is_gone(*ticket));
+        self.physical.retain(|(ticket, ..)| !is_gone(*ticket));
     }
 
     /// Looks at the reads that wait for memory, and at those whose clients keep it from them.

@@ -23,6 +23,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
+use core::ops::ControlFlow;
 
 use base::limits::{ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, READS_SIZE_MAX};
 use base::{
@@ -261,7 +262,7 @@ pub struct Store<B> {
     pub(crate) config: StoreConfig,
     pub(crate) state: State,
     pub(crate) allocate: Allocate<B>,
-    writer: ReplyWriter,
+    pub(crate) writer: ReplyWriter,
     /// Committed and not applied.
     pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
@@ -284,8 +285,8 @@ pub struct Store<B> {
     pub(crate) fetching: Vec<Miss>,
     /// What did not verify when it was read last.
     pub(crate) doubted: Option<Miss>,
-    /// Compactions whose client waits until the space is free.
-    pub(crate) physical: Vec<(Ticket, Revision)>,
+    /// Compactions whose client waits until the space is free; with whether it had asked before.
+    pub(crate) physical: Vec<(Ticket, Revision, bool)>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) applied_bytes: usize,
     replies: Vec<Vec<Reply>>,
@@ -362,7 +363,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// The compacted revision, 0 before the first compaction.
-    fn compacted(&self) -> u64 {
+    pub(crate) fn compacted(&self) -> u64 {
         self.state.compacted().map_or(0, Revision::get)
     }
 
@@ -465,7 +466,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         // A large entry stops for the checkpoint like many small ones.
         let mut slice = APPLY_SLICE.min(*budget);
         *budget -= slice;
-        let step = self.state.apply(entry.index, entry.term, &command, &mut slice);
+        let (index, term, stamp) = (entry.index, entry.term, entry.stamp.as_ref());
+        let step = self.state.apply_once(index, term, stamp, &command, &mut slice);
         *budget += slice;
         let outcome = match step {
             Step::Done(outcome) => outcome,
@@ -490,7 +492,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.tell_hash(effects);
         }
         if let Some(ticket) = entry.ticket {
-            self.applied_bytes += entry.frame.len();
+            self.applied_bytes += entry.proposed_size();
             let physical = matches!(command, Command::Compact { physical: true, .. });
             let answer = Answer::new(&command, &outcome);
             self.conclude(ticket, &outcome, answer, physical);
@@ -522,6 +524,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     fn prefetch(&mut self, effects: &mut Vec<StoreEffect<B>>) {
         let mut misses = Vec::new();
         for entry in self.entries.iter().take(PREFETCH_MAX) {
+            if let Some(stamp) = &entry.stamp {
+                self.state.foresee_stamp(stamp, &mut |miss| {
+                    if !misses.contains(&miss) {
+                        misses.push(miss);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
             if let Ok(command) = translate::command(entry.kind, &entry.frame) {
                 self.state.prefetch(&command, &mut misses);
             }
@@ -532,51 +542,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         for miss in misses {
             self.fetch(miss, effects);
         }
-    }
-
-    /// Answers the client of a write that has been applied, or sets out to read for it.
-    fn conclude(
-        &mut self,
-        ticket: Ticket,
-        outcome: &Outcome,
-        answer: Option<Answer>,
-        physical: bool,
-    ) {
-        if let Some(answer) = answer {
-            self.answers.enter(Task::new(ticket, Work::Answer(answer)));
-            return;
-        }
-        match outcome {
-            Outcome::Put { revision } => {
-                self.reply(ticket, ReplyBody::Put { revision: revision.get() });
-            }
-            Outcome::Deleted { revision, count } => {
-                let (revision, count) = (translate::i64_of(*revision), translate::count_of(*count));
-                let mut out = Vec::new();
-                self.writer
-                    .delete_range(&mut out, ticket.request, revision, count, [])
-                    .expect("a reply without keys fits a frame");
-                self.reply(ticket, ReplyBody::Frames(out));
-            }
-            Outcome::Compacted { revision, .. } if physical => {
-                self.physical.push((ticket, *revision));
-            }
-            Outcome::Compacted { revision, .. } => self.reply_compacted(ticket, *revision),
-            Outcome::Refused(refusal) => {
-                let mut refused = translate::refused(*refusal);
-                refused.compacted = self.compacted();
-                self.refuse(ticket, refused);
-            }
-            Outcome::Txn(_) | Outcome::Nothing => {
-                unreachable!("a transaction has an answer, and nobody waits for an empty entry")
-            }
-        }
-    }
-
-    fn reply_compacted(&mut self, ticket: Ticket, revision: Revision) {
-        let mut out = Vec::new();
-        self.writer.compact(&mut out, ticket.request, translate::i64_of(revision));
-        self.reply(ticket, ReplyBody::Frames(out));
     }
 
     /// A read request becomes a task. Its body was verified before it came here.
@@ -749,8 +714,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Step::Done(()) if keep < Revision::MAX => {}
             Step::Done(()) => {
                 self.is_trimming = false;
-                for (ticket, revision) in mem::take(&mut self.physical) {
-                    self.reply_compacted(ticket, revision);
+                for (ticket, revision, repeated) in mem::take(&mut self.physical) {
+                    self.reply_compacted(ticket, revision, repeated);
                 }
             }
             Step::More => self.is_busy = true,
@@ -860,6 +825,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             member_name: &standing.name,
             role,
             errors: Texts::Given(&errors),
+            clients: self.state.clients(),
         };
         let mut out = Vec::new();
         self.writer.status(&mut out, ticket.request, &status);

@@ -3,18 +3,18 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base::limits::{CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max};
-use base::{LeaseId, NodeId, RequestId, Revision};
+use base::{LeaseId, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
     Command, Compare, DeleteRange, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
-    SortOrder, SortTarget, Txn,
+    Remembered, SortOrder, SortTarget, Txn,
 };
 use wire::{
-    Effect, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView, RangeSummary, ReplyWriter,
-    Request, Status, TxnView, VerifyLimits,
+    Effect, Header, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView, RangeSummary,
+    ReplyWriter, Request, Status, TxnView, VerifyLimits,
 };
 
 use crate::AdminRequest;
@@ -30,6 +30,8 @@ pub enum Plan {
         /// Whether it only gives space back, so that it may go on when space is short.
         frees_space: bool,
     },
+    /// The registration of a client, which goes through the log too.
+    Register,
     /// It is read.
     Read {
         /// A transaction that only reads.
@@ -75,6 +77,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
                 Ok(Plan::Propose { kind: EntryKind::Txn, frees_space })
             }
         }
+        Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
         Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
         Request::MemberChange(change) => Ok(Plan::Admin(AdminRequest::Change {
@@ -96,12 +99,42 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
     }
 }
 
+/// The message of a request whose body begins with a stamp.
+///
+/// # Errors
+///
+/// It may not have a stamp, or this one means nothing; whether the connection must be closed.
+pub fn message_behind_stamp(kind: Kind, body: &[u8]) -> Result<&[u8], (Refused, bool)> {
+    let refused =
+        |status, message: String| Refused { status, message, compacted: 0, applied: false };
+    if !kind.is_write() {
+        let message = format!("a frame of kind {kind:?} cannot carry a stamp; send it without");
+        return Err((refused(Status::ProtocolError, message), true));
+    }
+    let Some((Stamp { sequence, floor, .. }, message)) = Stamp::split(body) else {
+        let message = format!("a stamp has {STAMP_SIZE} bytes, the body has {}", body.len());
+        return Err((refused(Status::ProtocolError, message), true));
+    };
+    if floor > sequence {
+        let message = format!(
+            "a stamp says that its client waits for no write before {floor}, and is that of write \
+             {sequence} itself; the floor is the oldest unanswered sequence, this one at most"
+        );
+        return Err((refused(Status::InvalidArgument, message), false));
+    }
+    Ok(message)
+}
+
 /// The command in the payload of a log entry. Its bytes were verified before they were proposed, so
 /// an error means that another version wrote them.
 pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::DecodeError> {
     let kind = match kind {
         EntryKind::Empty => return Ok(Command::Nothing),
         EntryKind::Members => return Ok(Command::Members(body)),
+        EntryKind::Register => {
+            let bytes = body.try_into().map_err(|_| wire::DecodeError::Malformed)?;
+            return Ok(Command::Register { clients_max: u32::from_le_bytes(bytes) });
+        }
         EntryKind::Put => Kind::Put,
         EntryKind::DeleteRange => Kind::DeleteRange,
         EntryKind::Txn => Kind::Txn,
@@ -116,6 +149,7 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         }
         Request::Range(_)
         | Request::Status
+        | Request::Register
         | Request::Hello(_)
         | Request::Ping
         | Request::Cancel
@@ -233,6 +267,8 @@ pub fn refused(refusal: Refusal) -> Refused {
         Refusal::DuplicateKey => Status::DuplicateKey,
         Refusal::Compacted => Status::Compacted,
         Refusal::FutureRevision => Status::FutureRevision,
+        Refusal::SessionExpired => Status::SessionExpired,
+        Refusal::TooManyUnanswered => Status::TooManyUnanswered,
         Refusal::KeyTooLong { .. }
         | Refusal::ValueTooLarge { .. }
         | Refusal::SortTooLarge
@@ -390,6 +426,35 @@ pub fn write_reply(
         };
         writer.refused(out, request, &refused);
     }
+}
+
+/// Writes what came of a write when it was sent before, marked as repeated.
+pub fn write_repeated(
+    writer: &mut ReplyWriter,
+    out: &mut Vec<u8>,
+    request: RequestId,
+    result: &Remembered,
+    compacted: u64,
+) {
+    let begin = out.len();
+    const FITS: &str = "a reply without keys fits a frame";
+    match result {
+        Remembered::Put { revision } => writer.put(out, request, i64_of(*revision), None),
+        Remembered::Deleted { revision, count } => {
+            writer.delete_range(out, request, i64_of(*revision), count_of(*count), []).expect(FITS)
+        }
+        Remembered::Txn { revision, succeeded } => {
+            writer.txn(out, request, i64_of(*revision), *succeeded, 0).finish().expect(FITS);
+        }
+        Remembered::Compacted { revision, .. } => {
+            writer.compact(out, request, i64_of(*revision));
+        }
+        Remembered::Refused(refusal) => {
+            let refused = Refused { compacted, ..refused(*refusal) };
+            write_refused(writer, out, request, &refused, LeaderHint::default());
+        }
+    }
+    Header::mark_repeated(&mut out[begin..]);
 }
 
 fn write_txn(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration as StdDuration;
 
-use base::limits::{CONNECTION_BYTES_MAX, PROPOSED_BYTES_MAX};
+use base::limits::{CLIENTS_MAX, CONNECTION_BYTES_MAX, PROPOSED_BYTES_MAX};
 use base::{Duration, FileId, Frame, Instant, LogIndex};
 use glommio::channels::shared_channel::{SharedReceiver, SharedSender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -261,6 +261,7 @@ async fn run(start: Start) -> Result<(), Error> {
             member: plan.identity.member,
             value_size_max: plan.config.value_size_max,
             bytes_max: CONNECTION_BYTES_MAX.min(proposed_bytes_max(&plan.config)),
+            clients_max: CLIENTS_MAX,
         }),
         sockets,
     });

@@ -119,6 +119,8 @@ pub(crate) struct Body<'o> {
     out: &'o mut Vec<u8>,
     /// Index in the send buffer at which the frame begins.
     start: usize,
+    /// Index at which the message begins: behind the header, and a stamp if there is one.
+    base: usize,
     /// Greatest index that the frame may reach.
     end_max: usize,
     size_max: usize,
@@ -132,19 +134,26 @@ impl<'o> Body<'o> {
     pub(crate) fn begin(out: &'o mut Vec<u8>, size_max: usize) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_SIZE + 4]);
-        Self { out, start, end_max: start + HEADER_SIZE + size_max, size_max, full: false }
+        let base = start + HEADER_SIZE;
+        Self { out, start, base, end_max: base + size_max, size_max, full: false }
     }
 
-    /// Index of the body in the send buffer.
-    #[inline]
-    fn base(&self) -> usize {
-        self.start + HEADER_SIZE
+    /// The same with bytes in front of the message, which count as part of the body. Their number is a
+    /// multiple of 8, so that the message stays aligned.
+    pub(crate) fn begin_behind(front: &[u8], out: &'o mut Vec<u8>, size_max: usize) -> Self {
+        debug_assert!(front.len().is_multiple_of(8), "{} bytes in front", front.len());
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_SIZE]);
+        out.extend_from_slice(front);
+        let base = out.len();
+        out.extend_from_slice(&[0; 4]);
+        Self { out, start, base, end_max: start + HEADER_SIZE + size_max, size_max, full: false }
     }
 
-    /// Bytes of the body so far.
+    /// Bytes of the message so far.
     #[inline]
     pub(crate) fn size(&self) -> usize {
-        self.out.len() - self.base()
+        self.out.len() - self.base
     }
 
     /// Appends zeros until the body's size is `rest` modulo `modulus`, a power of two.
@@ -187,7 +196,7 @@ impl<'o> Body<'o> {
     /// The place of the offset of the root table.
     #[inline]
     pub(crate) fn root_offset(&self) -> OffsetAt {
-        OffsetAt(self.base())
+        OffsetAt(self.base)
     }
 
     /// Fills in fields of a table.
@@ -357,7 +366,8 @@ impl<'o> Body<'o> {
             self.abandon();
             return Err(EncodeError::TooLarge { size_max });
         }
-        header.body_size = u32::try_from(self.size()).expect("a body is bounded far below 4 GiB");
+        let size = self.out.len() - self.start - HEADER_SIZE;
+        header.body_size = u32::try_from(size).expect("a body is bounded far below 4 GiB");
         header.seal(&mut self.out[self.start..]);
         Ok(())
     }

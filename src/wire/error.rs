@@ -288,6 +288,13 @@ statuses! {
     QuorumAtRisk = 26,
     /// The member lacks too much of the log, or has not been heard of lately.
     NotCaughtUp = 27,
+    /// The write's stamp is of no use any more: its client is not known, or not remembered any more, or
+    /// has said that it does not wait for this number. Not carried out, now or later; whether it was
+    /// before is not known.
+    SessionExpired = 28,
+    /// The number in the write's stamp is too far beyond the oldest one that the client still waits for.
+    /// Not carried out; send it again when that one is answered.
+    TooManyUnanswered = 29,
 }
 
 impl Status {
@@ -340,6 +347,8 @@ impl Status {
             Self::MemberExists => "member exists already",
             Self::ChangePending => "another membership change is under way",
             Self::QuorumAtRisk => "the change could leave the cluster without a majority",
+            Self::SessionExpired => "client session expired",
+            Self::TooManyUnanswered => "too many writes of this client are unanswered",
             Self::NotCaughtUp => "the member has not caught up with the leader",
         }
     }

@@ -29,6 +29,9 @@ pub const VERSION_MIN: u8 = 1;
 /// Newest protocol version that this side speaks.
 pub const VERSION_MAX: u8 = 1;
 
+/// Where the flags stand in a header.
+const FLAGS_AT: usize = 4;
+
 /// Where the checksum stands in a header.
 const CRC_AT: usize = 12;
 
@@ -41,11 +44,16 @@ impl Flags {
     pub const NONE: Self = Self(0);
     /// More pieces of this reply follow. Credits stay taken until the last one.
     pub const MORE: Self = Self(1);
+    /// The body begins with a stamp ([`base::Stamp`]), and the message follows it. Writes only.
+    pub const STAMPED: Self = Self(2);
+    /// The write with this stamp had been done before: this reply says what came of it then.
+    pub const REPEATED: Self = Self(4);
 
     /// The bits as a number; `None` if one of them has no meaning in this version.
     #[inline]
     pub const fn from_bits(bits: u16) -> Option<Self> {
-        if bits & !Self::MORE.0 == 0 { Some(Self(bits)) } else { None }
+        let known = Self::MORE.0 | Self::STAMPED.0 | Self::REPEATED.0;
+        if bits & !known == 0 { Some(Self(bits)) } else { None }
     }
 
     /// The bits as a number.
@@ -58,6 +66,18 @@ impl Flags {
     #[inline]
     pub const fn has_more(self) -> bool {
         self.0 & Self::MORE.0 != 0
+    }
+
+    /// True if the body begins with a stamp.
+    #[inline]
+    pub const fn has_stamp(self) -> bool {
+        self.0 & Self::STAMPED.0 != 0
+    }
+
+    /// True if the reply says what came of a write when it was sent before.
+    #[inline]
+    pub const fn is_repeated(self) -> bool {
+        self.0 & Self::REPEATED.0 != 0
     }
 }
 
@@ -128,6 +148,18 @@ impl Header {
     #[inline]
     pub(crate) fn seal(&self, frame: &mut [u8]) {
         frame[..HEADER_SIZE].copy_from_slice(&self.encode_without_crc());
+        let crc = base::crc32(frame);
+        frame[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Marks a whole reply frame as [`Flags::REPEATED`].
+    ///
+    /// # Panics
+    ///
+    /// When the bytes are shorter than a header.
+    pub fn mark_repeated(frame: &mut [u8]) {
+        frame[FLAGS_AT] |= Flags::REPEATED.0.to_le_bytes()[0];
+        take_crc(frame);
         let crc = base::crc32(frame);
         frame[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     }

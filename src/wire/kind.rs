@@ -54,6 +54,8 @@ kinds! {
     Cancel = 0x03,
     /// Asks for the state of this member. No body.
     Status = 0x04,
+    /// Asks for a client id, for the stamps of writes. No body. It goes through the log.
+    Register = 0x05,
     /// Writes one key. Body: `PutRequest`.
     Put = 0x10,
     /// Reads a range of keys. Body: `RangeRequest`.
@@ -100,6 +102,8 @@ kinds! {
     PingReply = 0x82,
     /// Answers `Status`. Body: `StatusReply`.
     StatusReply = 0x84,
+    /// Answers `Register`. Body: `RegisterReply`.
+    RegisterReply = 0x85,
     /// Answers `Put`. Body: `PutReply`.
     PutReply = 0x90,
     /// Answers `Range`, in pieces. Body: `RangeReply`.
@@ -133,8 +137,8 @@ impl Kind {
         matches!(self.number(), 0x70..=0x7e)
     }
 
-    /// True for what goes through the log. A `Txn` or a `Range` may turn out to be one or the other;
-    /// `Txn` counts as a write here.
+    /// True for what may carry a stamp, and changes keys or history by way of the log. A `Txn` or a
+    /// `Range` may turn out to be one or the other; `Txn` counts as a write here.
     #[inline]
     pub const fn is_write(self) -> bool {
         matches!(self, Self::Put | Self::DeleteRange | Self::Txn | Self::Compact)

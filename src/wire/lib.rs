@@ -21,10 +21,12 @@
 //! - *kind*: [`Kind`]; selects the root table in `schema/client.fbs`, or in `schema/peer.fbs` for
 //!   frames between members. A reply's number is its request's + 0x80; `Refused` answers any
 //!   request.
-//! - *flags*: bit 0, MORE: further pieces of this reply follow. Other bits are 0.
+//! - *flags*: bit 0, MORE: further pieces of this reply follow. Bit 1, STAMPED: the body of this write
+//!   begins with a stamp. Bit 2, REPEATED: this reply says what came of the write when it was sent
+//!   before. Other bits are 0.
 //! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
 //! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
-//!   stream. `Ping`, `PingReply`, `Cancel`, `Status` and `MemberList` have no body.
+//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Register` and `MemberList` have no body.
 //! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
 //!   the handshake and in a refusal that answers no request.
@@ -74,6 +76,38 @@
 //! - The answer to a range comes in pieces of about 1 MiB; `revision`, `count` and `more` stand only
 //!   in the last. Other replies come whole; one that would be too large is a `TooLarge` refusal
 //!   whose `effect` says that the write was done.
+//!
+//! # Writes that take effect once
+//!
+//! A client whose connection broke, or that was answered [`Status::Unknown`], does not know whether its
+//! write was done. With a stamp it may send the write again, to any member, until it has an answer:
+//!
+//! ```text
+//! client                                       cluster
+//! Register               ───────────────────►  a log entry; its index is the client's id, for ever
+//! RegisterReply: id 9    ◄───────────────────
+//! Put [9, 41, 40] k v    ───────────────────►  applied, the result kept under (9, 41)
+//!            the connection breaks, or the answer is `Unknown`
+//! Put [9, 41, 40] k v    ───────────────────►  (9, 41) is known: not applied
+//! PutReply, REPEATED     ◄───────────────────  the result that was kept
+//!
+//! body of a STAMPED write: client id u64 | sequence u64 | floor u64 | the message, as without a stamp
+//! ```
+//!
+//! - The client counts its writes up: each has the next *sequence*, and keeps it when it is sent again.
+//!   *Floor* is the oldest sequence that the client still waits for, its own at most: results below it
+//!   are forgotten.
+//! - A repeated answer has the status, the revision, `deleted` and `succeeded` of the first one. Previous
+//!   values and what a transaction read are not kept: `previous` and `responses` are absent.
+//! - `SessionExpired` answers a sequence below the greatest floor that was sent, and a client id that was
+//!   never given or has been given up: with more than `base::limits::CLIENTS_MAX` clients whoever has
+//!   not written for longest makes room. The write is not carried out; if it was sent before, what came
+//!   of that is not known. `TooManyUnanswered` answers a sequence that is
+//!   `base::limits::CLIENT_RESULTS_MAX` or more beyond the floor.
+//! - Only `Put`, `DeleteRange`, `Txn` and `Compact` may be STAMPED. A transaction that only reads is read
+//!   anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not kept; one that comes
+//!   of the state (`KeyNotFound`) is.
+//! - Without a stamp nothing changes, and the server never sends a write again on its own.
 //!
 //! # Between members
 //!
@@ -134,7 +168,7 @@ pub use peer_message::{AppendHead, AppliedState, PeerAppend, PeerMessage, TermRu
 pub use reply::{
     CompactReply, DeleteRangeReply, Effect, HelloReply, KeyValue, KeyValues, LeaderHint,
     MemberChangeReply, MemberListReply, MoveLeaderReply, OpReply, PutReply, RaftRole, RangeReply,
-    Refused, Reply, StatusReply, Texts, TxnReplyView,
+    Refused, RegisterReply, Reply, StatusReply, Texts, TxnReplyView,
 };
 pub use reply_writer::{RangeSummary, RangeWriter, ReplyWriter, TxnWriter};
 pub use request::{

@@ -3,7 +3,7 @@
 //! The same structs, lists apart, are what [`ReplyWriter`](crate::ReplyWriter) takes.
 
 use alloc::vec::Vec;
-use base::NodeId;
+use base::{ClientId, NodeId};
 
 use crate::error::{DecodeError, Status};
 use crate::header::Header;
@@ -306,6 +306,8 @@ pub struct StatusReply<'a> {
     pub role: RaftRole,
     /// What an operator should look at.
     pub errors: Texts<'a>,
+    /// Clients that have registered and are remembered.
+    pub clients: u64,
 }
 
 /// Who the members are.
@@ -366,6 +368,15 @@ pub struct DeleteRangeReply<'a> {
     pub deleted: i64,
     /// The keys as they were, if that was asked for.
     pub previous: KeyValues<'a>,
+}
+
+/// A client has an id for the stamps of its writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RegisterReply {
+    /// The id.
+    pub client: ClientId,
+    /// A write whose number is this much beyond the oldest unanswered one, or more, is refused.
+    pub unanswered_max: u32,
 }
 
 /// History was given up.
@@ -460,6 +471,8 @@ pub enum Reply<'a> {
     Ping,
     /// The state of the member.
     Status(StatusReply<'a>),
+    /// A client has an id.
+    Register(RegisterReply),
     /// A key was written.
     Put(PutReply<'a>),
     /// A piece of a range; the header's flags tell whether more follow.
@@ -490,6 +503,7 @@ impl<'a> Reply<'a> {
         let refused = kind == Kind::Refused;
         if refused == (header.status == Status::Ok)
             || (header.flags.has_more() && kind != Kind::RangeReply)
+            || header.flags.has_stamp()
         {
             return Err(DecodeError::Malformed);
         }
@@ -510,6 +524,13 @@ impl<'a> Reply<'a> {
             Kind::StatusReply => {
                 let table = root::<schema::StatusReply<'_>>(body)?;
                 status(table).map(Self::Status)
+            }
+            Kind::RegisterReply => {
+                let table = root::<schema::RegisterReply<'_>>(body)?;
+                Ok(Self::Register(RegisterReply {
+                    client: ClientId::new(table.client_id()),
+                    unanswered_max: table.unanswered_max(),
+                }))
             }
             Kind::MemberListReply => {
                 let table = root::<schema::MemberListReply<'_>>(body)?;
@@ -545,6 +566,7 @@ impl<'a> Reply<'a> {
             | Kind::Ping
             | Kind::Cancel
             | Kind::Status
+            | Kind::Register
             | Kind::Put
             | Kind::Range
             | Kind::DeleteRange
@@ -609,6 +631,7 @@ fn status(table: schema::StatusReply<'_>) -> Result<StatusReply<'_>, DecodeError
         member_name: table.member_name().unwrap_or_default(),
         role: RaftRole::try_from(table.role().0)?,
         errors: Texts::Read(table.errors()),
+        clients: table.clients(),
     })
 }
 

@@ -17,13 +17,14 @@ use crate::kind::Kind;
 use crate::limits::REPLY_BODY_SIZE_MAX;
 use crate::reply::{
     ENTRY_SIZE, HelloReply, KeyValue, MemberChangeReply, MemberListReply, MoveLeaderReply, Refused,
-    StatusReply,
+    RegisterReply, StatusReply,
 };
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<11> = Layout::new([2, 8, 8, 4, 4, 4, 4, 4, 4, 8, 4]);
-const STATUS: Layout<20> =
-    Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4]);
+const STATUS: Layout<21> =
+    Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4, 8]);
+const REGISTER: Layout<2> = Layout::new([8, 4]);
 const MEMBER_LIST: Layout<2> = Layout::new([4, 8]);
 const MEMBER_CHANGE: Layout<3> = Layout::new([8, 4, 8]);
 const MOVE_LEADER: Layout<1> = Layout::new([8]);
@@ -133,6 +134,7 @@ impl ReplyWriter {
         body.set_bool(table, 15, reply.no_space);
         body.set_bool(table, 16, reply.corrupt);
         body.set_u8(table, 18, reply.role.number());
+        body.set_u64(table, 20, reply.clients);
         body.string(table.offset(0), cut(reply.server_version));
         body.string(table.offset(17), cut(reply.member_name));
         let count = reply.errors.len().min(STATUS_ERRORS_MAX);
@@ -235,6 +237,15 @@ impl ReplyWriter {
         let table = body.table(body.root_offset(), &COMPACT);
         body.set_i64(table, 0, revision);
         finish(body, Header::reply(self.version, Kind::CompactReply, request));
+    }
+
+    /// Gives a client its id.
+    pub fn register(&mut self, out: &mut Vec<u8>, request: RequestId, reply: &RegisterReply) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let table = body.table(body.root_offset(), &REGISTER);
+        body.set_u64(table, 0, reply.client.get());
+        body.set_u32(table, 1, reply.unanswered_max);
+        finish(body, Header::reply(self.version, Kind::RegisterReply, request));
     }
 
     /// Tells who the members are.

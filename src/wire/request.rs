@@ -323,6 +323,8 @@ pub enum Request<'a> {
     Cancel,
     /// Asks for the state of this member.
     Status,
+    /// Asks for a client id.
+    Register,
     /// Writes one key.
     Put(Put<'a>),
     /// Reads a range of keys.
@@ -369,6 +371,7 @@ impl<'a> Request<'a> {
             Kind::Ping => empty(body, Self::Ping),
             Kind::Cancel => empty(body, Self::Cancel),
             Kind::Status => empty(body, Self::Status),
+            Kind::Register => empty(body, Self::Register),
             Kind::MemberList => empty(body, Self::MemberList),
             Kind::MemberChange => member_change(root::<schema::MemberChangeRequest<'_>>(body)?)
                 .map(Self::MemberChange),
@@ -379,6 +382,7 @@ impl<'a> Request<'a> {
             Kind::HelloReply
             | Kind::PingReply
             | Kind::StatusReply
+            | Kind::RegisterReply
             | Kind::PutReply
             | Kind::RangeReply
             | Kind::DeleteRangeReply
@@ -410,6 +414,7 @@ impl<'a> Request<'a> {
             Self::Ping => Kind::Ping,
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
+            Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,
             Self::DeleteRange(_) => Kind::DeleteRange,

@@ -4,7 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use base::RequestId;
+use base::{RequestId, Stamp};
 
 use crate::body::{Body, Layout, OffsetAt, empty_frame};
 use crate::error::{EncodeError, Status};
@@ -95,6 +95,8 @@ pub enum Call<'a> {
     Cancel,
     /// Asks for the state of the member.
     Status,
+    /// Asks for a client id.
+    Register,
     /// Writes one key.
     Put(Put<'a>),
     /// Reads a range of keys.
@@ -121,6 +123,7 @@ impl Call<'_> {
             Self::Ping => Kind::Ping,
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
+            Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,
             Self::DeleteRange(_) => Kind::DeleteRange,
@@ -132,14 +135,16 @@ impl Call<'_> {
         }
     }
 
-    /// True if sending the same request twice has the same effect as sending it once: a read, or a
-    /// transaction that only reads.
+    /// True if sending the same request twice does no more than sending it once: a read, or a
+    /// transaction that only reads. An id that a second registration is given and nobody uses is soon
+    /// forgotten.
     pub fn is_read(&self) -> bool {
         match self {
             Self::Hello(_)
             | Self::Ping
             | Self::Cancel
             | Self::Status
+            | Self::Register
             | Self::Range(_)
             | Self::MemberList => true,
             Self::Put(_)
@@ -184,17 +189,36 @@ impl RequestEncoder {
         deadline_ms: u32,
         call: &Call<'_>,
     ) -> Result<(), EncodeError> {
+        self.encode_with(out, request, deadline_ms, None, call)
+    }
+
+    /// The same for a write with a stamp, if there is one: it takes effect once, however often it is
+    /// sent.
+    ///
+    /// # Panics
+    ///
+    /// When a call other than a write ([`Kind::is_write`]) has a stamp.
+    #[inline]
+    pub fn encode_with(
+        &self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        deadline_ms: u32,
+        stamp: Option<&Stamp>,
+        call: &Call<'_>,
+    ) -> Result<(), EncodeError> {
+        assert!(stamp.is_none() || call.kind().is_write(), "a stamp on {:?}", call.kind());
         let header = Header {
             version: self.version,
             kind: call.kind(),
-            flags: Flags::NONE,
+            flags: if stamp.is_some() { Flags::STAMPED } else { Flags::NONE },
             status: Status::Ok,
             body_size: 0,
             request,
             deadline_ms,
         };
         match call {
-            Call::Ping | Call::Cancel | Call::Status | Call::MemberList => {
+            Call::Ping | Call::Cancel | Call::Status | Call::Register | Call::MemberList => {
                 empty_frame(out, header);
                 return Ok(());
             }
@@ -207,7 +231,10 @@ impl RequestEncoder {
             | Call::MoveLeader(_)
             | Call::Hello(_) => {}
         }
-        let mut body = Body::begin(out, self.body_size_max);
+        let mut body = match stamp {
+            None => Body::begin(out, self.body_size_max),
+            Some(stamp) => Body::begin_behind(&stamp.to_bytes(), out, self.body_size_max),
+        };
         let root = body.root_offset();
         match call {
             Call::Put(request) => put(&mut body, root, request),
@@ -243,7 +270,7 @@ impl RequestEncoder {
                 let table = body.table(root, &MOVE_LEADER);
                 body.set_u64(table, 0, request.target.get());
             }
-            Call::Ping | Call::Cancel | Call::Status | Call::MemberList => {}
+            Call::Ping | Call::Cancel | Call::Status | Call::Register | Call::MemberList => {}
         }
         body.finish(header)
     }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use base::{ConnectionId, RequestId};
 use bytes::BytesMut;
 use node::ReactorEvent;
-use wire::{Call, MemberOperation, Reply, RequestEncoder, Splitter};
+use wire::{Call, Flags, MemberOperation, Reply, RequestEncoder, Splitter};
 
 use crate::load::{Ask, Generator, Seen, encode, seen};
 use crate::member::{CLUSTER, Connection, FROM_NET, REACTOR, VALUE_MAX, address_of, name_of};
 use crate::model::{Listed, Told};
 use crate::network::{CLIENT_HOSTS, End};
 use crate::plan::MS;
+use crate::sessions::Session;
 use crate::world::{Event, World};
 
 /// A request on its way.
@@ -37,6 +38,7 @@ pub struct Client {
     opened_at: u64,
     /// The greatest revision that a read of the member's own state has shown on this connection.
     seen: i64,
+    session: Session,
     /// Does not read until then.
     reads_at: u64,
     held: VecDeque<Vec<u8>>,
@@ -56,6 +58,7 @@ impl Client {
             next: 1,
             opened_at: 0,
             seen: 0,
+            session: Session::default(),
             reads_at: 0,
             held: VecDeque::new(),
         }
@@ -111,8 +114,8 @@ impl World {
         self.wake_soon(node, REACTOR);
         let fresh = Client::new();
         let known = &mut self.clients[client];
-        let next = known.next;
-        *known = Client { socket: Some(socket), node, next, opened_at: self.now, ..fresh };
+        let (next, session) = (known.next, std::mem::take(&mut known.session));
+        *known = Client { socket: Some(socket), node, next, session, opened_at: self.now, ..fresh };
         let mut frame = Vec::new();
         let hello = Call::Hello(wire::Hello {
             version_min: 1,
@@ -146,6 +149,22 @@ impl World {
         known.socket = None;
         for (_, waiting) in std::mem::take(&mut known.waiting) {
             self.ghost.given_up(waiting.number);
+            self.session_hears(client, waiting.number, None);
+        }
+    }
+
+    /// Tells the session of a client what came of a request.
+    fn session_hears(&mut self, client: usize, number: u64, got: Option<&Seen>) {
+        let session = &mut self.clients[client].session;
+        let request = self.ghost.request(number);
+        match (&request.ask, &request.stamp, got) {
+            (Ask::Register, _, Some(Seen::Registered(id))) => session.registered(*id),
+            (Ask::Register, ..) => session.not_registered(),
+            (Ask::Write(command), Some(stamp), got) => {
+                let settled = request.is_in_log();
+                session.heard(stamp, command, got, settled, &mut self.sessions);
+            }
+            _ => {}
         }
     }
 
@@ -179,7 +198,11 @@ impl World {
     }
 
     fn client_asks(&mut self, client: usize) {
-        let ask = self.next_ask(client);
+        let mut ask = self.next_ask(client);
+        let mut stamp = None;
+        if self.plan.sessions {
+            (ask, stamp) = self.clients[client].session.next(ask, &mut self.sessions);
+        }
         *self.counts.entry(ask.name()).or_default() += 1;
         let deadline = if self.prng.one_in(6) {
             u32::try_from(1 + self.prng.below(400)).expect("small")
@@ -189,11 +212,12 @@ impl World {
         let known = &mut self.clients[client];
         let request = known.next;
         known.next += 1;
-        let number = self.ghost.asked(ask, known.seen);
+        let number = self.ghost.asked(ask, stamp, known.seen);
         let ask = &self.ghost.request(number).ask.clone();
-        let (frame, body) = encode(&known.encoder, ask, request, deadline, number);
+        let (frame, body) = encode(&known.encoder, ask, stamp.as_ref(), request, deadline, number);
         self.trace.tell(self.now, || {
-            format!("client {client} asks member {}: {number} {ask:?}", known.node + 1)
+            let of = stamp.map_or(String::new(), |stamp| format!(" {stamp:?}"));
+            format!("client {client} asks member {}: {number} {ask:?}{of}", known.node + 1)
         });
         self.ghost.set_body(number, body);
         let waiting = Waiting { number, since: self.now, cancelled: false, pieces: None };
@@ -224,7 +248,7 @@ impl World {
         let size_max = self.plan.segment_size / 4 * 3;
         loop {
             let ask = generator.next(&mut self.prng, self.ghost.model.revision);
-            let (frame, _) = encode(&self.clients[client].encoder, &ask, 0, 0, 0);
+            let (frame, _) = encode(&self.clients[client].encoder, &ask, None, 0, 0, 0);
             if (frame.len() as u64) < size_max {
                 return ask;
             }
@@ -298,11 +322,12 @@ impl World {
                 self.client_leaves(client);
                 return;
             }
-            self.client_answered(client, header.request.get(), header.flags.has_more(), got);
+            self.client_answered(client, header.request.get(), header.flags, got);
         }
     }
 
-    fn client_answered(&mut self, client: usize, request: u64, more: bool, got: Seen) {
+    fn client_answered(&mut self, client: usize, request: u64, flags: Flags, got: Seen) {
+        let more = flags.has_more();
         let known = &mut self.clients[client];
         let Some(waiting) = known.waiting.get_mut(&request) else {
             return self.fail(format!("client {client} has an answer to {request}, not asked"));
@@ -337,10 +362,14 @@ impl World {
         *self.answers.entry(status).or_default() += 1;
         self.longest = self.longest.max(self.now - waiting.since);
         let before = self.clients[client].seen;
-        match self.ghost.answered(number, got) {
-            Ok(seen) => self.clients[client].seen = before.max(seen),
-            Err(text) => self.fail(text),
+        if flags.is_repeated() {
+            *self.counts.entry("repeated answer").or_default() += 1;
         }
+        match self.ghost.answered(number, got.clone(), flags.is_repeated()) {
+            Ok(seen) => self.clients[client].seen = before.max(seen),
+            Err(text) => return self.fail(text),
+        }
+        self.session_hears(client, number, Some(&got));
     }
 
     /// A client stops reading for a while.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use base::{Hash128, NodeId};
+use base::{Hash128, NodeId, Stamp};
 use node::{Committed, EntryKind};
 use raft::Membership;
 use wal::{GroupHeader, Header, Recovered};
@@ -41,11 +41,15 @@ pub enum Fate {
 /// A request as the onlooker sees it.
 pub struct Request {
     pub ask: Ask,
+    /// Which write of which client it says it is.
+    pub stamp: Option<Stamp>,
     /// Its body as the log will hold it.
     body: Vec<u8>,
     pub fate: Fate,
     /// The entry that it became, and what it came to.
     place: Option<(u64, Told)>,
+    /// That entry was the same write as an earlier one.
+    repeated: bool,
     /// The greatest revision that anybody had been told of before it was asked.
     floor: i64,
     /// The greatest compaction that anybody had been told of.
@@ -54,6 +58,13 @@ pub struct Request {
     seen: i64,
     /// The status that it was refused with.
     status: Option<Status>,
+}
+
+impl Request {
+    /// Whether it became an entry.
+    pub fn is_in_log(&self) -> bool {
+        self.place.is_some()
+    }
 }
 
 /// A group as it was submitted.
@@ -117,6 +128,10 @@ pub struct Ghost {
     pub model: Model,
     /// Requests by number.
     pub requests: Vec<Request>,
+    /// Where each write with a stamp took effect.
+    effects: HashMap<(u64, u64), u64>,
+    /// Entries that registered a client, and the request that was told so.
+    registrations: HashMap<u64, Option<u64>>,
     /// The state hash at each applied index.
     hashes: HashMap<u64, Hash128>,
     /// Every entry that was ever written, by index and term.
@@ -142,6 +157,24 @@ pub struct Ghost {
     pub canary: bool,
     /// The last commands, for the report.
     told: HashMap<u64, i64>,
+}
+
+/// Whether an answer says nothing of what a write came to, but of its way to the log or back.
+fn is_about_way(seen: &Seen) -> bool {
+    match seen {
+        Seen::Refused(status, effect) => {
+            *effect != Effect::None
+                || !matches!(
+                    status,
+                    Status::KeyNotFound
+                        | Status::LeaseNotFound
+                        | Status::Compacted
+                        | Status::FutureRevision
+                        | Status::DuplicateKey
+                )
+        }
+        _ => false,
+    }
 }
 
 fn slot(index: u64) -> usize {
@@ -180,6 +213,8 @@ impl Ghost {
             log: Vec::new(),
             model,
             requests: Vec::new(),
+            effects: HashMap::new(),
+            registrations: HashMap::new(),
             hashes: HashMap::new(),
             entries: HashMap::new(),
             leaders: BTreeMap::new(),
@@ -232,7 +267,14 @@ impl Ghost {
     fn extend(&mut self, entry: &Committed) -> Verdict {
         let index = entry.index.get();
         let mut members = None;
-        let is_command = !matches!(entry.kind, EntryKind::Empty | EntryKind::Members);
+        let is_command =
+            !matches!(entry.kind, EntryKind::Empty | EntryKind::Members | EntryKind::Register);
+        if entry.kind == EntryKind::Register {
+            let clients_max = entry.frame[..].try_into().map(u32::from_le_bytes);
+            let clients_max = clients_max.map_err(|_| format!("entry {index} registers nobody"))?;
+            self.model.register(index, clients_max);
+            self.registrations.insert(index, None);
+        }
         if entry.kind == EntryKind::Members {
             let list = MemberList::decode(&entry.frame)
                 .map_err(|error| format!("I8: entry {index} is no list of members: {error}"))?;
@@ -249,7 +291,7 @@ impl Ghost {
                 .requests
                 .get_mut(place)
                 .ok_or_else(|| format!("I4: entry {index} has the unknown number {number}"))?;
-            check(request.body[..] == entry.frame[..], || {
+            check(request.body[..] == entry.frame[..] && request.stamp == entry.stamp, || {
                 format!("I2: entry {index} is not what request {number} asked for")
             })?;
             check(request.place.is_none(), || {
@@ -258,7 +300,17 @@ impl Ghost {
             let Ask::Write(command) = &request.ask else {
                 return Err(format!("I4: entry {index} is read request {number}"));
             };
-            let told = self.model.apply(command);
+            let (told, repeated) = self.model.apply_once(entry.stamp.as_ref(), index, command);
+            if let Some(stamp) = &entry.stamp
+                && !repeated
+                && !matches!(told, Told::Refused(_))
+            {
+                let write = (stamp.client.get(), stamp.sequence);
+                let before = self.effects.insert(write, index);
+                check(before.is_none(), || {
+                    format!("I15: write {write:?} took effect at {before:?} and at entry {index}")
+                })?;
+            }
             check(request.fate != Fate::Answered, || {
                 format!("I7: request {number} was answered before entry {index} was committed")
             })?;
@@ -270,6 +322,7 @@ impl Ghost {
                 )
             })?;
             request.place = Some((index, told));
+            request.repeated = repeated;
         }
         self.told.insert(index, self.model.revision);
         let (term, hash) = (entry.term.get(), entry.hash);
@@ -603,13 +656,15 @@ impl Ghost {
 
     /// A client asks; returns the number of the request. `seen` is the greatest revision that a read of
     /// the member's own state has shown on this connection.
-    pub fn asked(&mut self, ask: Ask, seen: i64) -> u64 {
+    pub fn asked(&mut self, ask: Ask, stamp: Option<Stamp>, seen: i64) -> u64 {
         let number = self.requests.len() as u64;
         self.requests.push(Request {
             ask,
+            stamp,
             body: Vec::new(),
             fate: Fate::Waits,
             place: None,
+            repeated: false,
             floor: self.acknowledged,
             compacted: self.compacted,
             seen,
@@ -637,7 +692,7 @@ impl Ghost {
     }
 
     /// A client has its answer; returns the revision that it has seen.
-    pub fn answered(&mut self, number: u64, seen: Seen) -> Result<i64, String> {
+    pub fn answered(&mut self, number: u64, seen: Seen, repeated: bool) -> Result<i64, String> {
         self.checked += 1;
         let place = usize::try_from(number).expect("there are few requests");
         let request = &mut self.requests[place];
@@ -646,12 +701,20 @@ impl Ghost {
         }
         let wrong = |why: &str| format!("request {number}, {:?}: {why}: {seen:?}", request.ask);
         let model = &self.model;
+        if repeated != (request.repeated && !is_about_way(&seen)) {
+            return Err(wrong(&format!("marked as repeated: {repeated}")));
+        }
         let told = match &seen {
             Seen::Refused(status, effect) => {
                 let is_unknown = *effect == Effect::Unknown || *status == Status::Unknown;
                 match (&request.ask, &request.place) {
                     (Ask::Write(_), Some((_, Told::Refused(expected)))) if status == expected => {}
                     (Ask::Write(_), _) if is_unknown => {}
+                    (_, _)
+                        if matches!(status, Status::SessionExpired | Status::TooManyUnanswered) =>
+                    {
+                        return Err(wrong("no entry says so"));
+                    }
                     (Ask::Write(_), Some((index, told))) if *effect == Effect::None => {
                         let text = format!("took effect at entry {index} as {told:?}, refused");
                         return Err(wrong(&text));
@@ -690,6 +753,17 @@ impl Ghost {
                 }
                 return Ok(request.seen);
             }
+            Seen::Registered(id) => {
+                request.fate = Fate::Answered;
+                let is_register = request.ask == Ask::Register;
+                return match self.registrations.get_mut(id) {
+                    Some(owner @ None) if is_register => {
+                        *owner = Some(number);
+                        Ok(request.seen)
+                    }
+                    owner => Err(wrong(&format!("the id is that of {owner:?}"))),
+                };
+            }
             Seen::Members(_) | Seen::Other | Seen::Hello => {
                 request.fate = Fate::Answered;
                 return Ok(request.seen);
@@ -712,7 +786,10 @@ impl Ghost {
                     | Told::Txn { revision, .. } => *revision,
                     Told::Range(_) | Told::Refused(_) => 0,
                 };
-                if let Command::Compact { revision, .. } = command {
+                // A stamp that is used twice is answered for what was asked first.
+                if let Command::Compact { revision, .. } = command
+                    && !repeated
+                {
                     self.compacted = self.compacted.max(*revision);
                 }
                 self.acknowledged = self.acknowledged.max(revision);

@@ -33,6 +33,7 @@ mod member;
 mod model;
 mod network;
 mod plan;
+mod sessions;
 mod trace;
 mod trial;
 mod turns;

@@ -1,7 +1,7 @@
 //! The load: what clients ask for, as frames, and what they are answered, as plain values. Every write
 //! carries a number behind its body that nobody reads, so that its entry is known again in the log.
 
-use base::{NodeId, Prng, RequestId};
+use base::{NodeId, Prng, RequestId, STAMP_SIZE, Stamp};
 use wire::{
     Call, CompareResult, CompareTarget, Effect, HEADER_SIZE, Header, KeyValue, MemberOperation,
     OpReply, RangeReply, Reply, RequestEncoder, SortOrder, SortTarget, Status, TxnReplyView,
@@ -31,6 +31,7 @@ pub enum Ask {
         force: bool,
     },
     MoveLeader(u64),
+    Register,
     Ping,
 }
 
@@ -49,6 +50,7 @@ impl Ask {
             Self::MemberList => "member list",
             Self::MemberChange { .. } => "member change",
             Self::MoveLeader(_) => "move leader",
+            Self::Register => "register",
             Self::Ping => "ping",
         }
     }
@@ -63,6 +65,8 @@ pub enum Seen {
     /// Revision, applied index, committed index.
     Status(i64, u64, u64),
     Members(Vec<u8>),
+    /// A client has this id.
+    Registered(u64),
     Other,
 }
 
@@ -124,10 +128,11 @@ fn op(op: &Op) -> wire::Op<'_> {
     }
 }
 
-/// The frame of a request, and its body as the log will hold it.
+/// The frame of a request, and its body as the log will hold it, behind the stamp.
 pub fn encode(
     encoder: &RequestEncoder,
     ask: &Ask,
+    stamp: Option<&Stamp>,
     request: u64,
     deadline_ms: u32,
     token: u64,
@@ -135,7 +140,7 @@ pub fn encode(
     let mut frame = Vec::new();
     let mut call = |call: &Call<'_>| {
         encoder
-            .encode(&mut frame, RequestId::new(request), deadline_ms, call)
+            .encode_with(&mut frame, RequestId::new(request), deadline_ms, stamp, call)
             .expect("requests of the simulator are small");
     };
     match ask {
@@ -160,6 +165,7 @@ pub fn encode(
         Ask::MoveLeader(target) => {
             call(&Call::MoveLeader(wire::MoveLeader { target: NodeId::new(*target) }));
         }
+        Ask::Register => call(&Call::Register),
         Ask::Ping => call(&Call::Ping),
     }
     let mut body = frame.split_off(HEADER_SIZE);
@@ -172,6 +178,9 @@ pub fn encode(
         frame = header.encode(&body).to_vec();
     }
     frame.extend_from_slice(&body);
+    if stamp.is_some() {
+        body.drain(..STAMP_SIZE);
+    }
     (frame, body)
 }
 
@@ -241,6 +250,7 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         }
         Reply::MemberList(list) => Seen::Members(list.members.to_vec()),
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
+        Reply::Register(reply) => Seen::Registered(reply.client.get()),
         Reply::Ping | Reply::MoveLeader(_) => Seen::Other,
     }
 }

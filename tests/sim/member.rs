@@ -491,6 +491,7 @@ impl Node {
             member,
             value_size_max: VALUE_MAX,
             bytes_max: plan.proposed_max,
+            clients_max: plan.clients_max,
         });
         let mut process = Box::new(Process {
             reactor,

@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::Stamp;
 use wire::{CompareResult, CompareTarget, SortOrder, SortTarget, Status};
 
 /// A put as a client asks for it.
@@ -112,6 +113,31 @@ pub enum Told {
     Refused(Status),
 }
 
+impl Told {
+    /// What of it is kept for when the write is sent again.
+    fn without_reads(&self) -> Self {
+        match self {
+            Self::Put { revision, .. } => Self::Put { revision: *revision, previous: None },
+            Self::Delete { revision, deleted, .. } => {
+                Self::Delete { revision: *revision, deleted: *deleted, previous: Vec::new() }
+            }
+            Self::Txn { revision, succeeded, .. } => {
+                Self::Txn { revision: *revision, succeeded: *succeeded, ops: Vec::new() }
+            }
+            Self::Compact { .. } | Self::Refused(_) | Self::Range(_) => self.clone(),
+        }
+    }
+}
+
+/// A client that has registered.
+#[derive(Clone, Debug, Default)]
+pub struct Registered {
+    /// The entry that put it at the end of the order in which clients are forgotten.
+    place: u64,
+    floor: u64,
+    results: BTreeMap<u64, Told>,
+}
+
 #[derive(Clone, Debug)]
 struct Live {
     create: i64,
@@ -132,6 +158,8 @@ pub struct Model {
     pub revision: i64,
     /// Reads below it are refused.
     pub compacted: i64,
+    /// Clients by id.
+    clients: BTreeMap<u64, Registered>,
     /// The running entry has changed something.
     changed: bool,
     /// A mistake on purpose: what the canary looks for.
@@ -167,7 +195,8 @@ impl Model {
     /// Before the first entry.
     pub fn new() -> Self {
         let keys = BTreeMap::new();
-        Self { keys, revision: 1, compacted: -1, changed: false, broken: false }
+        let clients = BTreeMap::new();
+        Self { keys, clients, revision: 1, compacted: -1, changed: false, broken: false }
     }
 
     fn live_at(&self, key: &[u8], at: i64) -> Option<(i64, &Live)> {
@@ -246,6 +275,52 @@ impl Model {
         });
         let ops = ops.collect();
         Told::Txn { revision: at, succeeded, ops }
+    }
+
+    /// A client registers by the entry at `index`; with more than so many the oldest are forgotten.
+    pub fn register(&mut self, index: u64, clients_max: u32) {
+        for _ in 0..2 {
+            if self.clients.len() as u64 >= u64::from(clients_max) {
+                let oldest = self.clients.iter().min_by_key(|(_, client)| client.place);
+                let id = *oldest.expect("there are more than none").0;
+                self.clients.remove(&id);
+            }
+        }
+        self.clients.insert(index, Registered { place: index, ..Registered::default() });
+    }
+
+    /// The next entry of the log, at `index`, with a stamp if it has one. What it comes to, and whether
+    /// that is what the same write had come to before.
+    pub fn apply_once(
+        &mut self,
+        stamp: Option<&Stamp>,
+        index: u64,
+        command: &Command,
+    ) -> (Told, bool) {
+        let Some(stamp) = stamp else { return (self.apply(command), false) };
+        let id = stamp.client.get();
+        let Some(client) = self.clients.get(&id) else {
+            return (Told::Refused(Status::SessionExpired), false);
+        };
+        let floor = client.floor.max(stamp.floor);
+        if stamp.sequence < floor {
+            return (Told::Refused(Status::SessionExpired), false);
+        }
+        if let Some(told) = client.results.get(&stamp.sequence) {
+            return (told.clone(), true);
+        }
+        if stamp.sequence - floor >= 256 {
+            return (Told::Refused(Status::TooManyUnanswered), false);
+        }
+        let told = self.apply(command);
+        let client = self.clients.get_mut(&id).expect("it was there above");
+        client.floor = floor;
+        client.results.retain(|sequence, _| *sequence >= floor);
+        client.results.insert(stamp.sequence, told.without_reads());
+        if index - client.place > 4_096 {
+            client.place = index;
+        }
+        (told, false)
     }
 
     /// The next entry of the log.

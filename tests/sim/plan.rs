@@ -145,6 +145,9 @@ pub struct Plan {
     pub compacts: bool,
     pub latency: u64,
     pub turn: u64,
+    /// Whether clients register, and how many are remembered at once.
+    pub sessions: bool,
+    pub clients_max: u32,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -221,6 +224,8 @@ impl Plan {
             // Nothing to repair a lone member from, and two are a majority only together.
             faults.retain(|(fault, _)| *fault != Fault::ReadError);
         }
+        // Drawn apart, so that the rest of a plan is what it was before there were sessions.
+        let mut sessions = Prng::new(seed).fork("sessions");
         let kib = |prng: &mut Prng, from: u64, times: u64| (from << prng.below(times)) << 10;
         let plan = Self {
             seed,
@@ -270,6 +275,8 @@ impl Plan {
             compacts: prng.one_in(2),
             latency: 30_000 + prng.below(2 * MS),
             turn: 1_000 + prng.below(60_000),
+            sessions: sessions.one_in(2),
+            clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
             canary: adjust.canary,
             strict: !adjust.lenient,
         };

@@ -77,6 +77,8 @@ pub struct World {
     /// The same for each kind of fault of the plan, so that leaving one out changes nothing else at first:
     /// that is how findings are made smaller.
     chances: Vec<Prng>,
+    /// What sessions draw from, so that the rest goes as it would without them.
+    pub sessions: Prng,
     /// The randomness that members get at their start.
     pub seeds: Prng,
     pub plan: Plan,
@@ -152,6 +154,7 @@ impl World {
             is_over: false,
             events: 0,
             prng: prng.fork("events"),
+            sessions: root.fork("sessions"),
             plan,
         };
         world.trace.mix(prng.next_u64());

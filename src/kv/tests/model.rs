@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use base::limits::KEY_SIZE_MAX;
-use base::{Hash128, LeaseId, Prng, Revision};
+use base::{ClientId, Hash128, LeaseId, Prng, Revision, Stamp};
 use kv::{
     Answer, Command, Compare, DeleteRange, KeyValueList, Limits, Op, Operand, Outcome, Put,
     RangeRequest, Read, ReadTxn, Refusal, Relation, Reply, SortOrder, SortTarget, Txn,
@@ -394,10 +394,43 @@ impl<'p> Generator<'p> {
                 Command::Txn(self.txn(oracle, depth, false))
             }
             _ if self.prng.one_in(3) => {
+                Command::Register { clients_max: u32::try_from(1 + self.prng.below(6)).unwrap() }
+            }
+            _ if self.prng.one_in(3) => {
                 Command::Members(pick_bytes(&mut self.prng, &self.profile.values))
             }
             _ => Command::Nothing,
         }
+    }
+}
+
+impl Generator<'_> {
+    /// A stamp of any kind: new, known, below the floor, too far, of a client that is gone or never was.
+    fn stamp(&mut self, oracle: &Oracle<'_>) -> Option<Stamp> {
+        let ids: Vec<u64> = oracle.clients.by_id.keys().copied().collect();
+        let id = match self.prng.below(30) {
+            0 => *pick(&mut self.prng, &[0, 1, u64::MAX]),
+            1 if !oracle.clients.gone.is_empty() => *pick(&mut self.prng, &oracle.clients.gone),
+            2.. if !ids.is_empty() => *pick(&mut self.prng, &ids),
+            _ => return None,
+        };
+        let client = oracle.clients.by_id.get(&id).cloned().unwrap_or_default();
+        let newest =
+            client.results.keys().next_back().map_or(client.floor, |last| last.saturating_add(1));
+        let (floor, prng) = (client.floor, &mut self.prng);
+        let sequence = match prng.below(16) {
+            0 => *pick(prng, &[0, floor.saturating_sub(1), u64::MAX]),
+            1 => floor.saturating_add(*pick(prng, &[255, 256, 257])),
+            2..6 => floor + prng.below(newest - floor + 1),
+            _ => newest,
+        };
+        let floor = match prng.below(8) {
+            0 => sequence,
+            1 => *pick(prng, &[0, u64::MAX, sequence.saturating_add(1)]),
+            2..4 => floor + prng.below(newest - floor + 1),
+            _ => floor,
+        };
+        Some(Stamp { client: ClientId::new(id), sequence, floor })
     }
 }
 
@@ -442,6 +475,10 @@ struct Tally {
     /// Compactions to the very revision of a delete, and events found shed.
     compacted_at_deletes: u64,
     shed: u64,
+    /// Writes that were known, and stamps that were refused.
+    repeated: u64,
+    expired: u64,
+    too_far: u64,
     checkpoints: u64,
     crashes: u64,
     replayed: u64,
@@ -454,7 +491,7 @@ struct Round<'p> {
     prng: Prng,
     machine: Machine,
     oracle: Oracle<'p>,
-    log: Vec<Command<'p>>,
+    log: Vec<(Option<Stamp>, Command<'p>)>,
     outcomes: Vec<Outcome>,
     hashes: Vec<Hash128>,
     reads: Vec<OpenRead<'p>>,
@@ -530,15 +567,29 @@ impl<'p> Round<'p> {
                 return;
             }
         }
+        let bypasses =
+            matches!(command, Command::Register { .. } | Command::Members(_) | Command::Nothing);
+        let stamped = !bypasses && self.prng.one_in(3);
+        let stamp = if stamped { self.generator.stamp(&self.oracle) } else { None };
+        let stamp = stamp.as_ref();
         if self.prng.one_in(4) {
             let mut misses = Vec::new();
+            if let Some(stamp) = stamp {
+                self.machine.state.foresee_stamp(stamp, &mut |miss| {
+                    misses.push(miss);
+                    ControlFlow::Continue(())
+                });
+                for miss in misses.drain(..) {
+                    self.machine.fetch(miss);
+                }
+            }
             self.machine.state.prefetch(&command, &mut misses);
             for miss in misses {
                 self.machine.fetch(miss);
             }
         }
         let outcome = loop {
-            if let Some(outcome) = self.machine.apply_step(&command) {
+            if let Some(outcome) = self.machine.apply_once_step(stamp, &command) {
                 break outcome;
             }
             // The entry is half applied: nothing of it may be seen.
@@ -556,9 +607,12 @@ impl<'p> Round<'p> {
                 _ => {}
             }
         };
-        let told = self.oracle.apply(&command);
+        let told = self.oracle.apply_once(stamp, &command);
         oracle::assert_agrees(&outcome, &told);
         self.tally.entries += 1;
+        self.tally.repeated += u64::from(matches!(told, Told::Repeated(_)));
+        self.tally.expired += u64::from(matches!(told, Told::Refused(Refusal::SessionExpired)));
+        self.tally.too_far += u64::from(matches!(told, Told::Refused(Refusal::TooManyUnanswered)));
         self.tally.refused += u64::from(matches!(told, Told::Refused(_)));
         if let Told::Compacted { compacted, .. } = told {
             let first = self.oracle.events.first();
@@ -582,7 +636,7 @@ impl<'p> Round<'p> {
             }
         }
         self.check_numbers();
-        self.log.push(command);
+        self.log.push((stamp.copied(), command));
         self.outcomes.push(outcome);
         self.hashes.push(self.machine.hash());
     }
@@ -594,6 +648,7 @@ impl<'p> Round<'p> {
         assert_eq!(state.compacted(), compacted);
         let (bytes, index) = state.members();
         assert_eq!((bytes, index.get()), self.oracle.members);
+        assert_eq!(state.clients(), self.oracle.clients.by_id.len() as u64);
     }
 
     fn read_once(&mut self) {
@@ -763,7 +818,8 @@ impl<'p> Round<'p> {
             assert_eq!(self.machine.hash(), self.hashes[index - 1], "opened at {index}");
         }
         while index < self.log.len() {
-            let outcome = self.machine.apply(&self.log[index]);
+            let (stamp, command) = &self.log[index];
+            let outcome = self.machine.apply_once(stamp.as_ref(), command);
             assert_eq!(outcome, self.outcomes[index], "{:?} again", self.log[index]);
             assert_eq!(self.machine.hash(), self.hashes[index], "{:?} again", self.log[index]);
             index += 1;
@@ -812,6 +868,10 @@ impl<'p> Round<'p> {
         let counts = self.machine.verify();
         assert_eq!(counts.cells[0], self.oracle.keys.len() as u64);
         assert_eq!(counts.cells[1], self.oracle.events.len() as u64);
+        let clients = &self.oracle.clients.by_id;
+        let results: usize = clients.values().map(|client| client.results.len()).sum();
+        assert_eq!(counts.cells[2], (clients.len() + results) as u64);
+        assert_eq!(counts.cells[3], clients.len() as u64);
         self.tally.fetched += self.machine.fetched;
     }
 
@@ -820,8 +880,9 @@ impl<'p> Round<'p> {
     fn replay_elsewhere(&mut self) {
         let budget_max = *pick(&mut self.prng, &[1, 1 << 20]);
         let mut other = Machine::new(self.prng.fork("other"), 0, budget_max);
-        for (index, command) in self.log.iter().enumerate() {
-            assert_eq!(other.apply(command), self.outcomes[index]);
+        for (index, (stamp, command)) in self.log.iter().enumerate() {
+            let outcome = other.apply_once(stamp.as_ref(), command);
+            assert_eq!(outcome, self.outcomes[index]);
             assert_eq!(other.hash(), self.hashes[index], "index {}", index + 1);
             match self.prng.below(100) {
                 0 => other.checkpoint(),
@@ -837,7 +898,11 @@ fn asked(command: &Command<'_>) -> bool {
     match command {
         Command::Put(put) => put.prev_kv,
         Command::DeleteRange(delete) => delete.prev_kv,
-        Command::Txn(_) | Command::Compact { .. } | Command::Members(_) | Command::Nothing => false,
+        Command::Txn(_)
+        | Command::Compact { .. }
+        | Command::Members(_)
+        | Command::Register { .. }
+        | Command::Nothing => false,
     }
 }
 
@@ -884,6 +949,9 @@ fn random_operations_agree_with_the_oracle_and_members_agree_with_each_other() {
         ("verified trims", total.trims_verified),
         ("compactions at a delete", total.compacted_at_deletes),
         ("shed events", total.shed),
+        ("repeated writes", total.repeated),
+        ("expired stamps", total.expired),
+        ("stamps too far ahead", total.too_far),
         ("crashes", total.crashes),
         ("fetches", total.fetched),
     ] {
@@ -906,6 +974,9 @@ impl Tally {
         self.trims_verified += other.trims_verified;
         self.compacted_at_deletes += other.compacted_at_deletes;
         self.shed += other.shed;
+        self.repeated += other.repeated;
+        self.expired += other.expired;
+        self.too_far += other.too_far;
         self.checkpoints += other.checkpoints;
         self.crashes += other.crashes;
         self.replayed += other.replayed;

@@ -10,7 +10,7 @@ mod oracle;
 
 use std::ops::ControlFlow;
 
-use base::{Hash128, Prng, Revision, RootNo, crc32, hash128};
+use base::{ClientId, Hash128, Prng, Revision, RootNo, Stamp, crc32, hash128};
 use kv::{
     CHUNK_SIZE_MAX, Chunk, Command, DeleteRange, Export, Fed, Import, ImportRefusal, Op, OpenError,
     Outcome, Put, RangeRequest, State, Step, Txn,
@@ -104,7 +104,8 @@ impl Words {
             }
             1 => Command::Members(pick(prng, &self.values[10..16])),
             2 => Command::Nothing,
-            3..8 => {
+            3 => Command::Register { clients_max: 4 },
+            4..8 => {
                 let mut success = vec![Op::DeleteRange(self.delete(prng))];
                 for _ in 0..prng.below(4) {
                     success.push(Op::Put(self.put(prng)));
@@ -115,6 +116,22 @@ impl Words {
             _ => Command::Put(self.put(prng)),
         }
     }
+}
+
+/// The stamp of a new write of some client, or of one that is known.
+fn stamp(prng: &mut Prng, oracle: &Oracle<'_>, command: &Command<'_>) -> Option<Stamp> {
+    let bypasses =
+        matches!(command, Command::Register { .. } | Command::Members(_) | Command::Nothing);
+    let ids: Vec<u64> = oracle.clients.by_id.keys().copied().collect();
+    if bypasses || ids.is_empty() || prng.one_in(2) {
+        return None;
+    }
+    let id = ids[below(prng, ids.len())];
+    let client = &oracle.clients.by_id[&id];
+    let newest = client.results.keys().next_back().map_or(client.floor, |last| last + 1);
+    let sequence = if prng.one_in(5) { newest.saturating_sub(1) } else { newest };
+    let floor = client.floor + prng.below(sequence.saturating_sub(client.floor) / 4 + 1);
+    Some(Stamp { client: ClientId::new(id), sequence, floor })
 }
 
 /// A checkpoint as the oracle knows it.
@@ -131,7 +148,7 @@ struct Sender<'w> {
     prng: Prng,
     machine: Machine,
     oracle: Oracle<'w>,
-    log: Vec<Command<'w>>,
+    log: Vec<(Option<Stamp>, Command<'w>)>,
     outcomes: Vec<Outcome>,
     hashes: Vec<Hash128>,
     planned: Option<Moment<'w>>,
@@ -165,9 +182,10 @@ impl<'w> Sender<'w> {
     }
 
     fn execute(&mut self, command: Command<'w>) {
-        let outcome = self.machine.apply(&command);
-        oracle::assert_agrees(&outcome, &self.oracle.apply(&command));
-        self.log.push(command);
+        let stamp = stamp(&mut self.prng, &self.oracle, &command);
+        let outcome = self.machine.apply_once(stamp.as_ref(), &command);
+        oracle::assert_agrees(&outcome, &self.oracle.apply_once(stamp.as_ref(), &command));
+        self.log.push((stamp, command));
         self.outcomes.push(outcome);
         self.hashes.push(self.machine.hash());
     }
@@ -388,12 +406,14 @@ fn transfer(sender: &mut Sender<'_>, prng: &mut Prng) -> (u64, u64) {
         assert_eq!((bytes, index.get()), moment.oracle.members);
         let live = moment.oracle.live_keys(i64::MAX).len() as u64;
         assert_eq!(machine.state.pages().summary(TreeId(0)).count, live);
+        assert_eq!(machine.state.clients(), moment.oracle.clients.by_id.len() as u64);
         assert_same_history(&mut machine, &moment.oracle);
     }
     assert_same_events(&mut machine, &moment.oracle);
     // From there on the log makes the same of it as of the sender.
     for at in moment.applied..sender.log.len() {
-        assert_eq!(machine.apply(&sender.log[at]), sender.outcomes[at]);
+        let (stamp, command) = &sender.log[at];
+        assert_eq!(machine.apply_once(stamp.as_ref(), command), sender.outcomes[at]);
         assert_eq!(machine.hash(), sender.hashes[at], "entry {}", at + 1);
         match prng.below(40) {
             0 => machine.checkpoint(),

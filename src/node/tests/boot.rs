@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use base::limits::PAGE_SIZE;
-use base::{FileId, Hash128, LogIndex, NodeId, Prng, RequestId, Term};
+use base::{ClientId, FileId, Hash128, LogIndex, NodeId, Prng, RequestId, Stamp, Term};
 use kv::{Command, State, Step};
-use node::{Boot, BootError, BootRead, BootStep, Booted, DataFile, EntryKind};
+use node::{Boot, BootError, BootRead, BootStep, Booted, DataFile, EntryKind, STAMP_MARK};
 use tree::PageFile;
 use wal::{
     Append, Entry, Files, HardState, Position, READ_SIZE_MAX, Seal, SlotFile, WalFile, Write,
@@ -70,6 +70,10 @@ enum Change {
         then: Vec<u8>,
         otherwise: Vec<u8>,
     },
+    /// The registration of a client, for so many at once.
+    Register(u32),
+    /// A write with a stamp; of two with the same one only the first is done.
+    Once(Stamp, Box<Change>),
 }
 
 impl Change {
@@ -77,7 +81,11 @@ impl Change {
         Self::Put { key, value, keeps_value: false }
     }
 
-    fn with_command<T>(&self, apply: impl FnOnce(&Command<'_>) -> T) -> T {
+    fn stamp(&self) -> Option<&Stamp> {
+        if let Self::Once(stamp, _) = self { Some(stamp) } else { None }
+    }
+
+    fn with_command<T>(&self, apply: &mut dyn FnMut(&Command<'_>) -> T) -> T {
         let put = |key| kv::Put { key, value: b"branch", ..kv::Put::default() };
         match self {
             Self::Put { key, value, keeps_value: ignore_value } => apply(&Command::Put(kv::Put {
@@ -104,10 +112,12 @@ impl Change {
                     failure: vec![kv::Op::Put(put(otherwise))],
                 }))
             }
+            Self::Register(clients_max) => apply(&Command::Register { clients_max: *clients_max }),
+            Self::Once(_, change) => change.with_command(apply),
         }
     }
 
-    fn entry(&self) -> (EntryKind, Vec<u8>) {
+    fn entry(&self) -> (u8, Vec<u8>) {
         let mut frame = Vec::new();
         let mut encode = |call: &Call<'_>| {
             let mut encoder = RequestEncoder::new();
@@ -122,6 +132,13 @@ impl Change {
                 encode(&Call::Put(put));
                 EntryKind::Put
             }
+            Self::Register(clients_max) => {
+                return (EntryKind::Register as u8, clients_max.to_le_bytes().to_vec());
+            }
+            Self::Once(stamp, change) => {
+                let (kind, body) = change.entry();
+                return (kind | STAMP_MARK, [&stamp.to_bytes()[..], &body].concat());
+            }
             Self::Delete { key, range_end } => {
                 let delete = wire::DeleteRange { key, range_end, ..wire::DeleteRange::default() };
                 encode(&Call::DeleteRange(delete));
@@ -135,7 +152,7 @@ impl Change {
                 EntryKind::Txn
             }
         };
-        (kind, frame.split_off(wire::HEADER_SIZE))
+        (kind as u8, frame.split_off(wire::HEADER_SIZE))
     }
 }
 
@@ -261,8 +278,9 @@ struct Counts {
 }
 
 fn apply(state: &mut State, change: &Change) {
-    change.with_command(|command| {
-        let step = state.apply(state.applied().0.next(), TERM, command, &mut u32::MAX.clone());
+    change.with_command(&mut |command| {
+        let index = state.applied().0.next();
+        let step = state.apply_once(index, TERM, change.stamp(), command, &mut u32::MAX.clone());
         assert!(matches!(step, Step::Done(_)));
     });
 }
@@ -320,7 +338,7 @@ fn write_log<'c>(changes: impl Iterator<Item = &'c Change>, committed: u64) -> V
     for (number, change) in (1..).zip(changes) {
         let (kind, payload) = change.entry();
         let index = LogIndex::new(number);
-        let entry = Entry { index, term: TERM, kind: kind as u8, payload: &payload };
+        let entry = Entry { index, term: TERM, kind, payload: &payload };
         if writer.append(&entry, &mut allocate) == Append::Full {
             seal(&mut writer, &mut slots);
             assert_ne!(writer.append(&entry, &mut allocate), Append::Full);
@@ -389,6 +407,45 @@ fn replay_of_deletes_over_ranges_and_of_transactions_reads_together_too() {
         let (booted, counts) = killed.boot(cache_size);
         killed.check(&booted, 0);
         assert!(counts.page_rounds <= rounds_max, "{counts:?}");
+    }
+}
+
+#[test]
+fn replay_keeps_what_came_of_writes_with_stamps_and_does_none_of_them_twice() {
+    let mut prng = Prng::new(6);
+    let mut changes = Vec::new();
+    let mut clients: Vec<(u64, u64)> = Vec::new();
+    for number in KEYS + 1..KEYS + 1_500 {
+        if prng.one_in(20) {
+            changes.push(Change::Register(9));
+            clients.push((number, 1));
+            continue;
+        }
+        let change = match prng.below(8) {
+            0 => Change::Delete { key: key(prng.below(KEYS)), range_end: Vec::new() },
+            _ => Change::put(key(prng.below(KEYS)), value(&mut prng)),
+        };
+        let place = usize::try_from(prng.below(12)).unwrap();
+        let Some((client, next)) = clients.iter_mut().rev().nth(place) else {
+            changes.push(change);
+            continue;
+        };
+        // Every fourth is sent again, perhaps below the floor by now.
+        let again = prng.one_in(4);
+        let sequence = if again { next.saturating_sub(1 + prng.below(3)) } else { *next };
+        *next += u64::from(!again);
+        let floor = sequence.saturating_sub(prng.below(3));
+        let stamp = Stamp { client: ClientId::new(*client), sequence, floor };
+        changes.push(Change::Once(stamp, Box::new(change)));
+    }
+    let killed = Killed::after(&changes, 3);
+    assert_eq!(killed.state.clients(), 9);
+    let writes = u64::try_from(changes.len()).unwrap() + KEYS;
+    assert!(killed.state.revision().get() < writes - 300, "many were known or expired");
+    for cache_size in [1 << 30, 2 << 20] {
+        let (booted, _) = killed.boot(cache_size);
+        killed.check(&booted, 3);
+        assert_eq!(booted.state.clients(), 9);
     }
 }
 

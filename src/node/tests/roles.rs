@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use base::{
-    ConnectionId, Duration, FileId, Instant, LogIndex, Lsn, NodeId, ReactorId, RequestId, Term,
+    ClientId, ConnectionId, Duration, FileId, Instant, LogIndex, Lsn, NodeId, ReactorId, RequestId,
+    Stamp, Term,
 };
 use bytes::BytesMut;
 use kv::State;
@@ -17,7 +18,7 @@ use node::{
 };
 use raft::{HardState, Log, Membership, Raft};
 use tree::PageFile;
-use wire::{Call, Put, Range, Reply, RequestEncoder, Splitter, Status};
+use wire::{Call, Compact, Put, Range, Reply, RequestEncoder, Splitter, Status};
 
 const MEMBER: NodeId = NodeId::new(7);
 const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
@@ -120,6 +121,7 @@ impl Member {
             member: MEMBER,
             value_size_max: 1 << 16,
             bytes_max: 32 << 20,
+            clients_max: base::limits::CLIENTS_MAX,
         };
         Self {
             reactor: Reactor::new(config),
@@ -175,6 +177,32 @@ impl Member {
         self.encoder.encode(&mut frame, RequestId::new(id), deadline_ms, call).unwrap();
         self.receive(&frame);
         id
+    }
+
+    fn request_once(&mut self, stamp: Stamp, call: &Call<'_>) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let mut frame = Vec::new();
+        self.encoder.encode_with(&mut frame, RequestId::new(id), 0, Some(&stamp), call).unwrap();
+        self.receive(&frame);
+        id
+    }
+
+    /// The next reply as it is.
+    fn reply<T>(&mut self, take: impl FnOnce(&wire::Header, Reply<'_>) -> T) -> T {
+        let (header, body) = self.splitter.next(&mut self.sent).unwrap().expect("a reply");
+        take(&header, Reply::verify(&header, &body).unwrap())
+    }
+
+    /// Registers a client.
+    fn register(&mut self) -> ClientId {
+        self.request(&Call::Register);
+        self.settle();
+        self.reply(|_, reply| {
+            let Reply::Register(reply) = reply else { panic!("{reply:?}") };
+            assert_eq!(reply.unanswered_max, 256);
+            reply.client
+        })
     }
 
     fn receive(&mut self, bytes: &[u8]) {
@@ -471,4 +499,82 @@ fn a_stopping_member_answers_what_it_took_and_refuses_the_rest() {
     );
     assert!(member.consensus.is_quiet());
     assert_eq!(member.store.state().applied(), (LogIndex::new(2), Term::new(1)));
+}
+
+#[test]
+fn a_write_that_is_sent_again_is_answered_as_the_first_time_and_marked() {
+    let mut member = Member::serving();
+    let client = member.register();
+    assert_eq!(client, ClientId::new(2), "the entry behind the empty one");
+    let stamp = |sequence| Stamp { client, sequence, floor: 1 };
+    let missing = Call::Put(Put { key: b"none", ignore_value: true, ..Put::default() });
+    let delete = Call::DeleteRange(wire::DeleteRange::one(b"a"));
+    let txn = wire::Txn::new().then(wire::Op::Put(Put::new(b"t", b"1")));
+    let (txn, physical) = (Call::Txn(&txn), Compact { revision: 3, physical: true });
+    let calls = [put(b"a", b"1"), delete, txn, Call::Compact(physical), missing];
+    for again in [false, true] {
+        for (sequence, call) in (1..).zip(&calls) {
+            let id = member.request_once(stamp(sequence), call);
+            member.settle();
+            member.reply(|header, reply| {
+                assert_eq!((header.request.get(), header.flags.is_repeated()), (id, again));
+                match (sequence, reply) {
+                    (1, Reply::Put(reply)) => assert_eq!(reply.revision, 2),
+                    (2, Reply::DeleteRange(reply)) => {
+                        assert_eq!((reply.revision, reply.deleted), (3, 1));
+                    }
+                    (3, Reply::Txn(reply)) => {
+                        assert_eq!((reply.revision(), reply.succeeded()), (4, true));
+                        assert_eq!(reply.responses().len(), usize::from(!again));
+                    }
+                    (4, Reply::Compact(reply)) => assert_eq!(reply.revision, 4),
+                    (5, Reply::Refused(reply)) => assert_eq!(reply.status, Status::KeyNotFound),
+                    (_, reply) => panic!("{reply:?} for {call:?}"),
+                }
+            });
+        }
+    }
+    assert_eq!(member.store.state().revision().get(), 4);
+    // What is under way is counted by the bytes that were proposed, stamps included.
+    member.to_consensus.push_back(ConsensusEvent::Stop);
+    member.settle();
+    assert!(member.consensus.is_quiet());
+}
+
+#[test]
+fn stamps_that_mean_nothing_are_refused_before_the_log() {
+    let stamp = Stamp { client: ClientId::new(1), sequence: 5, floor: 5 };
+    let mut member = Member::serving();
+    let (last, _) = member.store.state().applied();
+    member.request_once(Stamp { floor: 6, ..stamp }, &put(b"a", b"1"));
+    member.settle();
+    assert_eq!(member.replies()[0].1, Status::InvalidArgument);
+    assert!(!member.closed);
+    // A transaction that only reads is read.
+    let txn = wire::Txn::new().then(wire::Op::Range(Range::one(b"a")));
+    member.request_once(stamp, &Call::Txn(&txn));
+    member.settle();
+    assert_eq!(member.replies()[0].1, Status::Ok);
+    assert_eq!(member.store.state().applied().0, last);
+    // A client that was never given an id is told by the state.
+    member.request_once(stamp, &put(b"a", b"1"));
+    member.settle();
+    assert_eq!(member.replies()[0].1, Status::SessionExpired);
+    // What no client of ours would send: a stamp on a read, and a body too short for one.
+    for (kind, body) in [(wire::Kind::Range, &[0; 32][..]), (wire::Kind::Put, &[0; 16][..])] {
+        let mut member = Member::serving();
+        let header = wire::Header {
+            version: 1,
+            kind,
+            flags: wire::Flags::STAMPED,
+            status: Status::Ok,
+            body_size: u32::try_from(body.len()).unwrap(),
+            request: RequestId::new(9),
+            deadline_ms: 0,
+        };
+        member.receive(&[&header.encode(body)[..], body].concat());
+        member.settle();
+        assert_eq!(member.replies()[0].1, Status::ProtocolError);
+        assert!(member.closed);
+    }
 }

@@ -142,6 +142,7 @@ impl Disk {
             index: self.index,
             term: Term::new(1),
             kind,
+            stamp: None,
             frame: body(call),
             hash: Hash128::ZERO,
             ticket: None,

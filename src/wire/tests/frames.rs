@@ -141,7 +141,7 @@ fn every_field_of_a_header_is_checked() {
         decode(&|head| head[3] = 0x6f).unwrap_err(),
         DecodeError::UnknownKind { number: 0x6f }
     );
-    assert_eq!(decode(&|head| head[4] = 2).unwrap_err(), DecodeError::ReservedBits);
+    assert_eq!(decode(&|head| head[4] = 8).unwrap_err(), DecodeError::ReservedBits);
     assert_eq!(
         decode(&|head| head[7] = 1).unwrap_err(),
         DecodeError::UnknownStatus { number: 256 }

@@ -7,18 +7,20 @@ mod support;
 
 use std::fmt::Write;
 
-use base::{NodeId, RequestId};
+use base::{ClientId, NodeId, RequestId, Stamp};
 use support::*;
 use wire::{
-    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Hello, HelloReply,
-    KeyValue, LeaderHint, MemberChange, MemberChangeReply, MemberListReply, MemberOperation,
-    MoveLeader, MoveLeaderReply, Op, Put, RaftRole, Range, RangeSummary, Refused, Reply,
-    ReplyWriter, SortOrder, SortTarget, Status, StatusReply, Texts, Txn,
+    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Header, Hello,
+    HelloReply, KeyValue, LeaderHint, MemberChange, MemberChangeReply, MemberListReply,
+    MemberOperation, MoveLeader, MoveLeaderReply, Op, Put, RaftRole, Range, RangeSummary, Refused,
+    RegisterReply, Reply, ReplyWriter, SortOrder, SortTarget, Status, StatusReply, Texts, Txn,
 };
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
 
 const ID: RequestId = RequestId::new(0x0102_0304_0506_0708);
+
+const STAMP: Stamp = Stamp { client: ClientId::new(9), sequence: 41, floor: 40 };
 
 fn replies() -> Vec<(&'static str, Vec<u8>)> {
     let mut writer = ReplyWriter::new();
@@ -76,6 +78,7 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
             member_name: "a",
             role: RaftRole::Learner,
             errors: Texts::Given(&["no space", "e2"]),
+            clients: 12,
         };
         writer.status(out, ID, &reply);
     });
@@ -122,6 +125,14 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         };
         writer.refused(out, ID, &refused);
     });
+    frame("register reply", &mut |writer, out| {
+        let (client, unanswered_max) = (ClientId::new(9), 256);
+        writer.register(out, ID, &RegisterReply { client, unanswered_max });
+    });
+    frame("put reply, repeated", &mut |writer, out| {
+        writer.put(out, ID, 5, None);
+        Header::mark_repeated(out);
+    });
     frames
 }
 
@@ -160,6 +171,8 @@ fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
         ("member list", Call::MemberList),
         ("member change", Call::MemberChange(change)),
         ("move leader", Call::MoveLeader(MoveLeader { target: NodeId::new(3) })),
+        ("register", Call::Register),
+        ("put, stamped", Call::Put(Put::new(b"key", b"value"))),
     ]
 }
 
@@ -180,7 +193,8 @@ fn every_kind_has_its_pinned_bytes() {
     let mut text = String::new();
     for (name, call) in &requests {
         let mut out = Vec::new();
-        encoder().encode(&mut out, ID, 1_500, call).unwrap();
+        let stamp = name.ends_with("stamped").then_some(&STAMP);
+        encoder().encode_with(&mut out, ID, 1_500, stamp, call).unwrap();
         write_line(&mut text, name, &out);
     }
     for (name, bytes) in replies() {
@@ -220,6 +234,13 @@ fn pinned_frames_of_every_kind_are_still_understood() {
         assert_eq!(header.request, ID);
         kinds.push(header.kind);
         if header.kind.is_request() {
+            let body = if header.flags.has_stamp() {
+                let (stamp, message) = Stamp::split(body).unwrap();
+                assert_eq!(stamp, STAMP);
+                message
+            } else {
+                body
+            };
             let (_, call) = requests.iter().find(|(known, _)| *known == name).unwrap();
             assert_same(&verify(header.kind, body).unwrap(), call);
         } else {

@@ -134,7 +134,11 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
             let table = root::<schema::MoveLeaderRequest<'_>>(body).unwrap();
             assert_eq!(table.target(), request.target.get());
         }
-        Request::Ping | Request::Cancel | Request::Status | Request::MemberList => {
+        Request::Ping
+        | Request::Cancel
+        | Request::Status
+        | Request::Register
+        | Request::MemberList => {
             assert!(body.is_empty());
         }
     }

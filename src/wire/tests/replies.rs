@@ -254,6 +254,7 @@ fn status_hello_and_refusals_are_read_as_they_were_written() {
         member_name: "node-2",
         role: RaftRole::Candidate,
         errors: Texts::Given(&["no space", "", "the clock is far behind"]),
+        clients: 14,
     };
     out.clear();
     writer.status(&mut out, ID, &status);

@@ -86,6 +86,8 @@ fn every_kind_of_request_is_made() {
         "member change",
         "move leader",
         "ping",
+        "register",
+        "repeated answer",
     ] {
         assert!(made.contains(kind), "nobody asks for: {kind}");
     }

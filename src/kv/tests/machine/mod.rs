@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use base::{FileId, Hash128, LogIndex, NodeId, Prng, Revision, Term};
+use base::{FileId, Hash128, LogIndex, NodeId, Prng, Revision, Stamp, Term};
 use kv::{
     Answer, Command, KeyValueList, OpenError, Outcome, RangeEnd, RangeRequest, Read, ReadStep,
     ReadTxn, Refusal, Reply, State, Step, Txn,
@@ -62,10 +62,19 @@ impl Machine {
 
     /// One step; misses are fetched on the way. None: the budget was spent.
     pub fn apply_step(&mut self, command: &Command<'_>) -> Option<Outcome> {
+        self.apply_once_step(None, command)
+    }
+
+    /// The same with a stamp, if there is one.
+    pub fn apply_once_step(
+        &mut self,
+        stamp: Option<&Stamp>,
+        command: &Command<'_>,
+    ) -> Option<Outcome> {
         let (index, term) = self.next_entry();
         loop {
             let mut budget = self.budget();
-            match self.state.apply(index, term, command, &mut budget) {
+            match self.state.apply_once(index, term, stamp, command, &mut budget) {
                 Step::Done(outcome) => return Some(outcome),
                 Step::More => return None,
                 Step::Miss(miss) => self.fetch(miss),
@@ -76,8 +85,13 @@ impl Machine {
 
     /// Applies a command to its end.
     pub fn apply(&mut self, command: &Command<'_>) -> Outcome {
+        self.apply_once(None, command)
+    }
+
+    /// The same with a stamp, if there is one.
+    pub fn apply_once(&mut self, stamp: Option<&Stamp>, command: &Command<'_>) -> Outcome {
         loop {
-            if let Some(outcome) = self.apply_step(command) {
+            if let Some(outcome) = self.apply_once_step(stamp, command) {
                 return outcome;
             }
         }

@@ -5,15 +5,19 @@
 
 #![allow(dead_code)]
 
+mod clients;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 use base::limits::KEY_SIZE_MAX;
-use base::{LeaseId, Revision};
+use base::{LeaseId, Revision, Stamp};
 use kv::{
     Command, Compare, DeleteRange, KeyValue, KeyValueList, Limits, Op, OpReply, Operand, Outcome,
     Put, RangeEnd, RangeRequest, Refusal, Relation, Reply, SortOrder, SortTarget, Txn, TxnReply,
 };
+
+pub use clients::Clients;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live<'p> {
@@ -40,9 +44,16 @@ pub struct Event<'p> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Reply(Reply),
-    Compacted { revision: i64, compacted: i64 },
+    Compacted {
+        revision: i64,
+        compacted: i64,
+    },
     Nothing,
     Refused(Refusal),
+    /// A client has this id.
+    Registered(u64),
+    /// The same write had come to this.
+    Repeated(Box<Told>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +70,7 @@ pub struct Oracle<'p> {
     pub compacted: i64,
     /// The bytes about the members and the index of the entry that set them.
     pub members: (&'p [u8], u64),
+    pub clients: Clients,
     applied: u64,
     sub: u32,
 }
@@ -94,6 +106,7 @@ impl<'p> Oracle<'p> {
             revision: 1,
             compacted: -1,
             members: (b"", 0),
+            clients: Clients::default(),
             applied: 0,
             sub: 0,
         }
@@ -218,6 +231,18 @@ impl<'p> Oracle<'p> {
         }
     }
 
+    /// A command with a stamp: once.
+    pub fn apply_once(&mut self, stamp: Option<&Stamp>, command: &Command<'p>) -> Told {
+        let Some(stamp) = stamp else { return self.apply(command) };
+        if let Some(told) = self.clients.known(stamp) {
+            self.applied += 1;
+            return told;
+        }
+        let told = self.apply(command);
+        self.clients.remember(stamp, self.applied, &told);
+        told
+    }
+
     pub fn apply(&mut self, command: &Command<'p>) -> Told {
         assert_eq!(self.sub, 0);
         self.applied += 1;
@@ -246,6 +271,9 @@ impl<'p> Oracle<'p> {
                 }
                 Err(refusal) => Told::Refused(refusal),
             },
+            Command::Register { clients_max } => {
+                Told::Registered(self.clients.register(self.applied, *clients_max))
+            }
             Command::Nothing => Told::Nothing,
         };
         if self.sub > 0 {
@@ -509,7 +537,7 @@ pub fn validate(command: &Command<'_>, limits: &Limits) -> Result<(), Refusal> {
             changes(&txn.failure).map(|_| ())
         }
         Command::Members(bytes) => validate_members(bytes),
-        Command::Compact { .. } | Command::Nothing => Ok(()),
+        Command::Compact { .. } | Command::Register { .. } | Command::Nothing => Ok(()),
     }
 }
 
@@ -609,6 +637,10 @@ pub fn assert_agrees(outcome: &Outcome, told: &Told) {
         }
         (Outcome::Nothing, Told::Nothing) => {}
         (Outcome::Refused(refusal), Told::Refused(told)) => assert_eq!(refusal, told),
+        (Outcome::Registered { client }, Told::Registered(told)) => {
+            assert_eq!(client.get(), *told);
+        }
+        (Outcome::Repeated(result), Told::Repeated(told)) => clients::assert_same(result, told),
         (outcome, told) => panic!("{outcome:?} is not {told:?}"),
     }
 }

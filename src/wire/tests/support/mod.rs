@@ -133,7 +133,7 @@ pub fn txn<'p>(prng: &mut Prng, pool: &'p [u8], depth: usize) -> Txn<'p> {
 
 /// A request of any kind; `txn` is what it is if it is a transaction.
 pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
-    match prng.below(12) {
+    match prng.below(13) {
         0 => Call::Hello(Hello {
             version_min: u16::try_from(prng.below(1 << 16)).unwrap(),
             version_max: u16::try_from(prng.below(1 << 16)).unwrap(),
@@ -155,6 +155,7 @@ pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
             peer_address: ["", "b:2380", "[::1]:2380"][below(prng, 3)],
             force: flag(prng),
         }),
+        11 => Call::Register,
         10 => Call::MoveLeader(MoveLeader { target: NodeId::new(prng.next_u64()) }),
         _ => Call::Compact(Compact { revision: number(prng), physical: flag(prng) }),
     }
@@ -194,6 +195,7 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         (Request::Ping, Call::Ping)
         | (Request::Cancel, Call::Cancel)
         | (Request::Status, Call::Status)
+        | (Request::Register, Call::Register)
         | (Request::MemberList, Call::MemberList) => {}
         (Request::MemberChange(read), Call::MemberChange(written)) => assert_eq!(read, written),
         (Request::MoveLeader(read), Call::MoveLeader(written)) => assert_eq!(read, written),
