@@ -388,7 +388,7 @@ impl Reactor {
             }
             (Phase::Closing, _) => {}
             (Phase::Open, Kind::Ping | Kind::Cancel | Kind::Hello)
-                if !body.is_empty() || header.kind == Kind::Hello =>
+                if !body.is_empty() || header.flags.has_stamp() || header.kind == Kind::Hello =>
             {
                 let message = format!("a frame of kind {:?} cannot stand here", header.kind);
                 let refused = Refused {

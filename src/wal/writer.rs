@@ -300,8 +300,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         }
     }
 
-    /// Sets what the next group carries. A changed term or vote, or that it has begun, makes a group due; a changed commit
-    /// index rides along.
+    /// Sets what the next group carries. A changed term or vote, or that the member has begun, makes a
+    /// group due; a changed commit index rides along.
     pub fn set_hard_state(&mut self, hard_state: HardState) {
         assert!(
             hard_state.term >= self.hard_state.term,

@@ -2,7 +2,7 @@
 //! needs, of pages and of the log, must all still be there (I10, I11).
 
 use base::NodeId;
-use node::{Boot, BootError, BootStep, DataFile};
+use node::{Boot, BootError, BootStep, Booted, DataFile};
 use tree::{META_SIZE, SLOT_OFFSETS};
 
 use crate::disk::Name;
@@ -15,8 +15,16 @@ impl Node {
         if self.is_damaged || self.took_state || self.disk.size(Name::Incoming) > 0 {
             return Ok(());
         }
+        // A crash within the write of a record has taken one already.
+        let whole = self.boots_without(None, options);
+        let is_torn = whole.is_ok_and(|booted| {
+            booted.clear_slots || booted.state.pages().slot_to_clear().is_some()
+        });
+        if is_torn {
+            return Ok(());
+        }
         for slot in SLOT_OFFSETS {
-            self.boots_without(slot, options).map_err(|error| {
+            self.boots_without(Some(slot), options).map_err(|error| {
                 let id = NodeId::new(self.id).get();
                 format!("I11: member {id} does not survive the loss of its slot at {slot}: {error}")
             })?;
@@ -24,7 +32,11 @@ impl Node {
         Ok(())
     }
 
-    fn boots_without(&mut self, slot: u64, options: &tree::Options) -> Result<(), BootError> {
+    fn boots_without(
+        &mut self,
+        slot: Option<u64>,
+        options: &tree::Options,
+    ) -> Result<Booted, BootError> {
         let pages_size = self.disk.size(Name::Pages);
         let mut boot = Boot::new(options.clone(), pages_size, self.files(), self.founders.clone());
         while let BootStep::Read { file, offset, size } = boot.next()? {
@@ -33,7 +45,7 @@ impl Node {
                 DataFile::Wal(file) => Name::Wal(file),
             };
             let mut bytes = self.disk.read(name, offset, size).to_vec();
-            if name == Name::Pages {
+            if let Some(slot) = slot.filter(|_| name == Name::Pages) {
                 for (at, byte) in (offset..).zip(&mut bytes) {
                     if (slot..slot + META_SIZE as u64).contains(&at) {
                         *byte = 0;
@@ -42,6 +54,6 @@ impl Node {
             }
             boot.feed(&bytes)?;
         }
-        Ok(())
+        Ok(boot.finish())
     }
 }
