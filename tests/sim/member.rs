@@ -222,8 +222,9 @@ pub struct Node {
     pub disk_slow_until: u64,
     /// A crash that waits for its moment.
     pub crash: Option<Crash>,
-    /// The last end was one of the machine, and no start has come through since.
-    pub lost_power: bool,
+    /// The machine ended, or the process with a group on its way, and no watermark has been written
+    /// since: what the log ends with may be in its segment only.
+    pub lacks_copies: bool,
     /// The next read, write or sync fails.
     pub read_fails: bool,
     pub write_fails: bool,
@@ -272,7 +273,7 @@ impl Node {
             disk_stalled_until: 0,
             disk_slow_until: 0,
             crash: None,
-            lost_power: false,
+            lacks_copies: false,
             read_fails: false,
             write_fails: false,
             sync_fails: false,
@@ -412,7 +413,6 @@ impl Node {
             self.disk.clear(Name::Pages, offset, size);
             self.step()?;
         }
-        self.lost_power = false;
         state.pages_mut().set_backed(pages_size);
 
         let clock = Clock::new(now, self.ppm);

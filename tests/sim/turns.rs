@@ -586,6 +586,7 @@ impl World {
         }
         let Some(completed) = machine.disk.complete(id) else { return };
         let member = machine.id;
+        machine.lacks_copies &= completed.done != Done::MarkReady;
         self.trace.mix(self.now << 8 | 0xD0 | node as u64);
         self.trace.tell(self.now, || format!("member {member}: done {:?}", completed.done));
         for group in &completed.groups {
@@ -851,10 +852,10 @@ impl World {
                 self.nodes[node].absence = Absence::Damaged;
                 *self.counts.entry("forgot after damage, and knows").or_default() += 1;
             }
-            // With O_DSYNC only the segment holds the last groups for sure: the power took their copies
-            // in the ring before the next watermark. That is damage of two files at one time.
+            // Only the segment holds the last groups for sure: the end took their copies in the ring,
+            // before the next watermark. That is damage of two files at one time.
             Err(StartError::Wrong(_))
-                if damaged && self.nodes[node].lost_power && self.ghost.lost_unseen(id) =>
+                if damaged && self.nodes[node].lacks_copies && self.ghost.lost_unseen(id) =>
             {
                 self.nodes[node].absence = Absence::Damaged;
                 self.count("lost by damage before any witness");
@@ -883,6 +884,7 @@ impl World {
     pub fn end_process(&mut self, node: usize, with_power: bool) {
         let machine = &mut self.nodes[node];
         let life = machine.life;
+        machine.lacks_copies |= machine.process.as_ref().is_none_or(|p| !p.group_parts.is_empty());
         // In the middle of a turn the process is not here; its life tells.
         machine.process = None;
         machine.life += 1;
@@ -900,7 +902,7 @@ impl World {
     /// The power is cut: what was not synced may be lost.
     pub fn cut_power(&mut self, node: usize) {
         let machine = &mut self.nodes[node];
-        machine.lost_power = true;
+        machine.lacks_copies = true;
         machine.disk.cut_power(&mut self.prng);
         let disk = &mut machine.disk;
         let taken = [&mut disk.lost_entries, &mut disk.lost_writes, &mut disk.torn_writes];
