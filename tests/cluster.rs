@@ -331,3 +331,44 @@ fn a_cluster_whose_members_do_not_start_ends_and_says_why() {
     assert!(is_said && stderr.contains("does not start"), "{stderr}");
     assert!(output.stdout.is_empty());
 }
+
+/// Two of three are lost for good: the third goes on with what it has when it is told to, remembers that,
+/// and lets no old member back in.
+#[test]
+fn a_survivor_that_is_told_to_goes_on_alone_and_stays_so() {
+    let dir = DataDir::new("cluster-survivor");
+    let cluster = Cluster::start(dir.path(), &[]);
+    cluster.out("put kept value");
+    cluster.until("status", |seen| {
+        let applied = |status: &Value| status["applied_index"].as_u64();
+        let seen = seen.as_array().unwrap();
+        seen.iter().all(|status| applied(status).is_some() && applied(status) == applied(&seen[0]))
+    });
+    let status = cluster.stop(Signal::TERM).0;
+    assert!(status.success());
+
+    let nowhere = dir.path().join("n9");
+    let (nowhere, survivor) = (nowhere.to_str().unwrap(), dir.path().join("n1"));
+    let refused = process::run(&["server", "--data-dir", nowhere, "--force-new-cluster"]);
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && stderr.contains("there is none here"), "{stderr}");
+
+    for flags in [&["--force-new-cluster"][..], &[]] {
+        let server = process::Server::start(&survivor, flags);
+        let endpoint = server.address().to_string();
+        let ask = |line: &[&str]| {
+            let output = process::run(&[line, &["--endpoint", &endpoint]].concat());
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{line:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(ask(&["get", "kept"]).contains("value"));
+        ask(&["put", "more", "value"]);
+        let members: Value = serde_json::from_str(&ask(&["member", "list", "-w", "json"])).unwrap();
+        let members = members["members"].as_array().unwrap();
+        assert_eq!(members.len(), 1, "{members:?}");
+        assert_eq!(members[0]["name"], "n1");
+        // As by a crash: what it was told to must have been in the log before it was ready for this.
+        server.kill();
+    }
+}

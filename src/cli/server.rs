@@ -79,6 +79,11 @@ pub struct ServerArguments {
     /// Tells clusters apart that begin with the same members; holds for a new data directory
     #[arg(long, default_value = server::ClusterConfig::TOKEN_DEFAULT)]
     pub initial_cluster_token: String,
+    /// Go on as a cluster of this member alone, with what its data directory has: for a cluster that
+    /// has lost most of its members for good. What only they had is lost; none of them may run any more.
+    /// Give it for one start, then add members
+    #[arg(long)]
+    pub force_new_cluster: bool,
     /// Cores to run on: how many, or which, like 0,2,4-7; all if absent
     #[arg(long, value_parser = Cores::parse)]
     pub cores: Option<Cores>,
@@ -179,6 +184,7 @@ impl ServerArguments {
             advertise_client: self.advertise_client.clone(),
             initial_cluster: self.initial_cluster.clone(),
             existing: self.initial_cluster_state == ClusterState::Existing,
+            alone: self.force_new_cluster,
             token: self.initial_cluster_token.clone(),
         };
         Ok(config)

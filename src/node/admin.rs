@@ -317,6 +317,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         Ok(())
     }
 
+    /// Puts the list that an operator has forced into the log.
+    pub(crate) fn write_alone(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
+        if !self.config.alone || self.raft.read_index().is_none() {
+            return;
+        }
+        let list = self.members.newest().clone();
+        if self.propose_list(now, list, effects).is_ok() {
+            self.config.alone = false;
+            effects.push(ConsensusEffect::Tell(
+                "this member goes on as a cluster of its own; start it without \
+                 --force-new-cluster from now on, and add members"
+                    .into(),
+            ));
+        }
+    }
+
     /// The member that the change under way brings in.
     pub(crate) fn take_added(&self) -> Option<Member> {
         self.admin.as_ref().and_then(|admin| admin.added.clone())

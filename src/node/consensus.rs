@@ -84,6 +84,9 @@ pub struct ConsensusConfig {
     pub reactors: u16,
     /// What is kept for peers that are behind.
     pub for_peers: ForPeers,
+    /// The list of members is not that of the log, but this member alone: it goes into the log as soon
+    /// as this member leads.
+    pub alone: bool,
     /// Who this member is to others.
     pub introduction: Introduction,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
@@ -845,6 +848,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         if self.is_connected() {
             self.tick(now, effects);
         }
+        self.write_alone(now, effects);
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();
         self.journal.write_waiting(now, &self.tail, committed, effects);

@@ -45,6 +45,14 @@ impl Members {
         Self { lists: lists.into_iter().map(|(index, list)| Listed { index, list }).collect() }
     }
 
+    /// The newest list with one member only, a voter; none where it is not listed. Ids stay given.
+    pub fn alone(self, id: NodeId) -> Option<Self> {
+        let (index, mut list) = (self.index(), self.newest().clone());
+        list.members.retain(|member| member.id == id);
+        list.members.first_mut()?.role = MemberRole::Voter;
+        Some(Self { lists: Vec::from([Listed { index, list }]) })
+    }
+
     /// What raft starts with.
     pub fn configurations(&self) -> Vec<Configuration> {
         let configuration = |listed: &Listed| {

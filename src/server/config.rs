@@ -45,6 +45,8 @@ pub struct ClusterConfig {
     pub initial_cluster: Vec<(String, String)>,
     /// Join a cluster that exists.
     pub existing: bool,
+    /// Go on without all other members: what only they have is given up.
+    pub alone: bool,
     /// Tells clusters with the same founders apart.
     pub token: String,
 }
@@ -115,6 +117,7 @@ impl Default for ClusterConfig {
             advertise_client: None,
             initial_cluster: Vec::new(),
             existing: false,
+            alone: false,
             token: Self::TOKEN_DEFAULT.into(),
         }
     }

@@ -411,6 +411,7 @@ async fn consensus(
             .and_then(|tail| tail.promised)
             .map(|(index, term)| Position { index, term }),
         for_peers: ForPeers::SERVER,
+        alone: plan.config.cluster.alone,
         introduction: Introduction {
             cluster: plan.identity.cluster,
             member,
@@ -449,7 +450,17 @@ fn lists(plan: &Plan, members: Vec<(LogIndex, Frame)>) -> Result<Members, Error>
         })
     };
     let lists: Vec<_> = members.into_iter().map(list).collect::<Result<_, _>>()?;
-    Ok(Members::new(lists))
+    let members = Members::new(lists);
+    if !plan.config.cluster.alone {
+        return Ok(members);
+    }
+    members.alone(plan.identity.member).ok_or_else(|| {
+        Error::Config(
+            "--force-new-cluster: the last list of members in this data directory does not name this \
+             member, which was removed; use the directory of another one"
+                .into(),
+        )
+    })
 }
 
 async fn store(

@@ -33,6 +33,13 @@ pub struct Founding {
 
 /// Who a member with an empty data directory is.
 pub fn found(config: &ClusterConfig, random_cluster: u64) -> Result<Founding, Error> {
+    if config.alone {
+        return Err(Error::Config(
+            "--force-new-cluster is for the data directory of a member whose cluster has lost its \
+             majority, and there is none here; check --data-dir"
+                .into(),
+        ));
+    }
     if config.initial_cluster.is_empty() {
         let member = NodeId::new(1);
         let peer_address = config.advertised_peer().unwrap_or_default();

@@ -458,6 +458,7 @@ impl Node {
                 .and_then(|tail| tail.promised)
                 .map(|(index, term)| raft::Position { index, term }),
             for_peers: plan.for_peers,
+            alone: false,
             introduction: Introduction {
                 cluster: CLUSTER,
                 member,

@@ -71,6 +71,7 @@ impl Member {
             reactors: 1,
             torn: None,
             for_peers: ForPeers::SERVER,
+            alone: false,
             introduction: Introduction {
                 cluster: 9,
                 member: MEMBER,
