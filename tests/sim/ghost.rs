@@ -89,6 +89,8 @@ pub struct Durable {
     pub lsn: u64,
     /// The last group that something else than itself says to be durable.
     witnessed: u64,
+    /// The groups that the last start lacked only said that a start had been.
+    lost_nothing: bool,
     /// What the last start lacked had no witness.
     lost_unseen: bool,
     term: u64,
@@ -517,6 +519,11 @@ impl Ghost {
         self.durable.get(&member).is_some_and(|durable| durable.lost_unseen)
     }
 
+    /// Whether what the last start of a member lacked says nothing.
+    pub fn lost_nothing(&self, member: u64) -> bool {
+        self.durable.get(&member).is_some_and(|durable| durable.lost_nothing)
+    }
+
     /// A member has started: nothing that was durable may be missing (I6).
     pub fn recovered(&mut self, member: u64, recovered: &Recovered) -> Verdict {
         self.judged += 1;
@@ -525,6 +532,15 @@ impl Ghost {
         let durable = self.durable.entry(member).or_default();
         let (lsn, term) = (recovered.durable_lsn.get(), recovered.hard_state.term.get());
         durable.lost_unseen = lsn < durable.lsn && lsn >= durable.witnessed;
+        let mut lost = durable.groups.values().filter(|group| lsn < group.lsn);
+        let says_nothing = |group: &Group| {
+            let is_first = group.cut == 0;
+            group.entries.is_empty()
+                && group.vote.is_none()
+                && group.term == term
+                && (!group.restart || is_first)
+        };
+        durable.lost_nothing = lost.all(says_nothing);
         check(lsn >= durable.lsn, || {
             format!(
                 "I6: member {member} recovers its log up to group {lsn}, group {} was durable",

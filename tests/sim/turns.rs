@@ -855,7 +855,9 @@ impl World {
             // Only the segment holds the last groups for sure: the end took their copies in the ring,
             // before the next watermark. That is damage of two files at one time.
             Err(StartError::Wrong(_))
-                if damaged && self.nodes[node].lacks_copies && self.ghost.lost_unseen(id) =>
+                if damaged
+                    && (self.ghost.lost_nothing(id)
+                        || self.nodes[node].lacks_copies && self.ghost.lost_unseen(id)) =>
             {
                 self.nodes[node].absence = Absence::Damaged;
                 self.count("lost by damage before any witness");
