@@ -212,6 +212,7 @@ impl World {
         let known = &mut self.clients[client];
         let request = known.next;
         known.next += 1;
+        self.is_forced |= matches!(&ask, Ask::MemberChange { force: true, .. });
         let number = self.ghost.asked(ask, stamp, known.seen);
         let ask = &self.ghost.request(number).ask.clone();
         let (frame, body) = encode(&known.encoder, ask, stamp.as_ref(), request, deadline, number);

@@ -94,6 +94,8 @@ pub struct World {
     /// Answers by the number of their status.
     pub answers: BTreeMap<u64, u64>,
     pub faults_on: bool,
+    /// A member was removed against the advice of the cluster.
+    pub is_forced: bool,
     pub asks_on: bool,
     /// How long the longest answer took, and until a leader was there at the end.
     pub longest: u64,
@@ -148,6 +150,7 @@ impl World {
             counts: BTreeMap::new(),
             answers: BTreeMap::new(),
             faults_on: true,
+            is_forced: false,
             asks_on: true,
             longest: 0,
             leaderless: 0,
@@ -283,13 +286,13 @@ impl World {
         }
     }
 
-    /// A member is gone for good by damage, and another one may have forgotten what only that one could
-    /// tell: an operator has to say that the cluster goes on without it.
+    /// A member is gone for good by damage, or another one by force, and one that is left may have
+    /// forgotten what only that one could tell: an operator has to say that the cluster goes on.
     fn is_undecidable(&self) -> bool {
         let is_gone = |node: &Node| node.absence == Absence::Damaged;
         let abstains =
             |node: &Node| node.process.as_ref().is_some_and(|process| process.consensus.abstains());
-        self.nodes.iter().any(is_gone) && self.nodes.iter().any(abstains)
+        (self.is_forced || self.nodes.iter().any(is_gone)) && self.nodes.iter().any(abstains)
     }
 
     fn step(&mut self) -> bool {
