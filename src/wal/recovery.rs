@@ -112,6 +112,10 @@ enum Phase {
     Done,
 }
 
+/// Bytes behind the end of the log that are searched for later groups in any case: some groups of the
+/// usual size.
+const SEARCH_SIZE_MIN: u64 = 4 << 20;
+
 /// A recovery under way: `next`, read, `feed`, until `Done`; then `finish`.
 #[derive(Clone, Debug)]
 pub struct Recovery {
@@ -325,9 +329,17 @@ impl Recovery {
             self.evidence.note(durable, Witness::Header { file, lsn, durable });
         }
         let next = self.walk.next_lsn();
-        let is_known =
-            self.evidence.durable >= next || self.ring.is_conclusive(next, self.walk.previous());
-        let extents = if is_known { Vec::new() } else { self.extents_behind(end) };
+        let mut extents = self.extents_behind(end);
+        if self.evidence.durable >= next {
+            extents.clear();
+        } else if self.ring.is_conclusive(next, self.walk.previous()) {
+            // A power cut may have taken the newest of the ring and left their groups, which are
+            // durable by themselves: those lie right behind the end, or begin the next segment.
+            for extent in &mut extents {
+                extent.end = extent.end.min(extent.start + SEARCH_SIZE_MIN);
+            }
+            extents.drain(..extents.len().saturating_sub(2));
+        }
         let search = Search { extents, next, enough: next, found: None };
         self.phase = Phase::Search(search, end);
         Ok(None)
