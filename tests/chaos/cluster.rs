@@ -387,6 +387,20 @@ impl Cluster {
             .map_err(|error| format!("{}: {error}", self.setup.binary.display()))
     }
 
+    /// The members as a new one is given them, if it is among them.
+    fn listed(&self, without: usize, new: &str) -> Option<String> {
+        let said = self.command(&["member", "list", "-w", "json"], Some(without)).ok()?;
+        let list: serde_json::Value = serde_json::from_slice(&said.stdout).ok()?;
+        let members = list["members"].as_array()?;
+        let text =
+            |member: &serde_json::Value, field: &str| member[field].as_str().map(str::to_owned);
+        let names: Vec<String> = members.iter().filter_map(|member| text(member, "name")).collect();
+        let addresses = members.iter().filter_map(|member| text(member, "peer_address"));
+        let pairs = names.iter().zip(addresses).map(|(name, address)| format!("{name}={address}"));
+        let pairs: Vec<String> = pairs.collect();
+        names.iter().any(|name| name == new).then(|| pairs.join(","))
+    }
+
     /// Puts a new member in the place of one whose process is down, as the handbook says, and starts it.
     ///
     /// # Errors
@@ -400,22 +414,24 @@ impl Cluster {
             Some(index),
         )?;
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        if !said.status.success() {
-            return Err(format!(
-                "member replace {old}: {}{text}",
-                String::from_utf8_lossy(&said.stderr)
-            ));
-        }
-        // The answer is the command that starts the new one.
-        let mut words = text.split_whitespace();
-        new.initial = words
-            .by_ref()
-            .skip_while(|word| *word != "--initial-cluster")
-            .nth(1)
-            .ok_or_else(|| {
-                format!("member replace does not say how to start the new member: {text}")
+        new.initial = if said.status.success() {
+            // The answer is the command that starts the new one.
+            let mut words = text.split_whitespace();
+            words
+                .by_ref()
+                .skip_while(|word| *word != "--initial-cluster")
+                .nth(1)
+                .ok_or_else(|| {
+                    format!("member replace does not say how to start the new member: {text}")
+                })?
+                .to_owned()
+        } else {
+            // An outcome may be unknown; the list tells it.
+            self.listed(index, &new.name).ok_or_else(|| {
+                let stderr = String::from_utf8_lossy(&said.stderr);
+                format!("member replace {old}: {stderr}{text}")
             })?
-            .to_owned();
+        };
         new.is_joining = true;
         drop(fs::remove_dir_all(&self.members[index].data_dir));
         self.members[index] = new;
