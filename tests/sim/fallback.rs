@@ -20,7 +20,12 @@ impl Node {
         let is_torn = whole.is_ok_and(|booted| {
             booted.clear_slots || booted.state.pages().slot_to_clear().is_some()
         });
-        if is_torn {
+        // One that was taken so was cleared by a start, and no checkpoint has followed yet.
+        let mut is_blank = |slot| {
+            let record = self.disk.read(Name::Pages, slot, META_SIZE);
+            record.iter().all(|byte| *byte == 0)
+        };
+        if is_torn || SLOT_OFFSETS.into_iter().any(&mut is_blank) {
             return Ok(());
         }
         for slot in SLOT_OFFSETS {

@@ -737,7 +737,11 @@ impl Ghost {
                     }
                     (Ask::Range(range), _)
                         if *status == Status::Compacted
-                            && (range.revision <= 0 || range.revision >= model.compacted) =>
+                            // Pieces of one at the head may have gone out before it was overtaken.
+                            && match range.revision {
+                                ..=0 => model.compacted <= request.compacted,
+                                revision => revision >= model.compacted,
+                            } =>
                     {
                         return Err(wrong("it was not compacted"));
                     }
