@@ -468,7 +468,17 @@ impl Nemesis {
             }
         }
         match outcome {
-            Ok(()) => self.tally("replace", &format!("after {:?}", begin.elapsed())),
+            Ok(()) => {
+                // Until it votes the cluster is smaller by one, and nothing else may be taken from it.
+                while !self.cluster.votes(index) {
+                    if begin.elapsed() >= PATIENCE {
+                        self.violation("the new member does not become a voter".into());
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+                self.tally("replace", &format!("after {:?}", begin.elapsed()));
+            }
             Err(text) => self.violation(format!("a damaged member could not be replaced: {text}")),
         }
     }
