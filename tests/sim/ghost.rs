@@ -89,7 +89,9 @@ pub struct Durable {
     pub lsn: u64,
     /// The last group that something else than itself says to be durable.
     witnessed: u64,
-    /// The groups that the last start lacked only said that a start had been.
+    /// The term of the last group that is durable; what a start has found may be in a later one.
+    written_term: u64,
+    /// What the last start lacked only said that a start had been, or was never said to others.
     lost_nothing: bool,
     /// What the last start lacked had no witness.
     lost_unseen: bool,
@@ -121,6 +123,7 @@ impl Durable {
         self.log.truncate(cut);
         self.log.extend_from_slice(&group.entries);
         (self.lsn, self.term, self.vote) = (group.lsn, group.term, group.vote);
+        self.written_term = group.term;
     }
 }
 
@@ -540,7 +543,8 @@ impl Ghost {
                 && group.term == term
                 && (!group.restart || is_first)
         };
-        durable.lost_nothing = lost.all(says_nothing);
+        let unsaid = term < durable.term && term >= durable.written_term;
+        durable.lost_nothing = if lsn < durable.lsn { lost.all(says_nothing) } else { unsaid };
         check(lsn >= durable.lsn, || {
             format!(
                 "I6: member {member} recovers its log up to group {lsn}, group {} was durable",
@@ -582,6 +586,9 @@ impl Ghost {
             }
             durable.take(&id, &self.log);
         }
+        // What only the ring held of a group on its way counts when a group of this start says it again:
+        // nothing is said to others before.
+        durable.written_term = durable.term;
         (durable.lsn, durable.term, durable.vote) = (lsn, term, vote);
         let last = recovered.last;
         check(durable.last() == last.index.get(), || {
