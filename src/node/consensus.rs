@@ -612,11 +612,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     fn greeting(&self) -> Greeting {
         let log = self.raft.log();
-        Greeting {
-            bootstrapped: log.last() > LogIndex::ZERO || self.raft.term() > Term::ZERO,
-            last: log.last_position(),
-            term: self.raft.term(),
-        }
+        Greeting { last: log.last_position(), term: self.raft.term() }
     }
 
     fn answer_reads(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {

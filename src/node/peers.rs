@@ -56,8 +56,6 @@ pub struct Introduction {
 /// What the host says of itself when another member calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Greeting {
-    /// Its log is not empty, or it knows of a term.
-    pub bootstrapped: bool,
     /// Where its log ends.
     pub last: raft::Position,
     /// The term that it is in, if its log is empty.
@@ -425,7 +423,7 @@ impl Peers {
             member: own.member,
             data_id: own.data_id,
             start_id: own.start_id,
-            bootstrapped: greeting.bootstrapped,
+            bootstrapped: greeting.last.index > LogIndex::ZERO || greeting.term > Term::ZERO,
             last_index: greeting.last.index,
             last_term: match greeting.last.index {
                 LogIndex::ZERO => greeting.term,
@@ -566,13 +564,13 @@ impl Peers {
                 outbound.blocked_since = None;
                 outbound.start_id = Some(welcome.start_id);
                 self.told.remove(&peer);
-                let PeerWelcome { bootstrapped, last_index: index, last_term: term, .. } = welcome;
+                let PeerWelcome { last_index: index, last_term: term, .. } = welcome;
                 // No entry has no term: there it is that of the member.
                 let last = match index {
                     LogIndex::ZERO => raft::Position::default(),
                     index => raft::Position { index, term },
                 };
-                let greeting = Greeting { bootstrapped, last, term };
+                let greeting = Greeting { last, term };
                 incoming.push(Incoming::Welcomed { peer, greeting });
             }
             Ok(PeerFrame::Refused(refusal)) => {
@@ -799,8 +797,7 @@ mod tests {
         let mut bytes = Vec::new();
         let frame = PeerFrame::Welcome(welcome);
         peers.encoder().encode(&mut bytes, &frame).expect("numbers fit a frame");
-        let greeting =
-            Greeting { bootstrapped: false, last: raft::Position::default(), term: Term::ZERO };
+        let greeting = Greeting { last: raft::Position::default(), term: Term::ZERO };
         let bytes = BytesMut::from(&bytes[..]);
         peers.received::<Vec<u8>>(now, LINK, bytes, greeting, &mut incoming, &mut effects);
         peers

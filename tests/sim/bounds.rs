@@ -23,6 +23,8 @@ pub struct Seen {
     pub checkpointed: u64,
     /// The entry before the first one of the log on disk.
     before: Option<u64>,
+    /// What a start had replayed is written, if it was more than may wait.
+    has_checkpointed: bool,
     /// A state of another member takes the place of all this.
     pub installs: bool,
 }
@@ -153,8 +155,10 @@ pub fn check_store(id: u64, seen: &mut Seen, process: &Process, plan: &Plan) -> 
     let (dirty, cached) = (state.pages().dirty_size(), state.pages().resident_size());
     // Beyond the bound there may be what one request, and the trimming beside it, changes.
     let slack = 2 << 20;
-    // A start replays what came since the older of two checkpoints.
-    holds(dirty <= plan.cache_size + 2 * slack, || {
+    // A start replays what came since the older of two checkpoints; from then on the bound holds.
+    let bound = plan.cache_size / 2 + slack;
+    seen.has_checkpointed |= dirty <= bound;
+    holds(dirty <= if seen.has_checkpointed { bound } else { 2 * bound }, || {
         format!(
             "I16: member {id} has {dirty} bytes of pages to write of a cache of {}",
             plan.cache_size

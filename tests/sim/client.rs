@@ -345,6 +345,7 @@ impl World {
             return;
         }
         let Some(waiting) = known.waiting.remove(&request) else { return };
+        let begun = waiting.pieces.is_some();
         let got = match waiting.pieces {
             Some(pieces) if matches!(got, Seen::Told(_)) => Seen::Told(Told::Range(pieces)),
             _ => got,
@@ -366,7 +367,7 @@ impl World {
         if flags.is_repeated() {
             *self.counts.entry("repeated answer").or_default() += 1;
         }
-        match self.ghost.answered(number, got.clone(), flags.is_repeated()) {
+        match self.ghost.answered(number, got.clone(), flags.is_repeated(), begun) {
             Ok(seen) => self.clients[client].seen = before.max(seen),
             Err(text) => return self.fail(text),
         }

@@ -715,7 +715,14 @@ impl Ghost {
     }
 
     /// A client has its answer; returns the revision that it has seen.
-    pub fn answered(&mut self, number: u64, seen: Seen, repeated: bool) -> Result<i64, String> {
+    /// `begun`: pieces of it had come before.
+    pub fn answered(
+        &mut self,
+        number: u64,
+        seen: Seen,
+        repeated: bool,
+        begun: bool,
+    ) -> Result<i64, String> {
         self.checked += 1;
         let place = usize::try_from(number).expect("there are few requests");
         let request = &mut self.requests[place];
@@ -746,7 +753,7 @@ impl Ghost {
                         if *status == Status::Compacted
                             // Pieces of one at the head may have gone out before it was overtaken.
                             && match range.revision {
-                                ..=0 => model.compacted <= request.compacted,
+                                ..=0 => !begun || model.compacted <= request.compacted,
                                 revision => revision >= model.compacted,
                             } =>
                     {

@@ -238,6 +238,31 @@ fn a_member_that_was_cut_off_does_not_disturb_the_leader_when_it_returns() {
     assert_eq!(bench.world.raft(3).leader(), Some(node(1)));
 }
 
+/// A process that ends closes its links; waiting for the time-out then would be time without a leader.
+#[test]
+fn a_follower_whose_leader_has_gone_is_elected_within_a_time_out() {
+    let mut bench = Bench::led(&[1, 2, 3], &[]);
+    bench.isolate(1);
+    for id in [2, 3] {
+        bench.input(id, Input::Gone { peer: node(1) });
+        assert_eq!(bench.world.raft(id).leader(), None);
+    }
+    bench.elapse(199);
+    assert!(bench.role(2) == RoleName::Leader || bench.role(3) == RoleName::Leader);
+}
+
+/// If only a link broke, the others still hear from the leader, and refuse.
+#[test]
+fn a_follower_that_lost_its_link_to_the_leader_deposes_nobody() {
+    let mut bench = Bench::led(&[1, 2, 3], &[]);
+    bench.input(3, Input::Gone { peer: node(2) });
+    assert_eq!(bench.world.raft(3).leader(), Some(node(1)), "another member is not the leader");
+    bench.input(3, Input::Gone { peer: node(1) });
+    bench.elapse(1_000);
+    assert_eq!((bench.world.leader(), bench.term(1)), (Some(1), 1));
+    assert_eq!(bench.world.raft(3).leader(), Some(node(1)));
+}
+
 /// Thesis 4.2.3: one that hears from a leader ignores requests for votes, real ones too.
 #[test]
 fn a_vote_request_of_a_later_term_does_not_depose_a_leader_that_is_heard() {
