@@ -630,9 +630,10 @@ impl Ghost {
                          vote {vote:?}"
                     )
                 })?;
-                // Behind a lost election the one who won it may have brought entries.
+                // A paused member sends it late: the winner of this election, or of a later one, may
+                // have brought entries since.
                 let asked = self.candidates.get(&(to, said)).copied().unwrap_or_default();
-                check(asked >= last_entry || last_entry.0 == said, || {
+                check(asked >= last_entry || last_entry.0 >= said, || {
                     format!(
                         "I3: member {member}, whose log ends with {last_entry:?}, votes in term {said} \
                          for {to}, whose log ends with {asked:?}"

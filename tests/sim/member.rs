@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::{ConnectionId, Duration, FileId, Instant, LogIndex, NodeId, Prng, ReactorId};
 use node::{
-    Boot, BootError, BootStep, Booted, CheckpointConfig, Consensus, ConsensusConfig,
-    ConsensusEvent, DataFile, Introduction, Members, Reactor, ReactorConfig, ReactorEvent, Role,
-    Store, StoreConfig, StoreEvent,
+    Boot, BootError, BootStep, Booted, CheckpointConfig, Committed, Consensus, ConsensusConfig,
+    ConsensusEvent, DataFile, EntryKind, Introduction, Members, Reactor, ReactorConfig,
+    ReactorEvent, Role, Store, StoreConfig, StoreEvent,
 };
 use raft::{HardState, Log, Membership, Raft, Restored};
 use wal::{Files, SlotFile, WalFile, Writer};
@@ -348,7 +348,7 @@ impl Node {
         now: u64,
         plan: &Plan,
         seed: u64,
-        recovered: impl FnOnce(&wal::Recovered) -> Result<(), String>,
+        recovered: impl FnOnce(&wal::Recovered, &[Committed]) -> Result<(), String>,
     ) -> Result<(), StartError> {
         let member = NodeId::new(self.id);
         let options = tree::Options {
@@ -389,7 +389,7 @@ impl Node {
             self.disk.sync_now(Name::Wal(file));
             self.step()?;
         }
-        recovered(&booted.recovered).map_err(wrong)?;
+        recovered(&booted.recovered, &replayed(&booted)).map_err(wrong)?;
         for (file, size) in [
             (WalFile::Ring, wal::ring_file_size(plan.ring_slots)),
             (WalFile::Watermark, wal::WATERMARK_FILE_SIZE),
@@ -541,4 +541,19 @@ pub fn deadline(process: &Process, role: usize) -> Option<Instant> {
         CONSENSUS => process.consensus.deadline(),
         _ => process.store.deadline(),
     }
+}
+
+/// The last entries that a start has applied. The one that committed them may have ended before it handed
+/// them to its store, so that nobody has seen them yet.
+fn replayed(booted: &Booted) -> Vec<Committed> {
+    let before = booted.tail.before().index;
+    let (applied, _) = booted.state.applied();
+    let entries = booted.tail.behind(before).take_while(|kept| kept.index <= applied);
+    let committed = entries.map(|kept| {
+        let payload = EntryKind::decode(kept.kind, &kept.frame).expect("it was applied");
+        let (kind, stamp, frame) = (payload.kind, payload.stamp, payload.body);
+        let (index, term, hash) = (kept.index, kept.term, kept.hash);
+        Committed { index, term, kind, stamp, frame, hash, ticket: None }
+    });
+    committed.collect()
 }

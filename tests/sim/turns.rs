@@ -5,7 +5,8 @@ use std::rc::Rc;
 use base::Instant;
 use bytes::BytesMut;
 use node::{
-    ConsensusEffect, ConsensusEvent, ReactorEffect, ReactorEvent, Role, StoreEffect, StoreEvent,
+    Committed, ConsensusEffect, ConsensusEvent, ReactorEffect, ReactorEvent, Role, StoreEffect,
+    StoreEvent,
 };
 use raft::RoleName;
 use tree::SLOT_OFFSETS;
@@ -798,7 +799,13 @@ impl World {
         let id = machine.id;
         let seed = self.seeds.next_u64();
         let ghost = &mut self.ghost;
-        let judge = |recovered: &wal::Recovered| ghost.recovered(id, recovered);
+        let judge = |recovered: &wal::Recovered, replayed: &[Committed]| {
+            ghost.recovered(id, recovered)?;
+            // What is not the next one was handed out before, and judged then.
+            let next = ghost.log.len() as u64 + 1;
+            let first = replayed.iter().position(|entry| entry.index.get() == next);
+            first.map_or(Ok(()), |first| ghost.committed(id, &replayed[first..]))
+        };
         let started = machine.start(self.now, &self.plan, seed, judge);
         self.trace.mix(seed);
         let struck = self.nodes[node].disk.struck.take();
