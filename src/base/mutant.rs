@@ -126,6 +126,14 @@ mutants!(
     RefusedNotApplied = "refused-not-applied" breaks "every entry advances the applied index",
     /// A state is installed and the log before it goes on.
     InstallKeepsLog = "install-keeps-log" breaks "the log begins anew behind a state",
+    /// The file of a state gets its name before the log behind it is durable.
+    RenamedEarly = "renamed-early" breaks "a start finds the old state or the new one",
+    /// Pages of a checkpoint that is being sent are used again.
+    HeldReused = "held-reused" breaks "what is held is not reused",
+    /// A state that ends before what is committed is taken.
+    SnapshotBackwards = "snapshot-backwards" breaks "nothing committed is taken back",
+    /// A change of members begins while another is not committed.
+    ChangeWhilePending = "change-while-pending" breaks "one change at a time",
     /// A damaged group is taken for a torn tail although something says that it was durable.
     TornWitnessed = "torn-witnessed" breaks "what was durable is not dropped",
     /// A start does not look at what groups cut off.

@@ -100,6 +100,10 @@ pub struct ServerArguments {
     /// Greatest value, to 16 MiB
     #[arg(long, value_parser = size::parse, default_value = "1.5MiB")]
     pub value_size_max: u64,
+    /// Bytes a second, at most, in which this member, when it leads, sends its state to members that are
+    /// too far behind for the log; at least 1 MiB
+    #[arg(long, value_parser = size::parse, default_value = "256MiB")]
+    pub transfer_rate: u64,
     /// How a group of the write-ahead log is made durable
     #[arg(long, default_value = "auto")]
     pub sync: Sync,
@@ -171,6 +175,7 @@ impl ServerArguments {
         config.wal_segment_size = self.wal_segment_size;
         config.value_size_max = usize::try_from(self.value_size_max)
             .map_err(|error| Failure::Arguments(format!("--value-size-max: {error}")))?;
+        config.transfer_rate = self.transfer_rate;
         config.sync = match self.sync {
             Sync::Auto => server::SyncMethod::Auto,
             Sync::Fdatasync => server::SyncMethod::Fdatasync,

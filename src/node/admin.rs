@@ -428,7 +428,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             return;
         }
         self.review_at = now.after(REVIEW_INTERVAL);
-        self.review_sending(now, effects);
+        self.review_transfers(now, effects);
         self.take_outputs(now, effects);
         if let Some(Admin { ticket, expires, .. }) = self.admin
             && now >= expires

@@ -89,6 +89,8 @@ pub struct ConsensusConfig {
     pub alone: bool,
     /// Who this member is to others.
     pub introduction: Introduction,
+    /// Bytes of states that are sent to other members in a second, at most; not 0.
+    pub transfer_rate: u64,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
     pub torn: Option<raft::Position>,
 }
@@ -155,6 +157,8 @@ pub struct Consensus<B> {
     /// For peers that lack more than the tail has.
     pub(crate) readers: BTreeMap<NodeId, LogReader>,
     pub(crate) sending: Vec<Sending>,
+    /// When the rate allows the next chunk of a state.
+    pub(crate) send_at: Instant,
     pub(crate) receiving: Option<Receiving>,
     pub(crate) installing: Option<Installing>,
     pub(crate) next_transfer: u64,
@@ -215,6 +219,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             divergence: Divergence::default(),
             readers: BTreeMap::new(),
             sending: Vec::new(),
+            send_at: Instant::ORIGIN,
             receiving: None,
             installing: None,
             next_transfer: 0,
@@ -720,6 +725,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         } else {
             self.tell_of_beginning(now, effects);
         }
+        self.resume_sending(now, effects);
+        self.pace_sending(now, effects);
+        self.take_outputs(now, effects);
         self.watch_disk(now, effects);
         self.review(now, effects);
     }
@@ -797,7 +805,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 self.take_outputs(now, effects);
             }
             ConsensusEvent::SendChunk { transfer, chunk, last } => {
-                self.sending_chunk(now, transfer, &chunk, last, effects);
+                self.sending_chunk(now, transfer, chunk, last, effects);
                 self.take_outputs(now, effects);
             }
             ConsensusEvent::SendFailed { transfer, reason } => {
@@ -874,9 +882,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         }
         let raft = self.raft.deadline().filter(|_| self.beginner.is_none());
         let excluded = self.excluded.as_ref().map(|(at, _)| *at);
-        [journal, raft, self.peers.deadline(), Some(self.review_at), excluded, self.disk_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (peers, review) = (self.peers.deadline(), Some(self.review_at));
+        let (disk, sending) = (self.disk_deadline(), self.sending_deadline());
+        [journal, raft, peers, review, excluded, disk, sending].into_iter().flatten().min()
     }
 }

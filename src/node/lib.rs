@@ -62,6 +62,7 @@ pub use message::{
 };
 pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
+pub use snapshots::TRANSFER_RATE;
 pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};
 pub use tail::{Kept, Tail};
 

@@ -80,7 +80,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.divergence.restart();
                 self.readers.clear();
                 self.admin_lost();
-                self.end_sending(None, effects);
+                self.end_sending(effects);
             }
             Output::ChangeRefused(refusal) => self.change_refused(refusal),
             Output::ReadGranted { ticket, index } => {
@@ -308,17 +308,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) {
         match incoming {
             Incoming::Met { peer, data_id, client_address } => {
-                // A link that is made anew: what was under way on the one before is lost.
-                self.receiving_lost(peer, effects);
                 self.introduced.insert(peer, (data_id, client_address));
                 self.review_at = now;
             }
             Incoming::Welcomed { peer, greeting } => self.take_greeting(peer, greeting),
             Incoming::Lost { peer, lane } => {
                 if lane == PeerLane::Bulk {
-                    self.end_sending(Some(peer), effects);
-                    let input = Input::Unreachable { peer };
-                    self.raft.handle(now, input, &mut self.outputs);
+                    self.interrupt_sending(now, peer);
                     self.take_outputs(now, effects);
                     if self.raft.leader() == Some(peer) {
                         self.abandon_forwarded("the connection to the leader broke");
@@ -402,8 +398,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.take_forward(from, &forward, frame, effects);
             }
             PeerFrame::ForwardRefused(refused) => self.take_forward_refused(&refused),
-            PeerFrame::SnapshotBegin(begin) => self.begin_receiving(from, &begin, effects),
-            PeerFrame::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk, body, effects),
+            PeerFrame::SnapshotBegin(begin) => self.begin_receiving(now, from, &begin, effects),
+            PeerFrame::SnapshotChunk(chunk) => self.receive_chunk(now, from, &chunk, body, effects),
             PeerFrame::SnapshotAck(ack) => {
                 self.sending_acknowledged(now, from, &ack, effects);
                 self.take_outputs(now, effects);

@@ -241,7 +241,7 @@ impl Raft {
         if last.index > self.log.committed() && self.log.holds(last) {
             // The log has it all: only the commit index moves.
             self.on_committed(last.index, outputs);
-        } else if last.index > self.log.committed() {
+        } else if last.index > self.log.committed() || Mutant::SnapshotBackwards.is_on() {
             self.log.reset(last);
             self.configurations.clear();
             self.configurations.push(configuration);

@@ -142,6 +142,8 @@ pub struct Config {
     pub wal_segment_size: u64,
     /// Greatest value in bytes.
     pub value_size_max: usize,
+    /// Bytes of states that are sent to members behind the log in a second, at most.
+    pub transfer_rate: u64,
     /// How a WAL group is made durable.
     pub sync: SyncMethod,
     /// Go on where the file system has no O_DIRECT. For development: slower, and a lost write may
@@ -162,6 +164,9 @@ impl Config {
     pub const PAGE_CACHE_SIZE_MIN: u64 = 32 << 20;
     /// Segment size of a data directory that is not told otherwise: 64 MiB.
     pub const WAL_SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
+    /// Slowest transfer of states: a chunk of one takes a quarter of a second, far from the time after
+    /// which it is given up.
+    pub const TRANSFER_RATE_MIN: u64 = 1 << 20;
     /// Smallest segment: it must hold a group with one greatest value.
     pub const WAL_SEGMENT_SIZE_MIN: u64 = 8 << 20;
 
@@ -176,6 +181,7 @@ impl Config {
             page_cache_size: Self::PAGE_CACHE_SIZE_DEFAULT,
             wal_segment_size: Self::WAL_SEGMENT_SIZE_DEFAULT,
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
+            transfer_rate: node::TRANSFER_RATE,
             sync: SyncMethod::Auto,
             unsafe_buffered: false,
         }
@@ -196,6 +202,13 @@ impl Config {
                 "the page cache has {} bytes; give it at least {}",
                 self.page_cache_size,
                 Self::PAGE_CACHE_SIZE_MIN
+            ));
+        }
+        if self.transfer_rate < Self::TRANSFER_RATE_MIN {
+            return refuse(format!(
+                "states are sent to other members at {} bytes a second; allow at least {}",
+                self.transfer_rate,
+                Self::TRANSFER_RATE_MIN
             ));
         }
         let body = base::limits::body_size_max(self.value_size_max) as u64;

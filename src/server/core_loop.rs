@@ -10,7 +10,7 @@
 //! into its list, one for another executor into the list of that link's only sending task.
 
 use std::future::poll_fn;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration as StdDuration, Instant as StdInstant};
@@ -23,9 +23,10 @@ use node::{
 };
 
 use crate::clock::Clock;
-use crate::data_dir::{adopt, incoming_path, sync_directory_of};
+use crate::data_dir::adopt;
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::inbox::Inbox;
+use crate::incoming::Incoming;
 use crate::link::Links;
 use crate::listener;
 use crate::socket::Sockets;
@@ -66,8 +67,8 @@ pub struct StoreSeat {
     pub role: Store<Block>,
     /// The page file.
     pub pages: Rc<DiskFile>,
-    /// A second one, for the state of another member that comes in, by the number of its transfer.
-    pub incoming: Option<(u64, Rc<DiskFile>)>,
+    /// A second one, for the state of another member that comes in.
+    pub incoming: Rc<Incoming>,
     /// Path of the page file.
     pub path: PathBuf,
 }
@@ -295,7 +296,7 @@ impl CoreLoop {
         self.inbox.take_store(&mut self.store_events);
         self.inbox.take_incoming(&mut self.made);
         for (transfer, file) in self.made.drain(..) {
-            seat.incoming = Some((transfer, file));
+            seat.incoming.fill(transfer, file);
             let event = Box::new(StoreEvent::IncomingMade);
             self.store_events.push(StoreEvent::Incoming { transfer, event });
         }
@@ -395,43 +396,20 @@ fn perform_store(
         StoreEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         StoreEffect::ToConsensus(event) => links.to_consensus(inbox, event),
         StoreEffect::Halt(damage) => halt("verifying", seat.pages.path(), &damage),
-        StoreEffect::MakeIncoming { transfer } => {
-            let (path, inbox) = (incoming_path(&seat.path), Rc::clone(inbox));
-            seat.incoming = None;
-            remove(&path);
-            spawn(async move {
-                let file = match DiskFile::open(path.clone(), false).await {
-                    Ok(file) => file,
-                    Err(error) => halt("making", &path, &error),
-                };
-                // The log begins anew behind the state before the file gets its final name: a power
-                // cut between the two must find it under this one.
-                let named = path.clone();
-                let synced = glommio::executor().spawn_blocking(move || sync_directory_of(&named));
-                match synced.await {
-                    Ok(()) => inbox.push_incoming(transfer, file),
-                    Err(error) => halt("syncing the directory of", &path, &error),
-                }
-            });
-        }
+        StoreEffect::MakeIncoming { transfer } => seat.incoming.want(Some(transfer)),
         StoreEffect::Incoming { transfer, effect } => {
             // What was asked of a file that is gone is of no use to anybody.
-            let file = seat.incoming.as_ref().filter(|(number, _)| *number == transfer);
-            if let Some((_, file)) = file {
+            if let Some(file) = seat.incoming.of(transfer) {
                 let inbox = Rc::clone(inbox);
-                perform_file(*effect, Rc::clone(file), move |event| {
+                perform_file(*effect, file, move |event| {
                     let event = Box::new(event);
                     inbox.push_store(StoreEvent::Incoming { transfer, event });
                 });
             }
         }
-        StoreEffect::DropIncoming => {
-            seat.incoming = None;
-            remove(&incoming_path(&seat.path));
-        }
+        StoreEffect::DropIncoming => seat.incoming.want(None),
         StoreEffect::AdoptIncoming => {
-            let (_, file) = seat.incoming.take().expect("the store fills it before it adopts it");
-            seat.pages = file;
+            seat.pages = seat.incoming.take().expect("the store fills it before it adopts it");
         }
         StoreEffect::RenameIncoming => {
             if let Err(error) = adopt(&seat.path) {
@@ -478,15 +456,6 @@ fn perform_file(
             report(StoreEvent::Released);
         }),
         _ => unreachable!("the caller does what is not for a file"),
-    }
-}
-
-/// Removes a file that may not be there.
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        halt("removing", path, &error);
     }
 }
 

@@ -25,9 +25,10 @@ use crate::boot::{growth_size, page_options};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
-use crate::data_dir::{DataDir, Identity, random_id};
+use crate::data_dir::{DataDir, Identity, incoming_path, random_id};
 use crate::disk::{Block, DiskFile, WalDisk, settle_polling};
 use crate::inbox::Inbox;
+use crate::incoming::Incoming;
 use crate::link::{self, Links, Message, Outbox};
 use crate::socket::Sockets;
 use crate::topology::Place;
@@ -250,7 +251,7 @@ async fn run(start: Start) -> Result<(), Error> {
     };
     let store = match state {
         None => None,
-        Some(state) => Some(store(&plan, state, clock.now()).await?),
+        Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
     let sockets = Sockets::new(plan.connections_max)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
@@ -411,6 +412,7 @@ async fn consensus(
             .and_then(|tail| tail.promised)
             .map(|(index, term)| Position { index, term }),
         for_peers: ForPeers::SERVER,
+        transfer_rate: plan.config.transfer_rate,
         alone: plan.config.cluster.alone,
         introduction: Introduction {
             cluster: plan.identity.cluster,
@@ -467,6 +469,7 @@ async fn store(
     plan: &Plan,
     StoreParts { mut state, published, slots_to_clear }: StoreParts,
     now: Instant,
+    inbox: &Rc<Inbox>,
 ) -> Result<StoreSeat, Error> {
     let wrap = |source| Error::DataDir {
         path: plan.pages.clone(),
@@ -503,5 +506,9 @@ async fn store(
         pages: plan.page_options.clone(),
     };
     let role = Store::new(config, state, published, Box::new(Block::allocate), now);
-    Ok(StoreSeat { role, pages, incoming: None, path: plan.pages.clone() })
+    let made = Rc::clone(inbox);
+    let incoming = Incoming::new(incoming_path(&plan.pages), move |transfer, file| {
+        made.push_incoming(transfer, file);
+    });
+    Ok(StoreSeat { role, pages, incoming, path: plan.pages.clone() })
 }

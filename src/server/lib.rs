@@ -19,6 +19,7 @@ mod error;
 mod executor;
 mod founding;
 mod inbox;
+mod incoming;
 mod link;
 mod listener;
 mod probe;

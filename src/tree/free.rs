@@ -90,7 +90,7 @@ struct Hold {
 
 impl Hold {
     fn reaches(&self, stamp: RootNo, extent: &Extent) -> bool {
-        extent.birth <= self.root && self.root < stamp
+        extent.birth <= self.root && self.root < stamp && !Mutant::HeldReused.is_on()
     }
 }
 

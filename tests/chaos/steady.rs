@@ -1,15 +1,22 @@
-//! A healthy cluster under full load holds no elections.
+//! A healthy cluster under full load holds no elections. History is given up as it goes, as who runs a
+//! store would have it: ten minutes of it would fill most disks.
 
 use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use client::Compact;
+
+use crate::cluster::Cluster;
 use crate::process::Process;
 use crate::scenario::{Common, PROGRESS};
 
 /// Between two looks at the terms.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Between two compactions.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the load may take beyond its time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +54,7 @@ pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
         .map_err(|error| format!("bench: {error}"))?;
     let begin = Instant::now();
     let (mut newest, mut unanswered, mut asked) = (first, 0_u64, 0_u64);
-    let mut told = begin;
+    let (mut told, mut compacted, mut compactions) = (begin, begin, 0_u64);
     let ended = loop {
         if let Some(status) = load.ended() {
             break Some(status);
@@ -61,6 +68,10 @@ pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
                 Some(status) => newest = newest.max(status.term),
                 None => unanswered += 1,
             }
+        }
+        if compacted.elapsed() >= COMPACT_EVERY {
+            compacted = Instant::now();
+            compactions += u64::from(compact(&cluster).is_ok());
         }
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
@@ -84,6 +95,7 @@ pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
     if let Err(text) = &stopped {
         println!("VIOLATION: {text}");
     }
+    println!("{compactions} compactions");
     println!(
         "{elections} elections in {:.0} s; {unanswered} of {asked} questions for the term were not answered \
          within 300 ms",
@@ -92,4 +104,13 @@ pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
     let is_right = elections == 0 && is_loaded && fallen.is_empty() && stopped.is_ok();
     common.end(is_right);
     Ok(is_right)
+}
+
+/// Gives up the history until now.
+fn compact(cluster: &Cluster) -> Result<(), String> {
+    let address = (0..).map_while(|index| cluster.address(index)).next().ok_or("no member")?;
+    let mut client = cluster.client_at(address, Duration::from_secs(5))?;
+    let status = client.status().map_err(|error| error.to_string())?;
+    let request = Compact { revision: status.revision, physical: false };
+    client.compact(&request).map(drop).map_err(|error| error.to_string())
 }

@@ -80,6 +80,10 @@ const FLOOR_SEEDS: u64 = 50;
 /// look. Judgements, replies checked, events.
 const FLOORS: [(&str, u64); 3] = [("judgements", 400), ("replies", 150), ("events", 3_000)];
 
+/// Seeds from which on each kind of fault has struck, and each of these has happened.
+const FLOOR_SEEDS_RARE: u64 = 2_000;
+const RARE: [&str; 3] = ["state sent", "state resumed", "state installed"];
+
 /// What all seeds came to together.
 #[derive(Default)]
 struct Totals {
@@ -127,6 +131,15 @@ impl Totals {
             if sum < floor * self.seeds {
                 self.violations += 1;
                 println!("floor: {} {name} a seed, {floor} are the least", sum / self.seeds);
+            }
+        }
+        if self.seeds < FLOOR_SEEDS_RARE {
+            return;
+        }
+        for name in Fault::ALL.iter().map(|fault| fault.text()).chain(RARE) {
+            if !self.counts.contains_key(name) {
+                self.violations += 1;
+                println!("floor: no {name} in {} seeds", self.seeds);
             }
         }
     }

@@ -5,7 +5,7 @@ use node::{ConsensusEvent, ReactorEvent};
 use crate::damage::Armed;
 use crate::member::{CONSENSUS, Crash, FROM_NET, Io, REACTOR, STORE};
 use crate::network::CLIENT_HOSTS;
-use crate::plan::{Fault, MS, SECOND};
+use crate::plan::{Fault, MS, SECOND, harms_for_good};
 use crate::world::{Event, World};
 
 impl World {
@@ -44,7 +44,15 @@ impl World {
         self.trace.tell(self.now, || format!("FAULT {} (member {})", fault.text(), node + 1));
         let now = self.now;
         let mut struck = true;
+        for node in &mut self.nodes {
+            node.has_begun |= node.process.as_ref().is_some_and(|p| !p.consensus.abstains());
+        }
         match fault {
+            // A founder that has taken part in nothing does not vote beside a log before a leader has
+            // brought it up: with one other lost for good, nobody could.
+            fault if harms_for_good(fault) && !self.nodes.iter().all(|node| node.has_begun) => {
+                struck = false;
+            }
             Fault::Kill => self.end_and_restart(node, false),
             Fault::PowerCut => self.end_and_restart(node, true),
             Fault::BlackOut => {

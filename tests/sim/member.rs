@@ -217,6 +217,8 @@ pub struct Node {
     pub absence: Absence,
     /// What is stored was changed on purpose.
     pub is_damaged: bool,
+    /// It has taken part in elections.
+    pub has_begun: bool,
     pub paused_until: u64,
     pub disk_stalled_until: u64,
     pub disk_slow_until: u64,
@@ -269,6 +271,7 @@ impl Node {
             process: None,
             absence: Absence::Down,
             is_damaged: false,
+            has_begun: false,
             paused_until: 0,
             disk_stalled_until: 0,
             disk_slow_until: 0,
@@ -458,6 +461,7 @@ impl Node {
                 .and_then(|tail| tail.promised)
                 .map(|(index, term)| raft::Position { index, term }),
             for_peers: plan.for_peers,
+            transfer_rate: plan.transfer_rate,
             alone: false,
             introduction: Introduction {
                 cluster: CLUSTER,

@@ -134,6 +134,7 @@ pub struct Plan {
     pub checkpoint_interval: u64,
     pub checkpoint_log: u64,
     pub for_peers: ForPeers,
+    pub transfer_rate: u64,
     pub proposed_max: usize,
     pub clients: u64,
     pub depth: u64,
@@ -277,10 +278,39 @@ impl Plan {
             turn: 1_000 + prng.below(60_000),
             sessions: sessions.one_in(2),
             clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
+            // Slow enough that a link breaks while a state is on its way.
+            transfer_rate: if sessions.one_in(2) {
+                node::TRANSFER_RATE
+            } else {
+                kib(&mut sessions, 256, 4)
+            },
             canary: adjust.canary,
             strict: !adjust.lenient,
         };
-        plan.adjusted(adjust)
+        plan.with_short_log().adjusted(adjust)
+    }
+
+    /// In one plan of five the log is soon cut, by large values, many checkpoints and a server that keeps
+    /// next to nothing for peers: who is away for a moment is sent the state.
+    fn with_short_log(mut self) -> Self {
+        let mut prng = Prng::new(self.seed).fork("short log");
+        if !prng.one_in(5) {
+            return self;
+        }
+        self.segment_size = 128 << 10;
+        self.block_size = 16 << 10;
+        self.checkpoint_interval = 100 * MS;
+        self.checkpoint_log = 32 << 10;
+        self.for_peers = ForPeers {
+            tail_size: 1 << prng.below(16),
+            log_entries: 1 + prng.below(10),
+            log_size: 1,
+        };
+        self.transfer_rate = 512 << (10 + prng.below(5));
+        self.value_max = 12_000;
+        self.think = MS * (2 + prng.below(20));
+        self.writes = 90;
+        self
     }
 
     fn adjusted(mut self, adjust: &Adjust) -> Self {
@@ -300,6 +330,11 @@ impl Plan {
     pub fn damages(&self) -> bool {
         self.faults.iter().any(|(fault, _)| damages(*fault))
     }
+}
+
+/// Whether a member may be lost with it for good.
+pub fn harms_for_good(fault: Fault) -> bool {
+    damages(fault) || fault == Fault::ReadError
 }
 
 /// Whether a kind of fault changes what is stored.

@@ -276,6 +276,9 @@ impl World {
                 }
             }
             ConsensusEffect::Tell(text) => {
+                if text.starts_with("the state goes on") {
+                    *self.counts.entry("state resumed").or_default() += 1;
+                }
                 self.trace.tell(self.now, || format!("member {id} says: {text}"));
             }
             ConsensusEffect::Halt(text) => self.halted(node, &text),
@@ -292,7 +295,16 @@ impl World {
                     self.judge(verdict);
                     self.note_members();
                 }
-                process.seen.installs |= matches!(event, StoreEvent::Install { .. });
+                match event {
+                    StoreEvent::Send { .. } => {
+                        *self.counts.entry("state sent").or_default() += 1;
+                    }
+                    StoreEvent::Install { .. } => {
+                        *self.counts.entry("state installed").or_default() += 1;
+                        process.seen.installs = true;
+                    }
+                    _ => {}
+                }
                 process.to_store[CONSENSUS].push_back(event);
             }
         }

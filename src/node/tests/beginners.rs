@@ -50,6 +50,7 @@ fn beginner() -> Consensus<Vec<u8>> {
         reactors: 1,
         torn: None,
         for_peers: ForPeers::SERVER,
+        transfer_rate: node::TRANSFER_RATE,
         alone: false,
         introduction: Introduction {
             cluster: 9,

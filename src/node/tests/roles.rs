@@ -71,6 +71,7 @@ impl Member {
             reactors: 1,
             torn: None,
             for_peers: ForPeers::SERVER,
+            transfer_rate: node::TRANSFER_RATE,
             alone: false,
             introduction: Introduction {
                 cluster: 9,
