@@ -68,7 +68,7 @@ pub struct StoreSeat {
     /// The page file.
     pub pages: Rc<DiskFile>,
     /// A second one, for the state of another member that comes in.
-    pub incoming: Rc<Incoming>,
+    pub incoming: Incoming,
     /// Path of the page file.
     pub path: PathBuf,
 }
@@ -401,7 +401,7 @@ fn perform_store(
             // What was asked of a file that is gone is of no use to anybody.
             if let Some(file) = seat.incoming.of(transfer) {
                 let inbox = Rc::clone(inbox);
-                perform_file(*effect, file, move |event| {
+                perform_file(*effect, Rc::clone(file), move |event| {
                     let event = Box::new(event);
                     inbox.push_store(StoreEvent::Incoming { transfer, event });
                 });

@@ -4,7 +4,7 @@
 //! noted, and one task at a time brings the file system there: a path is never removed under an open
 //! file in the making, and an older wish never undoes a newer one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -16,69 +16,75 @@ type Tell = Box<dyn Fn(u64, Rc<DiskFile>)>;
 
 /// The second page file.
 pub struct Incoming {
+    wish: Rc<Wish>,
+    /// The file, by the number of its transfer.
+    file: Option<(u64, Rc<DiskFile>)>,
+}
+
+/// What is wanted, for the task that brings it about.
+struct Wish {
     path: PathBuf,
     tell: Tell,
     /// The transfer that wants a file, if one does.
-    wanted: Cell<Option<u64>>,
+    transfer: Cell<Option<u64>>,
     /// What is there may not be what is wanted.
-    is_stale: Cell<bool>,
+    is_new: Cell<bool>,
     /// The task runs.
     is_busy: Cell<bool>,
-    /// The file, by the number of its transfer.
-    file: RefCell<Option<(u64, Rc<DiskFile>)>>,
 }
 
 impl Incoming {
     /// None yet, at this path; `tell` hears of each one that was made.
-    pub fn new(path: PathBuf, tell: impl Fn(u64, Rc<DiskFile>) + 'static) -> Rc<Self> {
-        Rc::new(Self {
+    pub fn new(path: PathBuf, tell: impl Fn(u64, Rc<DiskFile>) + 'static) -> Self {
+        let wish = Wish {
             path,
             tell: Box::new(tell),
-            wanted: Cell::new(None),
-            is_stale: Cell::new(false),
+            transfer: Cell::new(None),
+            is_new: Cell::new(false),
             is_busy: Cell::new(false),
-            file: RefCell::new(None),
-        })
+        };
+        Self { wish: Rc::new(wish), file: None }
     }
 
     /// The file of a transfer, if that is the one that is there.
-    pub fn of(&self, transfer: u64) -> Option<Rc<DiskFile>> {
-        let file = self.file.borrow();
-        file.as_ref().filter(|(number, _)| *number == transfer).map(|(_, file)| Rc::clone(file))
+    pub fn of(&self, transfer: u64) -> Option<&Rc<DiskFile>> {
+        self.file.as_ref().filter(|(number, _)| *number == transfer).map(|(_, file)| file)
     }
 
     /// A file was made for a transfer, which may be over.
-    pub fn fill(&self, transfer: u64, file: Rc<DiskFile>) {
-        if self.wanted.get() == Some(transfer) {
-            self.file.replace(Some((transfer, file)));
+    pub fn fill(&mut self, transfer: u64, file: Rc<DiskFile>) {
+        if self.wish.transfer.get() == Some(transfer) {
+            self.file = Some((transfer, file));
         }
     }
 
     /// Hands the file over; its name stays.
-    pub fn take(&self) -> Option<Rc<DiskFile>> {
-        self.wanted.set(None);
+    pub fn take(&mut self) -> Option<Rc<DiskFile>> {
+        self.wish.transfer.set(None);
         self.file.take().map(|(_, file)| file)
     }
 
     /// Has an empty file made, its name durable, in the place of one that is there; or has it removed.
-    pub fn want(self: &Rc<Self>, transfer: Option<u64>) {
-        self.wanted.set(transfer);
-        self.file.take();
-        self.is_stale.set(true);
-        if !self.is_busy.replace(true) {
-            let incoming = Rc::clone(self);
-            glommio::spawn_local(async move { incoming.settle().await }).detach();
+    pub fn want(&mut self, transfer: Option<u64>) {
+        self.file = None;
+        self.wish.transfer.set(transfer);
+        self.wish.is_new.set(true);
+        if !self.wish.is_busy.replace(true) {
+            let wish = Rc::clone(&self.wish);
+            glommio::spawn_local(async move { wish.fulfil().await }).detach();
         }
     }
+}
 
-    async fn settle(&self) {
-        while self.is_stale.replace(false) {
+impl Wish {
+    async fn fulfil(&self) {
+        while self.is_new.replace(false) {
             if let Err(error) = std::fs::remove_file(&self.path)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
                 halt("removing", &self.path, &error);
             }
-            let Some(transfer) = self.wanted.get() else { continue };
+            let Some(transfer) = self.transfer.get() else { continue };
             let file = match DiskFile::open(self.path.clone(), false).await {
                 Ok(file) => file,
                 Err(error) => halt("making", &self.path, &error),
@@ -90,7 +96,7 @@ impl Incoming {
             if let Err(error) = synced.await {
                 halt("syncing the directory of", &self.path, &error);
             }
-            if !self.is_stale.get() {
+            if !self.is_new.get() {
                 (self.tell)(transfer, file);
             }
         }
@@ -115,11 +121,9 @@ mod tests {
         let path = folder.join("pages.new");
         let checked = path.clone();
         let executor = LocalExecutorBuilder::default().spawn(move || async move {
-            let made = Rc::new(RefCell::new(Vec::new()));
+            let made = Rc::new(Cell::new(0));
             let told = Rc::clone(&made);
-            let incoming = Incoming::new(path.clone(), move |transfer, file| {
-                told.borrow_mut().push((transfer, file));
-            });
+            let mut incoming = Incoming::new(path.clone(), move |transfer, _| told.set(transfer));
             let pause = std::time::Duration::from_micros(30);
             for transfer in 1..200 {
                 incoming.want(Some(transfer));
@@ -129,14 +133,13 @@ mod tests {
                 incoming.want(None);
             }
             incoming.want(Some(200));
-            while incoming.is_busy.get() {
+            while incoming.wish.is_busy.get() {
                 sleep(pause).await;
             }
             assert!(path.exists());
-            let last = made.borrow_mut().pop();
-            assert_eq!(last.map(|(transfer, _)| transfer), Some(200));
+            assert_eq!(made.get(), 200);
             incoming.want(None);
-            while incoming.is_busy.get() {
+            while incoming.wish.is_busy.get() {
                 sleep(pause).await;
             }
         });
