@@ -577,7 +577,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             (LogIndex::new(last.saturating_sub(log_entries)), log_size)
         };
         self.journal.recycle(below, keep, keep_size);
-        if let Some(index) = self.journal.writer().before()
+        // What follows a state on its way stays in memory for who takes that.
+        let kept = self.pinned().map_or(LogIndex::MAX, |index| index.max(self.tail.before().index));
+        if let Some(index) = self.journal.writer().before().map(|index| index.min(kept))
             && index > self.raft.log().base().index
             && index <= self.raft.log().committed()
         {

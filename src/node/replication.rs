@@ -80,7 +80,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.divergence.restart();
                 self.readers.clear();
                 self.admin_lost();
-                self.end_sending(effects);
+                self.end_sending(None, effects);
             }
             Output::ChangeRefused(refusal) => self.change_refused(refusal),
             Output::ReadGranted { ticket, index } => {

@@ -104,8 +104,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         to: NodeId,
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
-        if self.sending.iter().any(|sending| sending.to == to) {
-            return;
+        if let Some(sending) = self.sending.iter().find(|sending| sending.to == to) {
+            if sending.stage == SendStage::Interrupted {
+                return;
+            }
+            // It has arrived, and the log has come further than its end.
+            self.end_sending(Some(to), effects);
         }
         self.next_transfer += 1;
         let transfer = self.next_transfer;
@@ -348,15 +352,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 sending.stage == SendStage::Interrupted && matches!(pace, Some(Pace::Probe { .. }));
             let is_stalled = now.since(sending.moved_at) > STALL_TIMEOUT;
             if is_stalled || !(is_sent || may_resume) {
-                over.push((sending.transfer, is_sent));
+                over.push((sending.to, sending.transfer, is_sent));
             }
         }
-        for (transfer, is_sent) in over {
+        for (to, transfer, is_sent) in over {
             if is_sent {
                 self.give_up_sending(now, transfer, effects);
             } else {
-                self.sending.retain(|sending| sending.transfer != transfer);
-                effects.push(ConsensusEffect::ToStore(StoreEvent::SendEnd { transfer }));
+                self.end_sending(Some(to), effects);
             }
         }
         let committed = self.raft.log().committed();
@@ -375,9 +378,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.raft.handle(now, Input::Unreachable { peer: to }, &mut self.outputs);
     }
 
-    /// No state is sent by a member that does not lead.
-    pub(crate) fn end_sending(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
-        for Sending { transfer, .. } in self.sending.drain(..) {
+    /// Nothing is sent any more, to this member or by one that does not lead.
+    pub(crate) fn end_sending(
+        &mut self,
+        to: Option<NodeId>,
+        effects: &mut Vec<ConsensusEffect<B>>,
+    ) {
+        for ended in self.sending.extract_if(.., |sending| to.is_none_or(|to| to == sending.to)) {
+            let transfer = ended.transfer;
             effects.push(ConsensusEffect::ToStore(StoreEvent::SendEnd { transfer }));
         }
     }
