@@ -274,6 +274,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let matched = self.raft.peers().iter().find(|p| p.id() == peer).map(|p| p.matched());
         let fits = self.readers.get(&peer).is_some_and(|reader| reader.reaches(previous));
         if !fits || self.readers.get(&peer).is_some_and(LogReader::is_spent) {
+            if self.journal.writer().groups_behind(previous).next().is_none() {
+                // They were kept in memory alone, for a state that is not on its way any more.
+                self.readers.remove(&peer);
+                self.entries_lost();
+                return None;
+            }
             let reader = LogReader::new(self.journal.writer().groups_behind(previous), previous);
             self.readers.insert(peer, reader);
         }
@@ -292,11 +298,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Want::Nothing => {}
             Want::Lost => {
                 self.readers.remove(&peer);
-                // What cannot be read back is not there: a peer that needs it is sent the state.
-                let index = self.tail.before().index;
-                self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
+                self.entries_lost();
             }
         }
+    }
+
+    /// What cannot be read back is not there: a peer that needs it is sent the state.
+    fn entries_lost(&mut self) {
+        let index = self.tail.before().index;
+        self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
     }
 
     /// What a link has brought.
