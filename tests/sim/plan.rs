@@ -290,11 +290,11 @@ impl Plan {
         plan.with_short_log().adjusted(adjust)
     }
 
-    /// In one plan of five the log is soon cut, by large values, many checkpoints and a server that keeps
+    /// In one plan of six the log is soon cut, by large values, many checkpoints and a server that keeps
     /// next to nothing for peers: who is away for a moment is sent the state.
     fn with_short_log(mut self) -> Self {
         let mut prng = Prng::new(self.seed).fork("short log");
-        if !prng.one_in(5) {
+        if !prng.one_in(6) {
             return self;
         }
         self.segment_size = 128 << 10;
@@ -308,7 +308,7 @@ impl Plan {
         };
         self.transfer_rate = 512 << (10 + prng.below(5));
         self.value_max = 12_000;
-        self.think = MS * (2 + prng.below(20));
+        self.think = MS * (10 + prng.below(50));
         self.writes = 90;
         self
     }
