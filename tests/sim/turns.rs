@@ -170,8 +170,21 @@ impl World {
     /// What the onlooker wants to know after each turn of consensus.
     fn look_at_raft(&mut self, node: usize, process: &mut Process) {
         let id = self.nodes[node].id;
+        let raft = process.consensus.raft();
+        let committed = raft.log().committed();
+        if raft.role() != RoleName::Leader
+            && process.leads > 0
+            && committed.get() > self.ghost.committed_index()
+        {
+            // It has decided in the turn in which it stopped to lead.
+            let decided = [&process.membership, raft.membership()];
+            let position = (committed.get(), raft.log().term_at(committed).get());
+            let own = Some(process.leads);
+            let verdict = self.ghost.quorum_holds(id, position, own, decided);
+            self.judge(verdict);
+        }
         let (seen, consensus) = (&mut process.seen, &process.consensus);
-        let decided = self.ghost.committed.0;
+        let decided = self.ghost.committed_index();
         let verdict = bounds::check_consensus(id, seen, consensus, &self.plan, decided);
         self.judge(verdict);
         let raft = process.consensus.raft();
