@@ -448,7 +448,12 @@ impl Ghost {
 
     // ------------------------------------------------------------------ disks
 
-    /// A member submits a group (I2). One that begins takes a term of its own accord.
+    /// A member that begins takes a term of its own accord.
+    pub fn takes_term(&mut self, term: u64) {
+        self.campaigns.insert(term);
+    }
+
+    /// A member submits a group (I2); `begins`: it has not begun yet.
     pub fn submitted(
         &mut self,
         member: u64,
@@ -472,7 +477,7 @@ impl Ghost {
         }
         let (term, vote) = (header.hard_state.term.get(), header.hard_state.vote);
         if begins || vote.is_some_and(|vote| vote.get() == member) {
-            self.campaigns.insert(term);
+            self.takes_term(term);
         }
         check(term == 0 || self.campaigns.contains(&term), || {
             format!("I1: member {member} is in term {term}, in which nobody has asked for votes")

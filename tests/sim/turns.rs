@@ -270,6 +270,12 @@ impl World {
             ConsensusEffect::WriteWatermark(write) => {
                 let mark = wal::Watermark::decode(&write.block[..write.size]);
                 process.mark = mark.map_or(0, |mark| mark.durable_lsn.get());
+                // It may name a term that no group has said yet.
+                if let Some(mark) = mark
+                    && process.consensus.abstains()
+                {
+                    self.ghost.takes_term(mark.hard_state.term.get());
+                }
                 self.write_wal(node, write, Done::MarkWritten);
             }
             ConsensusEffect::ReadLog { peer, read } => {
