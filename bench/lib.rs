@@ -205,8 +205,7 @@ pub enum Warning {
 /// The plan cannot be carried out, or the server is away.
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let space = KeySpace::new(KEY_PREFIX, plan.keys, plan.key_size)?;
-    let first = *plan.addresses.first().ok_or_else(|| Error::Plan("no server is named".into()))?;
-    let mut control = Opened::connect(first)?;
+    let mut control = any_server(plan)?;
     check(plan, control.granted())?;
     fill_if_needed(plan, &space, &mut control, tell)?;
     let body_size_max = control.granted().body_size_max;
@@ -222,6 +221,18 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error>
     let (seen, used) = measure(tasks, origin, window, &servers, tell)?;
     warn(&seen, tell);
     Ok(report(plan, &seen, used, &servers))
+}
+
+/// The first server that answers.
+fn any_server(plan: &Plan) -> Result<Opened, Error> {
+    let mut error = Error::Plan("no server is named".into());
+    for address in &plan.addresses {
+        match Opened::connect(*address) {
+            Ok(opened) => return Ok(opened),
+            Err(refused) => error = refused.into(),
+        }
+    }
+    Err(error)
 }
 
 /// What the plan asks for and the server does not grant.
@@ -302,10 +313,18 @@ fn tasks(plan: &Plan, space: &KeySpace, body_size_max: usize) -> Result<Vec<Task
     Ok(tasks)
 }
 
-/// Connection `number` of the plan, and which of its servers it is to.
+/// Connection `number` of the plan, and which of its servers it is to: its own one, or the next that
+/// answers.
 fn open(plan: &Plan, number: usize) -> Result<(usize, TcpStream), Error> {
-    let server = number % plan.addresses.len();
-    Ok((server, Opened::connect(plan.addresses[server])?.into_stream()?))
+    let count = plan.addresses.len();
+    let mut error = None;
+    for server in (0..count).map(|more| (number + more) % count) {
+        match Opened::connect(plan.addresses[server]) {
+            Ok(opened) => return Ok((server, opened.into_stream()?)),
+            Err(refused) => error = Some(refused),
+        }
+    }
+    Err(error.map_or_else(|| Error::Plan("no server is named".into()), Error::from))
 }
 
 /// The part of `total` that thread `thread` of `threads` takes; the parts add up.

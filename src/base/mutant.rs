@@ -98,6 +98,8 @@ mutants!(
     MembershipNotCut = "membership-not-cut" breaks "a membership is in effect while it is in the log",
     /// A membership is in effect when it is committed.
     MembershipAtCommit = "membership-at-commit" breaks "a membership is in effect while it is in the log",
+    /// A member that was never started becomes a voter while the log is short.
+    PromotesUnstarted = "promotes-unstarted" breaks "who becomes a voter has the log",
     /// A joint membership is never left.
     JointNotLeft = "joint-not-left" breaks "a joint membership is left when it is committed",
     /// Appends that were acknowledged still fill the window.

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base::{Duration, FileId, Frame, Instant, LogIndex, NodeId, Ticket};
+use base::{Duration, FileId, Frame, Instant, LogIndex, Mutant, NodeId, Ticket};
 use raft::{Change, ChangeRefusal, Input, Progress, RoleName};
 use wire::{
     Member, MemberChangeReply, MemberList, MemberListReply, MemberOperation, MemberRole,
@@ -459,6 +459,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let is_close = |id: NodeId| {
             let mut peers = self.raft.peers().iter();
             peers.any(|p| p.id() == id && p.is_active() && p.matched().advance(LAG_MAX) >= last)
+                && (self.is_heard(now, id) || Mutant::PromotesUnstarted.is_on())
         };
         let waits = |member: &&Member| member.role == MemberRole::Promotable && is_close(member.id);
         let ready = self.members.newest().members.iter().find(waits).map(|member| member.id);

@@ -71,6 +71,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Output::Install { last } => self.install(now, last, effects),
             Output::Send { to, message } => self.send_message(now, to, message, effects),
             Output::SendSnapshot { to } => self.begin_sending(now, to, effects),
+            Output::Forgotten { by, index } => effects.push(ConsensusEffect::Halt(format!(
+                "member {} counts on log entry {index}, which this member acknowledged and does not \
+                 have: its log ends at {}. Its data directory was emptied, or is an older copy; give \
+                 the member an empty one by `quorate member replace`",
+                self.members.name_of(by),
+                self.raft.log().last()
+            ))),
             Output::Committed { .. } => self.commit(effects),
             Output::Leading { .. } => {
                 self.abandon_forwarded("the leader changed before the write was applied here");
@@ -332,6 +339,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 }
             }
             Incoming::Gone { peer } => {
+                self.heard.remove(&peer);
                 self.raft.handle(now, Input::Gone { peer }, &mut self.outputs);
                 self.take_outputs(now, effects);
             }

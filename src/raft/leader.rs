@@ -163,8 +163,11 @@ impl Raft {
         let membership = self.membership().changed(change)?;
         if let Some(lag_max) = change.lag_max {
             for &voter in membership.voters() {
+                // However short the log: who has nothing of it may not even be there.
                 let close = |peer: &Progress| {
-                    peer.active && peer.matched().advance(lag_max) >= self.log.last()
+                    let has_begun =
+                        peer.matched() > LogIndex::ZERO || Mutant::PromotesUnstarted.is_on();
+                    has_begun && peer.active && peer.matched().advance(lag_max) >= self.log.last()
                 };
                 let known = self.membership().is_voter(voter);
                 if !known && !leader.peer(voter).is_some_and(close) {

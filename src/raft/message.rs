@@ -335,6 +335,14 @@ pub enum Output {
         /// To whom.
         to: NodeId,
     },
+    /// The leader counts on entries up to `index`, which this member has acknowledged and does not have:
+    /// its data is older than what it promised. It must not go on.
+    Forgotten {
+        /// Who leads.
+        by: NodeId,
+        /// The entry.
+        index: LogIndex,
+    },
     /// Entries up to `index` are committed and may be applied.
     Committed {
         /// The commit index.

@@ -300,12 +300,10 @@ impl Raft {
             }
             Message::Heartbeat { committed, round, .. } => {
                 // The leader names no more than is durable here in agreement with its log.
-                assert!(
-                    committed <= self.log.last(),
-                    "{from:?} counts on entry {committed:?}, which this member acknowledged and \
-                     does not have: its log ends at {:?}",
-                    self.log.last()
-                );
+                if committed > self.log.last() {
+                    outputs.push(Output::Forgotten { by: from, index: committed });
+                    return;
+                }
                 self.on_committed(committed, outputs);
                 let (term, matched) = (self.hard_state.term, self.matched());
                 let reply = Message::HeartbeatReply { term, round, matched };

@@ -97,6 +97,17 @@ impl ClusterConfig {
                 ));
             }
         }
+        for (place, (name, address)) in self.initial_cluster.iter().enumerate() {
+            let before = &self.initial_cluster[..place];
+            if let Some(other) = before.iter().find(|other| other.0 == *name || other.1 == *address)
+            {
+                return refuse(format!(
+                    "--initial-cluster has {}={} and {name}={address}; every member has a name and \
+                     an address of its own",
+                    other.0, other.1
+                ));
+            }
+        }
         let has_own = self.initial_cluster.iter().any(|(name, _)| *name == self.name);
         if !self.initial_cluster.is_empty() && !self.existing && !has_own {
             return refuse(format!(

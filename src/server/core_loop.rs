@@ -23,7 +23,7 @@ use node::{
 };
 
 use crate::clock::Clock;
-use crate::data_dir::adopt;
+use crate::data_dir::{adopt, note_damage};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::inbox::Inbox;
 use crate::incoming::Incoming;
@@ -395,7 +395,10 @@ fn perform_store(
     match effect {
         StoreEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         StoreEffect::ToConsensus(event) => links.to_consensus(inbox, event),
-        StoreEffect::Halt(damage) => halt("verifying", seat.pages.path(), &damage),
+        StoreEffect::Halt(damage) => {
+            note_damage(&seat.path, &damage);
+            halt("verifying", seat.pages.path(), &damage);
+        }
         StoreEffect::MakeIncoming { transfer } => seat.incoming.want(Some(transfer)),
         StoreEffect::Incoming { transfer, effect } => {
             // What was asked of a file that is gone is of no use to anybody.

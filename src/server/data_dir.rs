@@ -102,6 +102,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether there is a member already in the directory at `path`.
+    pub fn is_used(path: &Path) -> bool {
+        path.join("identity").exists()
+    }
+
     /// Opens `path`, making it if it is not there; `segment_size` and `cluster` hold for a new
     /// directory.
     pub fn open(path: &Path, segment_size: u64, cluster: &ClusterConfig) -> Result<Self, Error> {
@@ -208,6 +213,25 @@ pub fn sync_directory_of(file: &Path) -> io::Result<()> {
     }
 }
 
+/// The file that says what of a page file was found damaged while it was served from.
+fn damage_path(pages: &Path) -> PathBuf {
+    pages.with_file_name("damaged")
+}
+
+/// Notes damage of the page file: nothing else would know of it before the page is read again.
+pub fn note_damage(pages: &Path, text: &str) {
+    let path = damage_path(pages);
+    if let Err(error) = fs::write(&path, text).and_then(|()| sync_directory_of(&path)) {
+        eprintln!("quorate: {} cannot be written: {error}", path.display());
+    }
+}
+
+/// What was noted of it, and where.
+pub fn noted_damage(pages: &Path) -> Option<(PathBuf, String)> {
+    let path = damage_path(pages);
+    fs::read_to_string(&path).ok().map(|text| (path, text))
+}
+
 /// Refuses a directory without an identity that holds what no server made.
 fn refuse_foreign(path: &Path) -> Result<(), Error> {
     let wrap =
@@ -215,7 +239,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(path).map_err(wrap)? {
         let name = entry.map_err(wrap)?.file_name();
         // Told by name further on.
-        let is_ours = ["pages", "pages.new", "wal"].iter().any(|ours| name == *ours);
+        let is_ours = ["pages", "pages.new", "damaged", "wal"].iter().any(|ours| name == *ours);
         if !is_ours && !HARMLESS.iter().any(|harmless| name == *harmless) {
             let name = name.to_string_lossy().into_owned();
             return Err(Error::DataDirForeign { path: path.to_path_buf(), name });

@@ -70,6 +70,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A page of the page file was found damaged by an earlier start, and other members have it whole.
+    PagesDamaged {
+        /// Where that is noted.
+        note: PathBuf,
+        /// What was found.
+        text: String,
+    },
     /// The stored state cannot be recovered.
     Recovery(String),
     /// A disk operation failed while running; the process stops and recovers at its next start.
@@ -133,6 +140,13 @@ impl fmt::Display for Error {
                 )
             }
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::PagesDamaged { note, text } => write!(
+                f,
+                "the page file was found damaged: {text}; other members have it whole: give this \
+                 one's place to a new member with `quorate member replace` (or remove {} to have \
+                 this one serve what it can)",
+                note.display()
+            ),
             Self::Recovery(text) => f.write_str(text),
             Self::Disk(text) => write!(f, "stopped by a disk error: {text}"),
             Self::Executor(text) => write!(f, "an executor could not be started: {text}"),

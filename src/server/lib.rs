@@ -21,6 +21,7 @@ mod founding;
 mod inbox;
 mod incoming;
 mod link;
+mod listed;
 mod listener;
 mod probe;
 mod read_ahead;
@@ -46,8 +47,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use clock::Clock;
-use data_dir::DataDir;
+use data_dir::{DataDir, noted_damage};
 use executor::{Notice, Parts, Plan, Start, Wiring};
+use listed::Listed;
 
 /// Exit code of a process whose member the cluster excludes: it was removed, comes with another data
 /// directory, or its state differs from that of most others. To start it again changes nothing.
@@ -66,13 +68,16 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let address =
         listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let mut config = config.clone();
-    let peer_listener = config.cluster.peer_address()?.map(listener::bind).transpose()?;
+    // Of a member that is in a list already its address there counts, not that of the founders.
+    let is_new = !DataDir::is_used(&config.data_dir);
+    let peer_address =
+        if is_new { config.cluster.peer_address()? } else { config.cluster.listen_peer };
+    let mut peer_listener = peer_address.map(listener::bind).transpose()?;
     if let Some(listener) = &peer_listener {
         let source = |source| Error::Listen { address, source };
         config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
     }
     config.cluster.advertise_client.get_or_insert_with(|| address.to_string());
-    let config = &config;
     let mut data_dir = DataDir::open(&config.data_dir, config.wal_segment_size, &config.cluster)?;
     let buffered = probe::direct_io(&data_dir, config.unsafe_buffered)?;
     let dsync = probe::sync_method(&data_dir, config.sync, buffered)?;
@@ -81,7 +86,25 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .map_err(|error| Error::Executor(format!("signals cannot be watched: {error}")))?;
 
     let clock = Clock::start();
-    let booted = boot::boot(&data_dir, config, buffered)?;
+    let booted = boot::boot(&data_dir, &config, buffered)?;
+    let listed = Listed::of(&booted, data_dir.identity.member);
+    if let Some((note, text)) = noted_damage(&data_dir.pages()) {
+        let error = Error::PagesDamaged { note, text };
+        if listed.has_others {
+            return Err(error);
+        }
+        eprintln!("quorate: {error}");
+    }
+    if peer_listener.is_none()
+        && let Some(own) = listed.address_to_listen_on(&config.cluster)?
+    {
+        let listener = listener::bind(own)?;
+        let source = |source| Error::Listen { address: own, source };
+        config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
+        peer_listener = Some(listener);
+    }
+    listed.tell_of_another_address(&config.cluster);
+    let config = &config;
     let (cores, bind) = probe::cores(config)?;
     let places = topology::places(config.topology, &cores, bind);
     let plan = Arc::new(Plan::new(config, &data_dir, &places, dsync)?);

@@ -212,7 +212,12 @@ impl World {
         let known = &mut self.clients[client];
         let request = known.next;
         known.next += 1;
-        self.is_forced |= matches!(&ask, Ask::MemberChange { force: true, .. });
+        if let Ask::MemberChange { operation, member, force: true, .. } = &ask {
+            self.is_forced = true;
+            if *operation == MemberOperation::Promote {
+                self.ghost.promoted_by_force.insert(*member);
+            }
+        }
         let number = self.ghost.asked(ask, stamp, known.seen);
         let ask = &self.ghost.request(number).ask.clone();
         let (frame, body) = encode(&known.encoder, ask, stamp.as_ref(), request, deadline, number);

@@ -214,6 +214,15 @@ impl World {
         }
     }
 
+    /// A state is put in place in a few steps, one of which must be the last that a crash lets happen.
+    pub fn strike_install(&mut self, node: usize) {
+        if self.plan.has(Fault::CrashAtIo) && self.prng.one_in(3) {
+            let left = self.prng.below(8);
+            let (completed, with_power) = (self.prng.one_in(2), self.prng.one_in(2));
+            self.nodes[node].crash = Some(Crash { io: Io::Any, left, completed, with_power });
+        }
+    }
+
     fn any_client(&mut self) -> usize {
         let count = self.clients.len() as u64;
         usize::try_from(self.prng.below(count)).expect("few clients")

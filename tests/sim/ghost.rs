@@ -147,6 +147,8 @@ pub struct Ghost {
     votes: HashMap<(u64, u64), u64>,
     /// Terms in which somebody has voted for itself.
     campaigns: BTreeSet<u64>,
+    /// Members that somebody wanted to be voters whether or not they have the log.
+    pub promoted_by_force: BTreeSet<u64>,
     /// With what last entry, its term first, a member asked for votes in a term.
     candidates: HashMap<(u64, u64), (u64, u64)>,
     pub durable: BTreeMap<u64, Durable>,
@@ -226,6 +228,7 @@ impl Ghost {
             committed: (0, 0),
             votes: HashMap::new(),
             campaigns: BTreeSet::new(),
+            promoted_by_force: BTreeSet::new(),
             candidates: HashMap::new(),
             durable: BTreeMap::new(),
             members,
@@ -342,6 +345,12 @@ impl Ghost {
         else {
             return Err(format!("I8: the members of entry {index} have no voter"));
         };
+        for voter in after.all_voters() {
+            let is_new = !before.is_voter(voter) && !self.promoted_by_force.contains(&voter.get());
+            check(!is_new || self.durable(voter.get()).last() > 0, || {
+                format!("I8: member {} votes from entry {index} on and has nothing", voter.get())
+            })?;
+        }
         let mut all = before.all_voters();
         all.extend(after.all_voters());
         all.sort_unstable();

@@ -321,6 +321,7 @@ impl World {
                     StoreEvent::Install { .. } => {
                         *self.counts.entry("state installed").or_default() += 1;
                         process.seen.installs = true;
+                        self.strike_install(node);
                     }
                     _ => {}
                 }
@@ -988,7 +989,9 @@ impl World {
             let flushes = self.plan.flushes_all;
             let node = crate::member::Node::new(id, number, founders, flushes, self.plan.seed);
             self.nodes.push(node);
-            let at = self.now + self.prng.below(400 * MS);
+            // Who added it may take a while to start it.
+            let delay = if self.prng.one_in(4) { 6 * SECOND } else { 400 * MS };
+            let at = self.now + self.prng.below(delay);
             let node = self.nodes.len() - 1;
             self.schedule(at, Event::Start { node });
         }

@@ -287,12 +287,16 @@ impl World {
     }
 
     /// A member is gone for good by damage, or another one by force, and one that is left may have
-    /// forgotten what only that one could tell: an operator has to say that the cluster goes on.
+    /// forgotten what only that one could tell: an operator has to say that the cluster goes on. Or not all
+    /// founders had taken part yet when another one lost the end of its log, and each waits for the others.
     fn is_undecidable(&self) -> bool {
         let is_gone = |node: &Node| node.absence == Absence::Damaged;
         let abstains =
             |node: &Node| node.process.as_ref().is_some_and(|process| process.consensus.abstains());
-        (self.is_forced || self.nodes.iter().any(is_gone)) && self.nodes.iter().any(abstains)
+        let lacks_some = self.is_forced || self.nodes.iter().any(is_gone);
+        let is_young = self.nodes.iter().filter(|node| !node.has_begun).any(abstains)
+            && self.nodes.iter().filter(|node| node.has_begun).any(abstains);
+        (lacks_some && self.nodes.iter().any(abstains)) || is_young
     }
 
     fn step(&mut self) -> bool {

@@ -183,6 +183,9 @@ fn output(id: u64, output: &Output) -> String {
         Output::ReadGranted { index, .. } => format!("grants a read at {}", index.get()),
         Output::ReadRejected { .. } => "rejects a read".to_owned(),
         Output::TransferFailed { to } => format!("gives up the transfer to {}", to.get()),
+        Output::Forgotten { by, index } => {
+            format!("has forgotten {}, on which {} counts", index.get(), by.get())
+        }
     };
     format!("{id} {text}")
 }

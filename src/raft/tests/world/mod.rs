@@ -383,6 +383,9 @@ impl World {
                     assert!(self.late_timers || self.now <= limit, "a read was rejected late");
                     host.rejected.push(ticket);
                 }
+                Output::Forgotten { by, index } => {
+                    panic!("{id} has forgotten {index:?}, on which {by:?} counts")
+                }
                 refusal @ (Output::ProposalRefused
                 | Output::ChangeRefused(_)
                 | Output::TransferFailed { .. }) => self.host(id).refusals.push(refusal),
