@@ -372,3 +372,51 @@ fn a_survivor_that_is_told_to_goes_on_alone_and_stays_so() {
         server.kill();
     }
 }
+
+#[test]
+fn a_member_that_was_never_started_listens_however_short_the_log_is() {
+    let dir = DataDir::new("cluster-unstarted");
+    let cluster = Cluster::start(dir.path(), &[]);
+    cluster.until("member list", |seen| {
+        seen["members"].as_array().unwrap().iter().all(|member| member["is_started"] == true)
+    });
+    assert!(cluster.out("member add d --peer 127.0.0.1:9").starts_with("Member 4 added"));
+    // The leader looks for members that have caught up several times a second.
+    let begin = Instant::now();
+    while begin.elapsed().as_millis() < 1_500 {
+        cluster.out("put key value");
+        let lines = cluster.out("member list");
+        let line = lines.lines().find(|line| line.starts_with("4, ")).unwrap();
+        assert!(line.contains(", true, "), "it votes: {line}");
+    }
+    let refused = cluster.run("member promote d");
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    kill(cluster.members[2]);
+    cluster.out("put key value");
+}
+
+#[test]
+fn members_find_their_own_addresses_in_the_list_and_what_was_damaged_stays_known() {
+    let dir = DataDir::new("cluster-listed");
+    let cluster = Cluster::start(dir.path(), &[]);
+    cluster.out("put kept value");
+    assert!(cluster.stop(Signal::TERM).0.success());
+
+    let folders = ["n1", "n2", "n3"].map(|name| dir.path().join(name));
+    let starts = folders.clone().map(|folder| {
+        // Each waits for the others.
+        thread::spawn(move || process::Server::start(&folder, &[]))
+    });
+    let servers = starts.map(|start| start.join().unwrap());
+    for server in &servers {
+        let endpoint = server.address().to_string();
+        let output = process::run(&["get", "kept", "--endpoint", &endpoint]);
+        assert!(String::from_utf8(output.stdout).unwrap().contains("value"));
+    }
+    drop(servers);
+
+    std::fs::write(folders[0].join("damaged"), "page 7 at byte 28672").unwrap();
+    let refused = process::run(&["server", "--data-dir", folders[0].to_str().unwrap()]);
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && stderr.contains("page 7 at byte 28672"), "{stderr}");
+}

@@ -142,9 +142,8 @@ impl fmt::Display for Error {
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::PagesDamaged { note, text } => write!(
                 f,
-                "the page file was found damaged: {text}; other members have it whole: give this \
-                 one's place to a new member with `quorate member replace` (or remove {} to have \
-                 this one serve what it can)",
+                "the page file was found damaged: {text}; this is noted in {}: without \
+                 that file the member serves what it can",
                 note.display()
             ),
             Self::Recovery(text) => f.write_str(text),

@@ -110,8 +110,8 @@ impl core::fmt::Display for OpenError {
                 f.write_str("both meta slots of the page file are blank: it never had a checkpoint")
             }
             Self::NoMeta { blank: false } => f.write_str(
-                "neither meta slot of the page file verifies; restore this member from its peers \
-                 or from a snapshot",
+                "neither meta slot of the page file verifies; put a new member in this one's place \
+                 (`quorate member replace`), or a copy of its data directory",
             ),
             Self::Version { found } => {
                 write!(f, "the page file has format {found}, this version reads format 1")

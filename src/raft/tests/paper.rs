@@ -837,3 +837,18 @@ fn a_rejection_names_the_last_position_whose_term_may_agree() {
     let message = Message::Rejected { term, previous: at(5), hint };
     assert_eq!(bench.world.sent.back().expect("an answer").message, message);
 }
+
+/// Figure 2: what was acknowledged is there. A leader that counts on more is told apart from damage by the
+/// host: the follower's disk is an older copy.
+#[test]
+fn a_follower_that_has_forgotten_what_it_acknowledged_says_so() {
+    let mut bench = Bench::led(&[1, 2, 3], &[]);
+    let last = bench.world.raft(3).log().last();
+    let (term, committed) = (bench.world.raft(3).term(), last.next());
+    let message = Message::Heartbeat { term, committed, round: 0 };
+    let now = bench.world.now;
+    let mut outputs = Vec::new();
+    let raft = &mut bench.world.hosts.get_mut(&3).unwrap().raft;
+    raft.as_mut().unwrap().handle(now, Input::Receive { from: node(1), message }, &mut outputs);
+    assert_eq!(outputs, [Output::Forgotten { by: node(1), index: committed }]);
+}
