@@ -848,7 +848,8 @@ fn a_follower_that_has_forgotten_what_it_acknowledged_says_so() {
     let message = Message::Heartbeat { term, committed, round: 0 };
     let now = bench.world.now;
     let mut outputs = Vec::new();
-    let raft = &mut bench.world.hosts.get_mut(&3).unwrap().raft;
-    raft.as_mut().unwrap().handle(now, Input::Receive { from: node(1), message }, &mut outputs);
+    let host = bench.world.hosts.get_mut(&3).expect("a member");
+    let raft = host.raft.as_mut().expect("it is up");
+    raft.handle(now, Input::Receive { from: node(1), message }, &mut outputs);
     assert_eq!(outputs, [Output::Forgotten { by: node(1), index: committed }]);
 }
