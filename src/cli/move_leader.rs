@@ -35,6 +35,10 @@ pub fn run(global: &Global, arguments: &MoveLeaderArguments) -> Result<(), Failu
         Format::Simple if leader == before => {
             output.text(&format!("Leadership stays with {}\n", roster.called(leader)))
         }
+        // No leader was known a moment ago.
+        Format::Simple if before == NodeId::default() => {
+            output.text(&format!("{} leads\n", roster.called(leader)))
+        }
         Format::Simple => output.text(&format!(
             "Leadership transferred from {} to {}\n",
             roster.called(before),

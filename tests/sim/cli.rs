@@ -26,6 +26,13 @@ use sim::{Adjust, Fault, Kind, Plan, Report, Trial, run, trial};
 /// How often a long run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 
+const HELP: &str = "\
+sim [--seeds N] [--from S] [--threads T]    seeds S to S+N-1 (one; fresh ones) on T threads (all cores)
+sim --seed S [--without FAULT]... [--clients N] [--members N] [--millis N] [--lenient] [--canary]
+                                            one seed, with its plan and its last events
+sim mutants ...                             whether seeds find mistakes made on purpose; has a --help
+Exit code 1: there was a violation.";
+
 struct Arguments {
     seed: Option<u64>,
     seeds: u64,
@@ -34,12 +41,16 @@ struct Arguments {
     adjust: Adjust,
 }
 
-fn arguments() -> Result<Arguments, String> {
+/// None: the help is wanted.
+fn arguments() -> Result<Option<Arguments>, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut parsed =
         Arguments { seed: None, seeds: 1, from: None, threads, adjust: Adjust::default() };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
+        if name == "--help" || name == "-h" {
+            return Ok(None);
+        }
         if name == "--canary" {
             parsed.adjust.canary = true;
             continue;
@@ -64,7 +75,10 @@ fn arguments() -> Result<Arguments, String> {
             _ => return Err(format!("{name} is not known")),
         }
     }
-    Ok(parsed)
+    if parsed.seeds == 0 {
+        return Err("--seeds 0 would find nothing; give 1 or more".into());
+    }
+    Ok(Some(parsed))
 }
 
 /// Seeds that nobody has run yet, most likely.
@@ -266,7 +280,11 @@ fn main() -> ExitCode {
         return mutants::main(rest);
     }
     let arguments = match arguments() {
-        Ok(arguments) => arguments,
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
         Err(text) => {
             eprintln!("{text}");
             return ExitCode::from(2);
