@@ -815,7 +815,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 self.take_outputs(now, effects);
             }
             ConsensusEvent::ReceiveTaken { transfer, next } => {
-                self.receive_taken(transfer, next, effects);
+                self.receive_taken(now, transfer, next, effects);
             }
             ConsensusEvent::ReceiveComplete { transfer } => {
                 self.receive_complete(now, transfer, effects);

@@ -284,7 +284,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             if self.journal.writer().groups_behind(previous).next().is_none() {
                 // They were kept in memory alone, for a state that is not on its way any more.
                 self.readers.remove(&peer);
-                self.entries_lost();
+                let on_disk = self.journal.writer().before();
+                match on_disk.filter(|index| *index > previous) {
+                    Some(index) => self.forget_log_before(index),
+                    None => self.forget_log_before(self.tail.before().index),
+                }
                 return None;
             }
             let reader = LogReader::new(self.journal.writer().groups_behind(previous), previous);
@@ -305,14 +309,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Want::Nothing => {}
             Want::Lost => {
                 self.readers.remove(&peer);
-                self.entries_lost();
+                self.forget_log_before(self.tail.before().index);
             }
         }
     }
 
     /// What cannot be read back is not there: a peer that needs it is sent the state.
-    fn entries_lost(&mut self) {
-        let index = self.tail.before().index;
+    fn forget_log_before(&mut self, index: LogIndex) {
+        let index = index.min(self.raft.log().committed());
         self.raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
     }
 

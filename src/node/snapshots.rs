@@ -85,6 +85,8 @@ pub(crate) struct Receiving {
     /// The number of the next chunk to come, and of the next one to be taken in by the store.
     next: u64,
     taken: u64,
+    /// The number of the last chunk, when it has come.
+    last: Option<u64>,
     moved_at: Instant,
 }
 
@@ -94,6 +96,8 @@ pub(crate) struct Installing {
     era: u64,
     swapped: bool,
     durable: bool,
+    /// Who wants to send another one meanwhile, and the number of that transfer.
+    declined: Option<(NodeId, u64)>,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
@@ -315,7 +319,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             effects.push(ConsensusEffect::Tell(text));
             return self.give_up_sending(now, transfer, effects);
         }
-        sending.moved_at = now;
+        // A repeated one says that the member is there; that is enough where it has all and works on it.
+        let has_all = sending.last.is_some_and(|last| ack.next > last);
+        if ack.next > sending.first || resumes || has_all {
+            sending.moved_at = now;
+        }
         while sending.first < ack.next {
             sending.first += 1;
             sending.chunks.pop_front();
@@ -362,11 +370,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.end_sending(Some(to), effects);
             }
         }
-        let committed = self.raft.log().committed();
-        if self.receiving.as_ref().is_some_and(|receiving| {
-            receiving.base.index <= committed || now.since(receiving.moved_at) > STALL_TIMEOUT
-        }) {
+        let Some(receiving) = &self.receiving else { return };
+        let has_all = receiving.last.is_some_and(|last| receiving.taken > last);
+        let is_stalled = !has_all && now.since(receiving.moved_at) > STALL_TIMEOUT;
+        if is_stalled || receiving.base.index <= self.raft.log().committed() {
             self.drop_receiving(effects);
+        } else {
+            // The link that brought the one before may have lost it.
+            let (transfer, taken) = (receiving.transfer, receiving.taken);
+            self.acknowledge_chunk(transfer, taken, "", effects);
         }
     }
 
@@ -420,8 +432,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let ack = PeerSnapshotAck { transfer: begin.transfer, next: 0, refused: text };
             this.send(from, PeerLane::Control, &PeerFrame::SnapshotAck(ack), effects);
         };
-        if self.installing.is_some() {
-            return refuse(self, "a state that came before is still being put in place", effects);
+        if let Some(installing) = &mut self.installing {
+            // Told when there is no sense in waiting any more: it would only come again at once.
+            installing.declined = Some((from, begin.transfer));
+            return;
         }
         if begin.index <= self.raft.log().committed() || begin.term < self.raft.term() {
             return refuse(self, "this member has all of it already", effects);
@@ -443,6 +457,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             configuration: begin.configuration_index,
             next: 0,
             taken: 0,
+            last: None,
             moved_at: now,
         });
         effects.push(ConsensusEffect::ToStore(StoreEvent::Receive { transfer }));
@@ -463,6 +478,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         };
         let Some(receiving) = self.receiving.as_mut().filter(same) else { return };
         receiving.next += 1;
+        receiving.last = chunk.last.then_some(chunk.number);
         receiving.moved_at = now;
         let transfer = receiving.transfer;
         let chunk = body.slice_ref(chunk.data);
@@ -472,12 +488,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// The store has taken a chunk in.
     pub(crate) fn receive_taken(
         &mut self,
+        now: Instant,
         transfer: u64,
         next: u64,
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         if let Some(receiving) = self.receiving.as_mut().filter(|r| r.transfer == transfer) {
             receiving.taken = next;
+            receiving.moved_at = now;
             self.acknowledge_chunk(transfer, next, "", effects);
         }
     }
@@ -557,7 +575,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if !Mutant::InstallKeepsLog.is_on() {
             self.journal.restart(base, era);
         }
-        self.installing = Some(Installing { base, era, swapped: false, durable: false });
+        self.installing =
+            Some(Installing { base, era, swapped: false, durable: false, declined: None });
         effects.push(ConsensusEffect::ToStore(StoreEvent::Install { transfer }));
         effects.push(ConsensusEffect::Tell(format!(
             "this member was too far behind and takes the state of another one at entry {}",
@@ -590,8 +609,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn finish_install(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
         let early = Mutant::RenamedEarly.is_on();
         if self.installing.as_ref().is_some_and(|i| i.swapped && (i.durable || early)) {
-            self.installing = None;
+            let declined = self.installing.take().and_then(|installing| installing.declined);
             effects.push(ConsensusEffect::ToStore(StoreEvent::InstallDurable));
+            if let Some((from, transfer)) = declined {
+                let refused = "a state that came before had to be put in place first";
+                let ack = PeerSnapshotAck { transfer, next: 0, refused };
+                self.send(from, PeerLane::Control, &PeerFrame::SnapshotAck(ack), effects);
+            }
         }
     }
 

@@ -202,6 +202,8 @@ pub fn incoming_path(pages: &Path) -> PathBuf {
 /// Puts such a file in the place of the page file, durably.
 pub fn adopt(pages: &Path) -> io::Result<()> {
     fs::rename(incoming_path(pages), pages)?;
+    // What was damaged is gone.
+    forget_damage(pages)?;
     sync_directory_of(pages)
 }
 
@@ -226,6 +228,13 @@ pub fn note_damage(pages: &Path, text: &str) {
     }
 }
 
+fn forget_damage(pages: &Path) -> io::Result<()> {
+    match fs::remove_file(damage_path(pages)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What was noted of it, and where.
 pub fn noted_damage(pages: &Path) -> Option<(PathBuf, String)> {
     let path = damage_path(pages);
@@ -239,7 +248,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(path).map_err(wrap)? {
         let name = entry.map_err(wrap)?.file_name();
         // Told by name further on.
-        let is_ours = ["pages", "pages.new", "damaged", "wal"].iter().any(|ours| name == *ours);
+        let is_ours = ["pages", "pages.new", "wal"].iter().any(|ours| name == *ours);
         if !is_ours && !HARMLESS.iter().any(|harmless| name == *harmless) {
             let name = name.to_string_lossy().into_owned();
             return Err(Error::DataDirForeign { path: path.to_path_buf(), name });

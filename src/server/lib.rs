@@ -90,7 +90,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let listed = Listed::of(&booted, data_dir.identity.member);
     if let Some((note, text)) = noted_damage(&data_dir.pages()) {
         let error = Error::PagesDamaged { note, text };
-        if listed.has_others {
+        if listed.has_others && !config.cluster.alone {
             return Err(error);
         }
         eprintln!("quorate: {error}");
@@ -98,7 +98,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
     if peer_listener.is_none()
         && let Some(own) = listed.address_to_listen_on(&config.cluster)?
     {
-        let listener = listener::bind(own)?;
+        // Where the others find it need not be where it can listen.
+        let listener = listener::bind(own).or_else(|error| {
+            let founded = config.cluster.peer_address()?.filter(|founded| *founded != own);
+            founded.map_or(Err(error), listener::bind)
+        })?;
         let source = |source| Error::Listen { address: own, source };
         config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
         peer_listener = Some(listener);

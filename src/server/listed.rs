@@ -35,7 +35,7 @@ impl Listed {
     /// at that among the founders.
     ///
     /// # Errors
-    /// The address is a name, which cannot be listened on.
+    /// The address is a name, which cannot be listened on, and no founders are named.
     pub fn address_to_listen_on(
         &self,
         config: &ClusterConfig,
@@ -43,18 +43,26 @@ impl Listed {
         if !self.has_others || self.address.is_empty() || config.alone {
             return config.peer_address();
         }
-        self.address.parse().map(Some).map_err(|_| {
+        if let Ok(address) = self.address.parse() {
+            return Ok(Some(address));
+        }
+        let refusal = || {
             Error::Config(format!(
                 "the other members find this one, {}, at {}, which is no IP:PORT to listen on; say \
                  --listen-peer",
                 self.name, self.address
             ))
-        })
+        };
+        config.peer_address()?.map(Some).ok_or_else(refusal)
     }
 
     /// Tells an operator who has given another address than the one that the others know.
     pub fn tell_of_another_address(&self, config: &ClusterConfig) {
         let Some(own) = config.advertised_peer() else { return };
+        let is_any = config.listen_peer.is_some_and(|listen| listen.ip().is_unspecified());
+        if config.advertise_peer.is_none() && is_any {
+            return;
+        }
         if self.has_others && !config.alone && !self.address.is_empty() && own != self.address {
             eprintln!(
                 "quorate: the other members look for this one, {0}, at {1}, and it listens at {own}; \
