@@ -205,7 +205,7 @@ pub enum Warning {
 /// The plan cannot be carried out, or the server is away.
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let space = KeySpace::new(KEY_PREFIX, plan.keys, plan.key_size)?;
-    let mut control = any_server(plan)?;
+    let (_, mut control) = connect(plan, 0)?;
     check(plan, control.granted())?;
     fill_if_needed(plan, &space, &mut control, tell)?;
     let body_size_max = control.granted().body_size_max;
@@ -223,12 +223,13 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error>
     Ok(report(plan, &seen, used, &servers))
 }
 
-/// The first server that answers.
-fn any_server(plan: &Plan) -> Result<Opened, Error> {
+/// A connection to the server in turn for `number`, or to the next that answers; and which that is.
+fn connect(plan: &Plan, number: usize) -> Result<(usize, Opened), Error> {
+    let count = plan.addresses.len();
     let mut error = Error::Plan("no server is named".into());
-    for address in &plan.addresses {
-        match Opened::connect(*address) {
-            Ok(opened) => return Ok(opened),
+    for server in (0..count).map(|more| (number + more) % count) {
+        match Opened::connect(plan.addresses[server]) {
+            Ok(opened) => return Ok((server, opened)),
             Err(refused) => error = refused.into(),
         }
     }
@@ -313,18 +314,10 @@ fn tasks(plan: &Plan, space: &KeySpace, body_size_max: usize) -> Result<Vec<Task
     Ok(tasks)
 }
 
-/// Connection `number` of the plan, and which of its servers it is to: its own one, or the next that
-/// answers.
+/// Connection `number` of the plan, and which of its servers it is to.
 fn open(plan: &Plan, number: usize) -> Result<(usize, TcpStream), Error> {
-    let count = plan.addresses.len();
-    let mut error = None;
-    for server in (0..count).map(|more| (number + more) % count) {
-        match Opened::connect(plan.addresses[server]) {
-            Ok(opened) => return Ok((server, opened.into_stream()?)),
-            Err(refused) => error = Some(refused),
-        }
-    }
-    Err(error.map_or_else(|| Error::Plan("no server is named".into()), Error::from))
+    let (server, opened) = connect(plan, number)?;
+    Ok((server, opened.into_stream()?))
 }
 
 /// The part of `total` that thread `thread` of `threads` takes; the parts add up.

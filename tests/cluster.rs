@@ -218,6 +218,21 @@ fn an_endpoint_that_is_away_has_its_error_in_the_status() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.starts_with("Error: ") && stderr.contains(&free.to_string()), "{stderr}");
     assert_eq!(cluster.run(&format!("status --endpoint {free}")).status.code(), Some(2));
+    // A load goes to those that are there.
+    let one = format!("{free},{}", cluster.endpoints[0]);
+    cluster.out(&format!("bench put --connections 3 --duration 1 --warm-up 0 --endpoint {one}"));
+}
+
+#[test]
+fn founders_have_names_and_addresses_of_their_own() {
+    let dir = DataDir::new("cluster-founders");
+    let folder = dir.path().to_str().unwrap();
+    for founders in ["a=127.0.0.1:9,a=127.0.0.1:10", "a=127.0.0.1:9,b=127.0.0.1:9"] {
+        let line = ["server", "--data-dir", folder, "--name", "a", "--initial-cluster", founders];
+        let refused = process::run(&line);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && stderr.contains("of its own"), "{stderr}");
+    }
 }
 
 #[test]

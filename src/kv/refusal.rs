@@ -184,8 +184,8 @@ pub enum Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ADVICE: &str = "put a new member in this one's place (`quorate member replace`), or a copy of its data \
-             directory";
+        const ADVICE: &str = "put a new member in this one's place (`quorate member replace`), or a \
+                              copy of its data directory";
         match self {
             Self::EventMissing(at) => {
                 write!(f, "event {} sub {} is missing; {ADVICE}", at.revision, at.sub)
