@@ -36,6 +36,27 @@ pub const CLIENTS_MAX: u32 = 65_536;
 /// registration.
 pub const CLIENT_RESULTS_MAX: u64 = 256;
 
+/// Leases that one request may keep alive.
+pub const KEEP_ALIVE_MAX: usize = 4_096;
+
+/// Ranges of one watch.
+pub const WATCH_RANGES_MAX: usize = 64;
+
+/// Watches of one connection.
+pub const CONNECTION_WATCHES_MAX: usize = 10_000;
+
+/// Watches of a member.
+pub const WATCHES_MAX: usize = 1_000_000;
+
+/// Leases of a cluster.
+pub const LEASES_MAX: u64 = 2_000_000;
+
+/// Least time of a lease, in milliseconds: some heartbeats of the leader, so that it can be kept alive.
+pub const LEASE_TTL_MIN_MS: u64 = 100;
+
+/// Greatest time of a lease, in milliseconds: etcd's 9,000,000,000 seconds.
+pub const LEASE_TTL_MAX_MS: u64 = 9_000_000_000_000;
+
 /// Bytes of one piece of a range answer; longer answers go out in several frames.
 pub const REPLY_PIECE_SIZE: usize = 1 << 20;
 

@@ -50,6 +50,7 @@ impl PutArguments {
             prev_kv: self.prev_kv,
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
+            ttl_ms: 0,
         })
     }
 

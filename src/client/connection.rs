@@ -228,6 +228,12 @@ impl Connection {
             | Reply::DeleteRange(_)
             | Reply::Txn(_)
             | Reply::Compact(_)
+            | Reply::Watch(_)
+            | Reply::LeaseGrant(_)
+            | Reply::LeaseRevoke(_)
+            | Reply::LeaseKeepAlive(_)
+            | Reply::LeaseTimeToLive(_)
+            | Reply::LeaseList(_)
             | Reply::MemberList(_)
             | Reply::MemberChange(_)
             | Reply::MoveLeader(_) => {

@@ -54,6 +54,13 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
             format!("compact revision {}{physical}", view.revision)
         }
         Request::Range(_)
+        | Request::Watch(_)
+        | Request::WatchProgress
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseTimeToLive(_)
+        | Request::LeaseList(_)
         | Request::Status
         | Request::Register
         | Request::Hello(_)

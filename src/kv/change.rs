@@ -12,7 +12,7 @@ use crate::outcome::Stop;
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
 use crate::version::{
-    Event, Kind, Live, Version, delete_hash, fits_inline, is_to_shed, needs_work, newest,
+    Cause, Event, Kind, Live, Version, delete_hash, fits_inline, is_to_shed, needs_work, newest,
     version_hash,
 };
 
@@ -106,7 +106,7 @@ impl State {
 
     /// Deletes a key as the next change of the entry being applied; false if there was nothing to
     /// delete.
-    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, Stop> {
+    pub(crate) fn delete(&mut self, key: &[u8], cause: Cause) -> Result<bool, Stop> {
         let at = self.now();
         let place = self.pages.seek(CURRENT, key)?;
         let Some(cell) = self.pages.cell_at(&place) else {
@@ -119,11 +119,12 @@ impl State {
         };
         let event = &mut self.scratch.event;
         event.clear();
-        Event::encode(Kind::Delete, key, event);
+        let kind = Kind::Delete(cause);
+        Event::encode(kind, key, event);
         event.extend_from_slice(cell.payload);
         let run = cell.run;
         let number = u64::from(is_to_shed(at, key, &old, cell.payload.len(), run));
-        let cell = NewCell { counted: needs_work(Kind::Delete, run), number, payload: event, run };
+        let cell = NewCell { counted: needs_work(kind, run), number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
         let payload = &mut self.scratch.version;
@@ -134,7 +135,7 @@ impl State {
         self.pages.put_at(place, key, &cell);
         self.live_size_less(key.len(), inline_size);
         self.live_sum = self.live_sum.minus(replaced.hash);
-        self.events_sum = self.events_sum.plus(delete_hash(key, at));
+        self.events_sum = self.events_sum.plus(delete_hash(key, at, cause));
         self.sub = at.next().sub;
         Ok(true)
     }

@@ -114,9 +114,9 @@ impl Count {
                             *next = at.next();
                             if self.span.contains(event.key) {
                                 match (event.kind, was_live) {
-                                    (Kind::Put, true) | (Kind::Delete, false) => {}
+                                    (Kind::Put, true) | (Kind::Delete(_), false) => {}
                                     (Kind::Put, false) => *created += 1,
-                                    (Kind::Delete, true) => *deleted += 1,
+                                    (Kind::Delete(_), true) => *deleted += 1,
                                 }
                             }
                             ControlFlow::Continue(())

@@ -9,6 +9,7 @@ use crate::keys::{Interval, Span};
 use crate::outcome::{Stop, charge};
 use crate::scan::{Cursor, Flow, Scan};
 use crate::state::State;
+use crate::version::Cause;
 
 /// Keys found in one walk and then deleted one by one.
 const BATCH: usize = 64;
@@ -43,7 +44,7 @@ impl State {
     ) -> Result<u64, Stop> {
         if deleting.cursor.span.single {
             charge(budget)?;
-            let deleted = self.delete(&deleting.cursor.span.start)?;
+            let deleted = self.delete(&deleting.cursor.span.start, Cause::Request)?;
             return Ok(deleting.count + u64::from(deleted));
         }
         let mut keys = core::mem::take(&mut self.scratch.keys);
@@ -80,7 +81,7 @@ impl State {
         let mut rest = keys.as_slice();
         while let Some((size, tail)) = rest.split_first_chunk::<2>() {
             let (key, tail) = tail.split_at(usize::from(u16::from_le_bytes(*size)));
-            match self.delete(key) {
+            match self.delete(key, Cause::Request) {
                 Ok(deleted) => deleting.count += u64::from(deleted),
                 Err(stop) => {
                     deleting.cursor.span.start_at(key);

@@ -499,7 +499,7 @@ impl Import {
         }
         let written = match event.kind {
             EventKind::Put => Hash128::ZERO,
-            EventKind::Delete => delete_hash(event.key, at),
+            EventKind::Delete(cause) => delete_hash(event.key, at, cause),
         };
         // An event that has shed says nothing of what it replaced.
         let replaced = event.replaced(at).unwrap_or(None);
@@ -515,7 +515,7 @@ impl Import {
             None => Hash128::ZERO,
         };
         // As crate::version::needs_work has it.
-        let counted = event.kind == EventKind::Delete || value.is_some();
+        let counted = event.kind != EventKind::Put || value.is_some();
         if record.counted != counted {
             return None;
         }

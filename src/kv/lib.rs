@@ -85,3 +85,4 @@ pub use refusal::{Damage, Refusal};
 pub use state::{OpenError, State};
 pub use transfer::CHUNK_SIZE_MAX;
 pub use validate::Limits;
+pub use version::Cause;

@@ -212,7 +212,7 @@ impl State {
         let Some(work) = found? else {
             return Ok(false);
         };
-        if work.kind == Kind::Delete && self.is_tombstone_of(key, work.at)? {
+        if work.kind != Kind::Put && self.is_tombstone_of(key, work.at)? {
             self.pages.remove(CURRENT, key)?;
         }
         // From here on nothing can miss: the event is never worked on twice.

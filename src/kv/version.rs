@@ -6,7 +6,8 @@
 //!          flagged: | lease i64 | near revision u64, sub u32 | far revision u64, sub u32
 //!          live:    | value, unless the cell owns a run
 //!
-//! event    kind u8 (0 put, 1 delete; + 2: it has shed) | key size u16 | key
+//! event    kind u8 (0 put, 1 delete; + 2: it has shed; a delete + 4: lease expired, + 8: lease revoked)
+//!          | key size u16 | key
 //!          the replaced version's bytes; nothing if there was none, or if the event has shed it
 //!
 //! cell of an event   number 1: it is to shed what it replaced once compaction ends exactly at it
@@ -53,6 +54,10 @@ const _: () = assert!(KEY_SIZE_MAX <= 0xFFFF, "the size of a key fits its field"
 
 /// Added to the kind of an event that has shed what it replaced.
 const SHED: u8 = 2;
+
+/// Added to the kind of a delete that is not a client's.
+const EXPIRED: u8 = 4;
+const REVOKED: u8 = 8;
 
 const LIVE: u8 = 1;
 const LEASE: u8 = 2;
@@ -195,7 +200,19 @@ pub(crate) enum Kind {
     /// Wrote a live version.
     Put,
     /// Wrote a tombstone.
-    Delete,
+    Delete(Cause),
+}
+
+/// Why a key was deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Cause {
+    /// A client asked for it.
+    #[default]
+    Request,
+    /// The lease that it hung on expired.
+    Expired,
+    /// The lease that it hung on was revoked.
+    Revoked,
 }
 
 impl Kind {
@@ -203,7 +220,9 @@ impl Kind {
     fn number(self) -> u8 {
         match self {
             Self::Put => 0,
-            Self::Delete => 1,
+            Self::Delete(Cause::Request) => 1,
+            Self::Delete(Cause::Expired) => 1 | EXPIRED,
+            Self::Delete(Cause::Revoked) => 1 | REVOKED,
         }
     }
 }
@@ -255,7 +274,9 @@ impl<'p> Event<'p> {
         let shed = kind & SHED != 0;
         let kind = match kind & !SHED {
             0 => Kind::Put,
-            1 => Kind::Delete,
+            1 => Kind::Delete(Cause::Request),
+            5 => Kind::Delete(Cause::Expired),
+            9 => Kind::Delete(Cause::Revoked),
             _ => return None,
         };
         let size = usize::from(u16::from_le_bytes([low, high]));
@@ -299,7 +320,7 @@ impl<'p> Event<'p> {
 /// have to go, or it owns a run.
 #[inline]
 pub(crate) fn needs_work(kind: Kind, run: Option<Run>) -> bool {
-    kind == Kind::Delete || run.is_some()
+    kind != Kind::Put || run.is_some()
 }
 
 /// Whether the event `at` is to shed what it replaced once compaction ends exactly at its revision; the
@@ -347,9 +368,13 @@ pub(crate) fn version_hash(key: &[u8], at: Point, live: &Live, value: &[u8]) -> 
 }
 
 /// The hash of a delete event.
-pub(crate) fn delete_hash(key: &[u8], at: Point) -> Hash128 {
+pub(crate) fn delete_hash(key: &[u8], at: Point, cause: Cause) -> Hash128 {
     let mut header = [0_u8; 13];
-    header[0] = b'D';
+    header[0] = match cause {
+        Cause::Request => b'D',
+        Cause::Expired => b'E',
+        Cause::Revoked => b'R',
+    };
     header[1..9].copy_from_slice(&at.revision.get().to_le_bytes());
     header[9..13].copy_from_slice(&at.sub.to_le_bytes());
     let mut hasher = Hasher128::new();
@@ -458,9 +483,9 @@ mod tests {
     #[test]
     fn events_survive_encoding_and_malformed_ones_are_refused() {
         let mut bytes = Vec::new();
-        Event::encode(Kind::Delete, b"key", &mut bytes);
+        Event::encode(Kind::Delete(Cause::Request), b"key", &mut bytes);
         let event = Event::decode(&bytes).unwrap();
-        assert_eq!((event.kind, event.key), (Kind::Delete, &b"key"[..]));
+        assert_eq!((event.kind, event.key), (Kind::Delete(Cause::Request), &b"key"[..]));
         assert_eq!(event.replaced(point(4)), Ok(None));
         assert!(Event::decode(&bytes[..5]).is_none());
         bytes.push(LIVE);
@@ -468,9 +493,9 @@ mod tests {
         assert_eq!(event.replaced(point(4)), Ok(Some(&[LIVE][..])));
         assert_eq!(event.replaced_live(point(4)), Ok(true));
         bytes.clear();
-        Event::encode_shed(Kind::Delete, b"key", &mut bytes);
+        Event::encode_shed(Kind::Delete(Cause::Expired), b"key", &mut bytes);
         let event = Event::decode(&bytes).unwrap();
-        assert_eq!((event.kind, event.key), (Kind::Delete, &b"key"[..]));
+        assert_eq!((event.kind, event.key), (Kind::Delete(Cause::Expired), &b"key"[..]));
         assert_eq!(event.replaced(point(4)), Err(Damage::EventShed(point(4))));
         bytes.push(LIVE);
         assert!(Event::decode(&bytes).is_none(), "shed and yet there");

@@ -77,6 +77,18 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
                 Ok(Plan::Propose { kind: EntryKind::Txn, frees_space })
             }
         }
+        Request::Watch(_)
+        | Request::WatchProgress
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseTimeToLive(_)
+        | Request::LeaseList(_) => Err(Refused {
+            status: Status::InvalidArgument,
+            message: format!("{:?} is not served by this version", request.kind()),
+            compacted: 0,
+            applied: false,
+        }),
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
         Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
@@ -148,6 +160,13 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
             Command::Compact { revision: view.revision, physical: view.physical }
         }
         Request::Range(_)
+        | Request::Watch(_)
+        | Request::WatchProgress
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseTimeToLive(_)
+        | Request::LeaseList(_)
         | Request::Status
         | Request::Register
         | Request::Hello(_)

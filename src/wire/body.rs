@@ -115,6 +115,7 @@ impl<const N: usize> Table<'_, N> {
 }
 
 /// A frame that is being appended to a send buffer.
+#[derive(Debug)]
 pub(crate) struct Body<'o> {
     out: &'o mut Vec<u8>,
     /// Index in the send buffer at which the frame begins.

@@ -295,6 +295,11 @@ statuses! {
     /// The number in the write's stamp is too far beyond the oldest one that the client still waits for.
     /// Not carried out; send it again when that one is answered.
     TooManyUnanswered = 29,
+    /// A lease with this id exists already.
+    LeaseExists = 30,
+    /// The end of a watch whose client did not read what it was told. Go on from the revision behind the
+    /// last one that came whole.
+    SlowReader = 31,
 }
 
 impl Status {
@@ -349,6 +354,8 @@ impl Status {
             Self::QuorumAtRisk => "the change could leave the cluster without a majority",
             Self::SessionExpired => "client session expired",
             Self::TooManyUnanswered => "too many writes of this client are unanswered",
+            Self::LeaseExists => "lease already exists",
+            Self::SlowReader => "the client reads too slowly",
             Self::NotCaughtUp => "the member has not caught up with the leader",
         }
     }

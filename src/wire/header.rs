@@ -32,6 +32,9 @@ pub const VERSION_MAX: u8 = 1;
 /// Where the flags stand in a header.
 const FLAGS_AT: usize = 4;
 
+/// Where the request id stands in a header.
+const REQUEST_AT: usize = 16;
+
 /// Where the checksum stands in a header.
 const CRC_AT: usize = 12;
 
@@ -159,6 +162,18 @@ impl Header {
     /// When the bytes are shorter than a header.
     pub fn mark_repeated(frame: &mut [u8]) {
         frame[FLAGS_AT] |= Flags::REPEATED.0.to_le_bytes()[0];
+        take_crc(frame);
+        let crc = base::crc32(frame);
+        frame[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Gives a whole frame another request id.
+    ///
+    /// # Panics
+    ///
+    /// When the bytes are shorter than a header.
+    pub fn readdress(frame: &mut [u8], request: RequestId) {
+        frame[REQUEST_AT..REQUEST_AT + 8].copy_from_slice(&request.get().to_le_bytes());
         take_crc(frame);
         let crc = base::crc32(frame);
         frame[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());

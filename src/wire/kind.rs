@@ -1,8 +1,8 @@
 //! What a frame is: one number for each request and one for each reply.
 //!
 //! ```text
-//! 0x01..=0x0f  connection    0x10..=0x1f  keys      0x20..=0x2f  watch (reserved)
-//! 0x30..=0x3f  leases (r.)   0x40..=0x4f  cluster       0x50..=0x5f  users (r.)
+//! 0x01..=0x0f  connection    0x10..=0x1f  keys      0x20..=0x2f  watch
+//! 0x30..=0x3f  leases        0x40..=0x4f  cluster       0x50..=0x5f  users (r.)
 //! 0x70..=0x7e  between members, on connections of their own; the rest is for clients
 //! a reply to a client is its request's number + 0x80; 0xff refuses any request
 //! ```
@@ -66,6 +66,21 @@ kinds! {
     Txn = 0x13,
     /// Gives up history. Body: `CompactRequest`.
     Compact = 0x14,
+    /// Watches ranges of keys: replies come until the watch is refused. Body: `WatchRequest`.
+    Watch = 0x20,
+    /// Asks the watch with this frame's request id how far it has come. No body, and no reply of its
+    /// own: the watch tells it.
+    WatchProgress = 0x21,
+    /// Makes a lease. Body: `LeaseGrantRequest`.
+    LeaseGrant = 0x30,
+    /// Ends a lease, and the keys that hang on it. Body: `LeaseRevokeRequest`.
+    LeaseRevoke = 0x31,
+    /// Lets leases begin their time anew. Body: `LeaseKeepAliveRequest`.
+    LeaseKeepAlive = 0x32,
+    /// Asks for a lease's time, and its keys. Body: `LeaseTimeToLiveRequest`.
+    LeaseTimeToLive = 0x33,
+    /// Asks for the leases that there are. Body: `LeaseListRequest`.
+    LeaseList = 0x34,
     /// Asks who the members are. No body.
     MemberList = 0x40,
     /// Changes the members. Body: `MemberChangeRequest`.
@@ -114,6 +129,18 @@ kinds! {
     TxnReply = 0x93,
     /// Answers `Compact`. Body: `CompactReply`.
     CompactReply = 0x94,
+    /// Answers `Watch`, as often as there is something to tell. Body: `WatchReply`.
+    WatchReply = 0xa0,
+    /// Answers `LeaseGrant`. Body: `LeaseGrantReply`.
+    LeaseGrantReply = 0xb0,
+    /// Answers `LeaseRevoke`. Body: `LeaseRevokeReply`.
+    LeaseRevokeReply = 0xb1,
+    /// Answers `LeaseKeepAlive`. Body: `LeaseKeepAliveReply`.
+    LeaseKeepAliveReply = 0xb2,
+    /// Answers `LeaseTimeToLive`. Body: `LeaseTimeToLiveReply`.
+    LeaseTimeToLiveReply = 0xb3,
+    /// Answers `LeaseList`. Body: `LeaseListReply`.
+    LeaseListReply = 0xb4,
     /// Answers `MemberList`. Body: `MemberListReply`.
     MemberListReply = 0xc0,
     /// Answers `MemberChange`. Body: `MemberChangeReply`.
@@ -137,10 +164,18 @@ impl Kind {
         matches!(self.number(), 0x70..=0x7e)
     }
 
-    /// True for what may carry a stamp, and changes keys or history by way of the log. A `Txn` or a
+    /// True for what may carry a stamp, and changes keys, leases or history by way of the log. A `Txn` or a
     /// `Range` may turn out to be one or the other; `Txn` counts as a write here.
     #[inline]
     pub const fn is_write(self) -> bool {
-        matches!(self, Self::Put | Self::DeleteRange | Self::Txn | Self::Compact)
+        matches!(
+            self,
+            Self::Put
+                | Self::DeleteRange
+                | Self::Txn
+                | Self::Compact
+                | Self::LeaseGrant
+                | Self::LeaseRevoke
+        )
     }
 }

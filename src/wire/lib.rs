@@ -26,7 +26,8 @@
 //!   before. Other bits are 0.
 //! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
 //! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
-//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Register` and `MemberList` have no body.
+//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Register`, `WatchProgress` and `MemberList` have no
+//!   body.
 //! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
 //!   the handshake and in a refusal that answers no request.
@@ -104,10 +105,45 @@
 //!   not written for longest makes room. The write is not carried out; if it was sent before, what came
 //!   of that is not known. `TooManyUnanswered` answers a sequence that is
 //!   `base::limits::CLIENT_RESULTS_MAX` or more beyond the floor.
-//! - Only `Put`, `DeleteRange`, `Txn` and `Compact` may be STAMPED. A transaction that only reads is read
+//! - Only `Put`, `DeleteRange`, `Txn`, `Compact`, `LeaseGrant` and `LeaseRevoke` may be STAMPED. A transaction that only reads is read
 //!   anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not kept; one that comes
 //!   of the state (`KeyNotFound`) is.
 //! - Without a stamp nothing changes, and the server never sends a write again on its own.
+//!
+//! # Watches
+//!
+//! `Watch` is a request that is answered until it is refused: every reply has MORE, and the id of the
+//! request. It takes a credit until its first reply, `Created`.
+//!
+//! ```text
+//! Watch, start 0         ───────────────────►
+//! Created, revision 7    ◄───────────────────  changes of revision 8 and later follow
+//! Changes, revision 9    ◄───────────────────  all that the watch asked for, of revisions 8 and 9
+//! WatchProgress          ───────────────────►  with the id of the watch
+//! Progress, revision 12  ◄───────────────────  there was nothing for it in 10 to 12
+//! Cancel                 ───────────────────►
+//! Refused: Cancelled     ◄───────────────────  the end
+//! ```
+//!
+//! - Changes come in the order of revision and sub number, each once. All changes of one revision come in
+//!   one reply, unless they are more than a piece: then all replies but the last of that revision say
+//!   `fragment`. Whoever wants to see revisions whole waits for the end of the fragments.
+//! - A watch goes on from (last revision, last sub + 1) behind a fragment, else from `revision` + 1, on
+//!   any member.
+//! - `start_revision` below the compacted revision is refused with `Compacted`, which says that revision;
+//!   so is a watch that compaction overtakes. Nothing is ever left out silently. A `start_revision` that
+//!   is still to come is waited for; until then the watch tells nothing.
+//! - `WatchProgress` is answered by the watch as soon as everything up to the revision that it tells has
+//!   been told. An id that is not that of a watch is not answered.
+//! - Who does not read costs the server a position, not memory; after
+//!   `base::limits::SEND_STALL_TIMEOUT_MS` without a byte taken its watches are refused with `SlowReader`,
+//!   and after twice that time the connection is closed.
+//!
+//! # Leases
+//!
+//! A lease lives `ttl_ms` from the moment at which the leader logged its grant or its last keep-alive.
+//! Only an entry of the log ends it, so no member sees it end before others do, and a keep-alive that is
+//! answered with a time has been logged. Clients count from the moment at which they sent.
 //!
 //! # Between members
 //!
@@ -136,6 +172,7 @@ mod body;
 mod error;
 mod header;
 mod kind;
+mod lease;
 pub mod limits;
 mod member;
 mod peer;
@@ -147,10 +184,15 @@ mod reply_writer;
 mod request;
 mod request_encoder;
 mod splitter;
+mod watch;
 
 pub use error::{DecodeError, EncodeError, Status};
 pub use header::{Flags, HEADER_SIZE, Header, MAGIC, VERSION_MAX, VERSION_MIN};
 pub use kind::Kind;
+pub use lease::{
+    Keys, LeaseGrant, LeaseGrantReply, LeaseKeepAlive, LeaseKeepAliveReply, LeaseList,
+    LeaseListReply, LeaseRevoke, LeaseRevokeReply, LeaseTimeToLive, LeaseTimeToLiveReply, Numbers,
+};
 pub use limits::{
     HANDSHAKE_BODY_SIZE_MAX, PEER_BODY_SIZE_MAX, REPLY_BODY_SIZE_MAX, REPLY_TABLES_MAX,
     REQUEST_TABLES_MAX, TXN_DEPTH_MAX, VerifyLimits,
@@ -178,3 +220,7 @@ pub use request::{
 };
 pub use request_encoder::{Call, Op, RequestEncoder, Txn};
 pub use splitter::{COPY_OUT_SIZE_MAX, Splitter};
+pub use watch::{
+    Cause, ChangeKind, Watch, WatchChange, WatchChanges, WatchRange, WatchRanges, WatchReply,
+    WatchStep, WatchWriter,
+};

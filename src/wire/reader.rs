@@ -157,6 +157,12 @@ impl<'a> Table<'a> {
 
     /// A number; absent is 0.
     #[inline]
+    pub(crate) fn u32(&self, slot: u16) -> Result<u32, DecodeError> {
+        Ok(self.number(slot)?.map_or(0, u32::from_le_bytes))
+    }
+
+    /// A number; absent is 0.
+    #[inline]
     pub(crate) fn u16(&self, slot: u16) -> Result<u16, DecodeError> {
         Ok(self.number(slot)?.map_or(0, u16::from_le_bytes))
     }
@@ -227,6 +233,15 @@ impl<'a> Table<'a> {
         match self.target(slot)? {
             None => Ok(None),
             Some(at) => vector(self.buffer, at, size).map(|(_, members)| Some(members)),
+        }
+    }
+
+    /// The bytes of a vector of numbers of 64 bits; `None`: absent.
+    pub(crate) fn longs(&self, slot: u16) -> Result<Option<&'a [u8]>, DecodeError> {
+        match self.target(slot)? {
+            None => Ok(None),
+            Some(at) if !(at + 4).is_multiple_of(8) => Err(DecodeError::Malformed),
+            Some(at) => vector(self.buffer, at, 8).map(|(_, members)| Some(members)),
         }
     }
 

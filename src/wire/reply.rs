@@ -8,9 +8,13 @@ use base::{ClientId, NodeId};
 use crate::error::{DecodeError, Status};
 use crate::header::Header;
 use crate::kind::Kind;
+use crate::lease::{
+    LeaseGrantReply, LeaseKeepAliveReply, LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply,
+};
 use crate::limits::VerifyLimits;
 use crate::reader::{Budget, Table, Tables};
 use crate::request::{numbers, root};
+use crate::watch::WatchReply;
 
 /// Whether a refused write has taken effect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -344,6 +348,8 @@ pub struct PutReply<'a> {
     pub revision: i64,
     /// The key as it was before, if that was asked for and it existed.
     pub previous: Option<KeyValue<'a>>,
+    /// The lease that was made for the key, if that was asked for; else 0.
+    pub lease: i64,
 }
 
 /// A piece of a range, or all of it.
@@ -483,6 +489,18 @@ pub enum Reply<'a> {
     Txn(TxnReplyView<'a>),
     /// History was given up.
     Compact(CompactReply),
+    /// What a watch tells.
+    Watch(WatchReply<'a>),
+    /// A lease was made.
+    LeaseGrant(LeaseGrantReply),
+    /// A lease was ended.
+    LeaseRevoke(LeaseRevokeReply),
+    /// Leases begin their time anew.
+    LeaseKeepAlive(LeaseKeepAliveReply<'a>),
+    /// A lease's time.
+    LeaseTimeToLive(LeaseTimeToLiveReply<'a>),
+    /// The leases that there are.
+    LeaseList(LeaseListReply<'a>),
     /// Who the members are.
     MemberList(MemberListReply<'a>),
     /// The members have changed.
@@ -502,7 +520,7 @@ impl<'a> Reply<'a> {
         let kind = header.kind;
         let refused = kind == Kind::Refused;
         if refused == (header.status == Status::Ok)
-            || (header.flags.has_more() && kind != Kind::RangeReply)
+            || (header.flags.has_more() && !matches!(kind, Kind::RangeReply | Kind::WatchReply))
             || header.flags.has_stamp()
         {
             return Err(DecodeError::Malformed);
@@ -532,6 +550,20 @@ impl<'a> Reply<'a> {
                     unanswered_max: table.unanswered_max(),
                 }))
             }
+            Kind::WatchReply => WatchReply::read(Table::root(body)?).map(Self::Watch),
+            Kind::LeaseGrantReply => {
+                LeaseGrantReply::read(Table::root(body)?).map(Self::LeaseGrant)
+            }
+            Kind::LeaseRevokeReply => {
+                LeaseRevokeReply::read(Table::root(body)?).map(Self::LeaseRevoke)
+            }
+            Kind::LeaseKeepAliveReply => {
+                LeaseKeepAliveReply::read(Table::root(body)?).map(Self::LeaseKeepAlive)
+            }
+            Kind::LeaseTimeToLiveReply => {
+                LeaseTimeToLiveReply::read(Table::root(body)?).map(Self::LeaseTimeToLive)
+            }
+            Kind::LeaseListReply => LeaseListReply::read(Table::root(body)?).map(Self::LeaseList),
             Kind::MemberListReply => {
                 let table = root::<schema::MemberListReply<'_>>(body)?;
                 Ok(Self::MemberList(MemberListReply {
@@ -572,6 +604,13 @@ impl<'a> Reply<'a> {
             | Kind::DeleteRange
             | Kind::Txn
             | Kind::Compact
+            | Kind::Watch
+            | Kind::WatchProgress
+            | Kind::LeaseGrant
+            | Kind::LeaseRevoke
+            | Kind::LeaseKeepAlive
+            | Kind::LeaseTimeToLive
+            | Kind::LeaseList
             | Kind::MemberList
             | Kind::MemberChange
             | Kind::MoveLeader
@@ -665,7 +704,11 @@ fn put(table: Table<'_>) -> Result<PutReply<'_>, DecodeError> {
     if previous.len() > 1 {
         return Err(DecodeError::Malformed);
     }
-    Ok(PutReply { revision: table.i64(Slots::VT_REVISION)?, previous: previous.next() })
+    Ok(PutReply {
+        revision: table.i64(Slots::VT_REVISION)?,
+        previous: previous.next(),
+        lease: table.i64(Slots::VT_LEASE)?,
+    })
 }
 
 #[inline]

@@ -14,11 +14,15 @@ use crate::body::{Body, Layout, OffsetAt, Table, empty_frame};
 use crate::error::EncodeError;
 use crate::header::{Flags, Header, VERSION_MIN};
 use crate::kind::Kind;
+use crate::lease::{
+    LeaseGrantReply, LeaseKeepAliveReply, LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply,
+};
 use crate::limits::REPLY_BODY_SIZE_MAX;
 use crate::reply::{
     ENTRY_SIZE, HelloReply, KeyValue, MemberChangeReply, MemberListReply, MoveLeaderReply, Refused,
     RegisterReply, StatusReply,
 };
+use crate::watch::WatchWriter;
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<11> = Layout::new([2, 8, 8, 4, 4, 4, 4, 4, 4, 8, 4]);
@@ -31,6 +35,8 @@ const MOVE_LEADER: Layout<1> = Layout::new([8]);
 const REFUSED: Layout<7> = Layout::new([4, 8, 4, 4, 8, 8, 1]);
 const PUT: Layout<1> = Layout::new([8]);
 const PUT_PREVIOUS: Layout<2> = Layout::new([8, 4]);
+const PUT_LEASE: Layout<3> = Layout::new([8, 0, 8]);
+const PUT_LEASE_PREVIOUS: Layout<3> = Layout::new([8, 4, 8]);
 const RANGE: Layout<4> = Layout::new([8, 8, 1, 4]);
 const RANGE_EMPTY: Layout<3> = Layout::new([8, 8, 1]);
 const DELETE_RANGE: Layout<2> = Layout::new([8, 8]);
@@ -66,6 +72,8 @@ pub struct ReplyWriter {
     version: u8,
     /// Encoded entries of the list that is being written.
     entries: Vec<u8>,
+    /// What the changes of a watch replaced, encoded.
+    previous: Vec<u8>,
     /// Transactions whose replies are being written, the innermost last.
     levels: Vec<Level>,
 }
@@ -87,7 +95,7 @@ impl ReplyWriter {
 
     /// A writer of `version`.
     pub const fn with_version(version: u8) -> Self {
-        Self { version, entries: Vec::new(), levels: Vec::new() }
+        Self { version, entries: Vec::new(), previous: Vec::new(), levels: Vec::new() }
     }
 
     /// Grants a connection.
@@ -160,6 +168,91 @@ impl ReplyWriter {
         let at = body.root_offset();
         put(&mut body, &mut self.entries, at, revision, previous);
         finish(body, Header::reply(self.version, Kind::PutReply, request));
+    }
+
+    /// Answers a put for whose key a lease was made.
+    pub fn put_with_lease(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        revision: i64,
+        previous: Option<KeyValue<'_>>,
+        lease: i64,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let layout = if previous.is_some() { &PUT_LEASE_PREVIOUS } else { &PUT_LEASE };
+        let table = body.table(body.root_offset(), layout);
+        body.set_i64(table, 0, revision);
+        body.set_i64(table, 2, lease);
+        if let Some(previous) = previous {
+            Columns::write(&mut body, &mut self.entries, table.offset(1), [previous]);
+        }
+        finish(body, Header::reply(self.version, Kind::PutReply, request));
+    }
+
+    /// Begins what a watch tells. Nothing else may be appended to `out` before it ends.
+    pub fn watch<'w>(&'w mut self, out: &'w mut Vec<u8>, request: RequestId) -> WatchWriter<'w> {
+        WatchWriter::begin(out, &mut self.entries, &mut self.previous, self.version, request)
+    }
+
+    /// Answers that a lease was made.
+    pub fn lease_grant(&mut self, out: &mut Vec<u8>, request: RequestId, reply: &LeaseGrantReply) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LeaseGrantReply, request));
+    }
+
+    /// Answers that a lease was ended.
+    pub fn lease_revoke(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &LeaseRevokeReply,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LeaseRevokeReply, request));
+    }
+
+    /// Answers a keep-alive. There are at most `base::limits::KEEP_ALIVE_MAX` leases in it.
+    pub fn lease_keep_alive(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &LeaseKeepAliveReply<'_>,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LeaseKeepAliveReply, request));
+    }
+
+    /// Tells the time and keys of a lease. The keys have at most `REPLY_PIECE_SIZE` bytes and one key.
+    pub fn lease_time_to_live(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &LeaseTimeToLiveReply<'_>,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LeaseTimeToLiveReply, request));
+    }
+
+    /// Tells leases, of at most `REPLY_PIECE_SIZE` bytes.
+    pub fn lease_list(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestId,
+        reply: &LeaseListReply<'_>,
+    ) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LeaseListReply, request));
     }
 
     /// Answers a range with at most one key, in one piece.

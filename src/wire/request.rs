@@ -15,8 +15,10 @@ use flatbuffers::{Follow, InvalidFlatbuffer, Verifiable};
 
 use crate::error::DecodeError;
 use crate::kind::Kind;
+use crate::lease::{LeaseGrant, LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive};
 use crate::limits::{VerifyLimits, flat_options};
 use crate::reader::{Budget, Table, Tables};
+use crate::watch::Watch;
 
 /// An enum whose numbers are part of the protocol; a number that it does not know is an error.
 macro_rules! numbers {
@@ -148,12 +150,22 @@ pub struct Put<'a> {
     pub ignore_value: bool,
     /// Keep the lease.
     pub ignore_lease: bool,
+    /// Milliseconds of a lease that the server makes for this key alone; 0: none.
+    pub ttl_ms: u64,
 }
 
 impl<'a> Put<'a> {
     /// A put without lease and without options.
     pub const fn new(key: &'a [u8], value: &'a [u8]) -> Self {
-        Self { key, value, lease: 0, prev_kv: false, ignore_value: false, ignore_lease: false }
+        Self {
+            key,
+            value,
+            lease: 0,
+            prev_kv: false,
+            ignore_value: false,
+            ignore_lease: false,
+            ttl_ms: 0,
+        }
     }
 }
 
@@ -335,6 +347,20 @@ pub enum Request<'a> {
     Txn(TxnView<'a>),
     /// Gives up history.
     Compact(Compact),
+    /// Watches ranges of keys.
+    Watch(Watch<'a>),
+    /// Asks a watch how far it has come.
+    WatchProgress,
+    /// Makes a lease.
+    LeaseGrant(LeaseGrant),
+    /// Ends a lease.
+    LeaseRevoke(LeaseRevoke),
+    /// Lets leases begin their time anew.
+    LeaseKeepAlive(LeaseKeepAlive<'a>),
+    /// Asks for a lease's time.
+    LeaseTimeToLive(LeaseTimeToLive<'a>),
+    /// Asks for the leases that there are.
+    LeaseList(LeaseList),
     /// Asks who the members are.
     MemberList,
     /// Changes the members.
@@ -372,6 +398,17 @@ impl<'a> Request<'a> {
             Kind::Cancel => empty(body, Self::Cancel),
             Kind::Status => empty(body, Self::Status),
             Kind::Register => empty(body, Self::Register),
+            Kind::Watch => Watch::read(Table::root(body)?).map(Self::Watch),
+            Kind::WatchProgress => empty(body, Self::WatchProgress),
+            Kind::LeaseGrant => LeaseGrant::read(Table::root(body)?).map(Self::LeaseGrant),
+            Kind::LeaseRevoke => LeaseRevoke::read(Table::root(body)?).map(Self::LeaseRevoke),
+            Kind::LeaseKeepAlive => {
+                LeaseKeepAlive::read(Table::root(body)?).map(Self::LeaseKeepAlive)
+            }
+            Kind::LeaseTimeToLive => {
+                LeaseTimeToLive::read(Table::root(body)?).map(Self::LeaseTimeToLive)
+            }
+            Kind::LeaseList => LeaseList::read(Table::root(body)?).map(Self::LeaseList),
             Kind::MemberList => empty(body, Self::MemberList),
             Kind::MemberChange => member_change(root::<schema::MemberChangeRequest<'_>>(body)?)
                 .map(Self::MemberChange),
@@ -388,6 +425,12 @@ impl<'a> Request<'a> {
             | Kind::DeleteRangeReply
             | Kind::TxnReply
             | Kind::CompactReply
+            | Kind::WatchReply
+            | Kind::LeaseGrantReply
+            | Kind::LeaseRevokeReply
+            | Kind::LeaseKeepAliveReply
+            | Kind::LeaseTimeToLiveReply
+            | Kind::LeaseListReply
             | Kind::MemberListReply
             | Kind::MemberChangeReply
             | Kind::MoveLeaderReply
@@ -420,6 +463,13 @@ impl<'a> Request<'a> {
             Self::DeleteRange(_) => Kind::DeleteRange,
             Self::Txn(_) => Kind::Txn,
             Self::Compact(_) => Kind::Compact,
+            Self::Watch(_) => Kind::Watch,
+            Self::WatchProgress => Kind::WatchProgress,
+            Self::LeaseGrant(_) => Kind::LeaseGrant,
+            Self::LeaseRevoke(_) => Kind::LeaseRevoke,
+            Self::LeaseKeepAlive(_) => Kind::LeaseKeepAlive,
+            Self::LeaseTimeToLive(_) => Kind::LeaseTimeToLive,
+            Self::LeaseList(_) => Kind::LeaseList,
             Self::MemberList => Kind::MemberList,
             Self::MemberChange(_) => Kind::MemberChange,
             Self::MoveLeader(_) => Kind::MoveLeader,
@@ -484,6 +534,7 @@ fn put(table: Table<'_>) -> Result<Put<'_>, DecodeError> {
         prev_kv: table.bool(Slots::VT_PREV_KV)?,
         ignore_value: table.bool(Slots::VT_IGNORE_VALUE)?,
         ignore_lease: table.bool(Slots::VT_IGNORE_LEASE)?,
+        ttl_ms: table.u64(Slots::VT_TTL_MS)?,
     })
 }
 

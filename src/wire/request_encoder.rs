@@ -10,14 +10,18 @@ use crate::body::{Body, Layout, OffsetAt, empty_frame};
 use crate::error::{EncodeError, Status};
 use crate::header::{Flags, Header, VERSION_MIN};
 use crate::kind::Kind;
+use crate::lease::{LeaseGrant, LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive};
 use crate::limits::{HANDSHAKE_BODY_SIZE_MAX, TXN_DEPTH_MAX};
 use crate::request::{
     Compact, Compare, DeleteRange, Hello, MemberChange, MoveLeader, OpView, Put, Range, TxnView,
 };
+use crate::watch::Watch;
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<4> = Layout::new([2, 2, 8, 4]);
 const PUT: Layout<6> = Layout::new([4, 4, 8, 1, 1, 1]);
+/// The same with a lease made for the key, which is rare.
+const PUT_TTL: Layout<7> = Layout::new([4, 4, 8, 1, 1, 1, 8]);
 const RANGE: Layout<13> = Layout::new([4, 4, 8, 8, 1, 1, 1, 1, 1, 8, 8, 8, 8]);
 /// The same without the four revision bounds, which are almost always off.
 const RANGE_UNBOUNDED: Layout<9> = Layout::new([4, 4, 8, 8, 1, 1, 1, 1, 1]);
@@ -107,6 +111,20 @@ pub enum Call<'a> {
     Txn(&'a Txn<'a>),
     /// Gives up history.
     Compact(Compact),
+    /// Watches ranges of keys.
+    Watch(Watch<'a>),
+    /// Asks the watch whose id the frame carries how far it has come.
+    WatchProgress,
+    /// Makes a lease.
+    LeaseGrant(LeaseGrant),
+    /// Ends a lease.
+    LeaseRevoke(LeaseRevoke),
+    /// Lets leases begin their time anew.
+    LeaseKeepAlive(LeaseKeepAlive<'a>),
+    /// Asks for a lease's time.
+    LeaseTimeToLive(LeaseTimeToLive<'a>),
+    /// Asks for the leases that there are.
+    LeaseList(LeaseList),
     /// Asks who the members are.
     MemberList,
     /// Changes the members.
@@ -129,6 +147,13 @@ impl Call<'_> {
             Self::DeleteRange(_) => Kind::DeleteRange,
             Self::Txn(_) => Kind::Txn,
             Self::Compact(_) => Kind::Compact,
+            Self::Watch(_) => Kind::Watch,
+            Self::WatchProgress => Kind::WatchProgress,
+            Self::LeaseGrant(_) => Kind::LeaseGrant,
+            Self::LeaseRevoke(_) => Kind::LeaseRevoke,
+            Self::LeaseKeepAlive(_) => Kind::LeaseKeepAlive,
+            Self::LeaseTimeToLive(_) => Kind::LeaseTimeToLive,
+            Self::LeaseList(_) => Kind::LeaseList,
             Self::MemberList => Kind::MemberList,
             Self::MemberChange(_) => Kind::MemberChange,
             Self::MoveLeader(_) => Kind::MoveLeader,
@@ -146,10 +171,17 @@ impl Call<'_> {
             | Self::Status
             | Self::Register
             | Self::Range(_)
+            | Self::Watch(_)
+            | Self::WatchProgress
+            | Self::LeaseKeepAlive(_)
+            | Self::LeaseTimeToLive(_)
+            | Self::LeaseList(_)
             | Self::MemberList => true,
             Self::Put(_)
             | Self::DeleteRange(_)
             | Self::Compact(_)
+            | Self::LeaseGrant(_)
+            | Self::LeaseRevoke(_)
             | Self::MemberChange(_)
             | Self::MoveLeader(_) => false,
             Self::Txn(txn) => {
@@ -218,7 +250,12 @@ impl RequestEncoder {
             deadline_ms,
         };
         match call {
-            Call::Ping | Call::Cancel | Call::Status | Call::Register | Call::MemberList => {
+            Call::Ping
+            | Call::Cancel
+            | Call::Status
+            | Call::Register
+            | Call::WatchProgress
+            | Call::MemberList => {
                 empty_frame(out, header);
                 return Ok(());
             }
@@ -227,6 +264,12 @@ impl RequestEncoder {
             | Call::DeleteRange(_)
             | Call::Txn(_)
             | Call::Compact(_)
+            | Call::Watch(_)
+            | Call::LeaseGrant(_)
+            | Call::LeaseRevoke(_)
+            | Call::LeaseKeepAlive(_)
+            | Call::LeaseTimeToLive(_)
+            | Call::LeaseList(_)
             | Call::MemberChange(_)
             | Call::MoveLeader(_)
             | Call::Hello(_) => {}
@@ -270,7 +313,18 @@ impl RequestEncoder {
                 let table = body.table(root, &MOVE_LEADER);
                 body.set_u64(table, 0, request.target.get());
             }
-            Call::Ping | Call::Cancel | Call::Status | Call::Register | Call::MemberList => {}
+            Call::Watch(request) => request.write(&mut body, root),
+            Call::LeaseGrant(request) => request.write(&mut body, root),
+            Call::LeaseRevoke(request) => request.write(&mut body, root),
+            Call::LeaseKeepAlive(request) => request.write(&mut body, root),
+            Call::LeaseTimeToLive(request) => request.write(&mut body, root),
+            Call::LeaseList(request) => request.write(&mut body, root),
+            Call::Ping
+            | Call::Cancel
+            | Call::Status
+            | Call::Register
+            | Call::WatchProgress
+            | Call::MemberList => {}
         }
         body.finish(header)
     }
@@ -284,7 +338,22 @@ impl Default for RequestEncoder {
 
 #[inline]
 fn put(body: &mut Body<'_>, at: OffsetAt, request: &Put<'_>) {
-    let table = body.table(at, &PUT);
+    if request.ttl_ms == 0 {
+        let table = body.table(at, &PUT);
+        put_fields(body, table, request);
+    } else {
+        let table = body.table(at, &PUT_TTL);
+        body.set_u64(table, 6, request.ttl_ms);
+        put_fields(body, table, request);
+    }
+}
+
+#[inline]
+fn put_fields<const N: usize>(
+    body: &mut Body<'_>,
+    table: crate::body::Table<'_, N>,
+    request: &Put<'_>,
+) {
     body.set_i64(table, 2, request.lease);
     body.set_bool(table, 3, request.prev_kv);
     body.set_bool(table, 4, request.ignore_value);

@@ -78,6 +78,7 @@ fn put(put: &Put) -> wire::Put<'_> {
         prev_kv: put.prev_kv,
         ignore_value: put.ignore_value,
         ignore_lease: put.ignore_lease,
+        ttl_ms: 0,
     }
 }
 
@@ -251,7 +252,14 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         Reply::MemberList(list) => Seen::Members(list.members.to_vec()),
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
         Reply::Register(reply) => Seen::Registered(reply.client.get()),
-        Reply::Ping | Reply::MoveLeader(_) => Seen::Other,
+        Reply::Ping
+        | Reply::MoveLeader(_)
+        | Reply::Watch(_)
+        | Reply::LeaseGrant(_)
+        | Reply::LeaseRevoke(_)
+        | Reply::LeaseKeepAlive(_)
+        | Reply::LeaseTimeToLive(_)
+        | Reply::LeaseList(_) => Seen::Other,
     }
 }
 

@@ -10,10 +10,13 @@ use std::fmt::Write;
 use base::{ClientId, NodeId, RequestId, Stamp};
 use support::*;
 use wire::{
-    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, Header, Hello,
-    HelloReply, KeyValue, LeaderHint, MemberChange, MemberChangeReply, MemberListReply,
-    MemberOperation, MoveLeader, MoveLeaderReply, Op, Put, RaftRole, Range, RangeSummary, Refused,
-    RegisterReply, Reply, ReplyWriter, SortOrder, SortTarget, Status, StatusReply, Texts, Txn,
+    Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
+    Header, Hello, HelloReply, KeyValue, Keys, LeaderHint, LeaseGrant, LeaseGrantReply,
+    LeaseKeepAlive, LeaseKeepAliveReply, LeaseList, LeaseListReply, LeaseRevoke, LeaseRevokeReply,
+    LeaseTimeToLive, LeaseTimeToLiveReply, MemberChange, MemberChangeReply, MemberListReply,
+    MemberOperation, MoveLeader, MoveLeaderReply, Numbers, Op, Put, RaftRole, Range, RangeSummary,
+    Refused, RegisterReply, Reply, ReplyWriter, SortOrder, SortTarget, Status, StatusReply, Texts,
+    Txn, Watch, WatchChange, WatchRange, WatchRanges, WatchStep,
 };
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
@@ -129,6 +132,49 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         let (client, unanswered_max) = (ClientId::new(9), 256);
         writer.register(out, ID, &RegisterReply { client, unanswered_max });
     });
+    frame("watch reply, created", &mut |writer, out| {
+        writer.watch(out, ID).finish(WatchStep::Created, 5, false).unwrap();
+    });
+    frame("watch reply, changes", &mut |writer, out| {
+        let mut watch = writer.watch(out, ID);
+        watch.push(&WatchChange { kv: member, previous: Some(member), ..WatchChange::default() });
+        watch.push(&WatchChange {
+            kind: ChangeKind::Delete,
+            cause: Cause::Expired,
+            sub: 1,
+            kv: KeyValue { key: b"k", mod_revision: 3, ..KeyValue::default() },
+            previous: None,
+        });
+        watch.finish(WatchStep::Changes, 3, true).unwrap();
+    });
+    frame("lease grant reply", &mut |writer, out| {
+        writer.lease_grant(out, ID, &LeaseGrantReply { revision: 5, lease: 7, ttl_ms: 9_000 });
+    });
+    frame("lease revoke reply", &mut |writer, out| {
+        writer.lease_revoke(out, ID, &LeaseRevokeReply { revision: 5, deleted: 2 });
+    });
+    frame("lease keep alive reply", &mut |writer, out| {
+        let ttls_ms = Numbers::Given(&[9_000, 0]);
+        writer.lease_keep_alive(out, ID, &LeaseKeepAliveReply { revision: 5, ttls_ms });
+    });
+    frame("lease time to live reply", &mut |writer, out| {
+        let reply = LeaseTimeToLiveReply {
+            revision: 5,
+            granted_ms: 9_000,
+            left_ms: 8_000,
+            key_count: 3,
+            more: true,
+            keys: Keys::Given(&[b"a", b"bc"]),
+        };
+        writer.lease_time_to_live(out, ID, &reply);
+    });
+    frame("lease list reply", &mut |writer, out| {
+        let leases = Numbers::Given(&[7, 8]);
+        writer.lease_list(out, ID, &LeaseListReply { revision: 5, more: true, leases });
+    });
+    frame("put reply, lease", &mut |writer, out| {
+        writer.put_with_lease(out, ID, 5, Some(member), 7);
+    });
     frame("put reply, repeated", &mut |writer, out| {
         writer.put(out, ID, 5, None);
         Header::mark_repeated(out);
@@ -172,6 +218,37 @@ fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
         ("member change", Call::MemberChange(change)),
         ("move leader", Call::MoveLeader(MoveLeader { target: NodeId::new(3) })),
         ("register", Call::Register),
+        (
+            "watch",
+            Call::Watch(Watch {
+                ranges: WatchRanges::Given(&[WatchRange { key: b"a", range_end: b"b" }]),
+                start_revision: 4,
+                start_sub: 1,
+                prev_kv: true,
+                keys_only: true,
+                no_put: false,
+                no_delete: true,
+                progress_interval_ms: 500,
+            }),
+        ),
+        ("watch progress", Call::WatchProgress),
+        ("lease grant", Call::LeaseGrant(LeaseGrant { lease: 7, ttl_ms: 9_000 })),
+        ("lease revoke", Call::LeaseRevoke(LeaseRevoke { lease: 7 })),
+        (
+            "lease keep alive",
+            Call::LeaseKeepAlive(LeaseKeepAlive { leases: Numbers::Given(&[7, -8]) }),
+        ),
+        (
+            "lease time to live",
+            Call::LeaseTimeToLive(LeaseTimeToLive {
+                lease: 7,
+                keys: true,
+                after_key: b"a",
+                limit: 9,
+            }),
+        ),
+        ("lease list", Call::LeaseList(LeaseList { after_lease: 7, limit: 9 })),
+        ("put, ttl", Call::Put(Put { ttl_ms: 9_000, ..Put::new(b"key", b"value") })),
         ("put, stamped", Call::Put(Put::new(b"key", b"value"))),
     ]
 }

@@ -37,6 +37,30 @@ fn same_put(table: schema::PutRequest<'_>, put: &Put<'_>) {
         (table.prev_kv(), table.ignore_value(), table.ignore_lease()),
         (put.prev_kv, put.ignore_value, put.ignore_lease)
     );
+    assert_eq!(table.ttl_ms(), put.ttl_ms);
+}
+
+fn same_watch(table: schema::WatchRequest<'_>, watch: &wire::Watch<'_>) {
+    let mut data = table.data().bytes();
+    assert_eq!(table.ranges().len(), watch.ranges.len());
+    for (sizes, range) in table.ranges().iter().zip(watch.ranges.iter()) {
+        for (size, bytes) in
+            [(sizes.key_size(), range.key), (sizes.range_end_size(), range.range_end)]
+        {
+            let (taken, rest) = data.split_at(usize::try_from(size).unwrap());
+            assert_eq!(taken, bytes);
+            data = rest;
+        }
+    }
+    assert!(data.is_empty());
+    assert_eq!(
+        (table.start_revision(), table.start_sub(), table.progress_interval_ms()),
+        (watch.start_revision, watch.start_sub, watch.progress_interval_ms)
+    );
+    assert_eq!(
+        [table.prev_kv(), table.keys_only(), table.no_put(), table.no_delete()],
+        [watch.prev_kv, watch.keys_only, watch.no_put, watch.no_delete]
+    );
 }
 
 fn same_range(table: schema::RangeRequest<'_>, range: &Range<'_>) {
@@ -134,7 +158,35 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
             let table = root::<schema::MoveLeaderRequest<'_>>(body).unwrap();
             assert_eq!(table.target(), request.target.get());
         }
+        Request::Watch(watch) => {
+            same_watch(root::<schema::WatchRequest<'_>>(body).unwrap(), watch);
+        }
+        Request::LeaseGrant(grant) => {
+            let table = root::<schema::LeaseGrantRequest<'_>>(body).unwrap();
+            assert_eq!((table.lease(), table.ttl_ms()), (grant.lease, grant.ttl_ms));
+        }
+        Request::LeaseRevoke(revoke) => {
+            let table = root::<schema::LeaseRevokeRequest<'_>>(body).unwrap();
+            assert_eq!(table.lease(), revoke.lease);
+        }
+        Request::LeaseKeepAlive(keep) => {
+            let table = root::<schema::LeaseKeepAliveRequest<'_>>(body).unwrap();
+            assert!(table.leases().iter().eq(keep.leases.iter()));
+        }
+        Request::LeaseTimeToLive(ask) => {
+            let table = root::<schema::LeaseTimeToLiveRequest<'_>>(body).unwrap();
+            assert_eq!((table.lease(), table.keys()), (ask.lease, ask.keys));
+            assert_eq!(
+                (bytes(table.after_key()), table.limit()),
+                (ask.after_key.into(), ask.limit)
+            );
+        }
+        Request::LeaseList(list) => {
+            let table = root::<schema::LeaseListRequest<'_>>(body).unwrap();
+            assert_eq!((table.after_lease(), table.limit()), (list.after_lease, list.limit));
+        }
         Request::Ping
+        | Request::WatchProgress
         | Request::Cancel
         | Request::Status
         | Request::Register
@@ -194,6 +246,7 @@ fn write_put<'b>(
             prev_kv: put.prev_kv,
             ignore_value: put.ignore_value,
             ignore_lease: put.ignore_lease,
+            ttl_ms: put.ttl_ms,
         },
     )
 }

@@ -10,9 +10,11 @@ use base::limits::{KEY_SIZE_MAX, REPLY_PIECE_SIZE, VALUE_SIZE_MAX};
 use base::{NodeId, Prng, RequestId};
 use support::*;
 use wire::{
-    DecodeError, Effect, EncodeError, Flags, Header, HelloReply, KeyValue, Kind, LeaderHint,
-    MemberChangeReply, MemberListReply, MoveLeaderReply, OpReply, REPLY_BODY_SIZE_MAX, RaftRole,
-    RangeSummary, Refused, Reply, ReplyWriter, Status, StatusReply, Texts, TxnReplyView, TxnWriter,
+    Cause, ChangeKind, DecodeError, Effect, EncodeError, Flags, Header, HelloReply, KeyValue, Keys,
+    Kind, LeaderHint, LeaseGrantReply, LeaseKeepAliveReply, LeaseListReply, LeaseRevokeReply,
+    LeaseTimeToLiveReply, MemberChangeReply, MemberListReply, MoveLeaderReply, Numbers, OpReply,
+    PutReply, REPLY_BODY_SIZE_MAX, RaftRole, RangeSummary, Refused, Reply, ReplyWriter, Status,
+    StatusReply, Texts, TxnReplyView, TxnWriter, WatchChange, WatchReply, WatchStep,
 };
 
 const ID: RequestId = RequestId::new(99);
@@ -203,7 +205,7 @@ fn a_put_reply_means_what_the_builder_would_have_written() {
     ReplyWriter::new().put(&mut out, ID, 42, None);
     let (_, body) = open(&out);
     let mut builder = flatbuffers::FlatBufferBuilder::new();
-    let args = schema::PutReplyArgs { revision: 42, previous: None };
+    let args = schema::PutReplyArgs { revision: 42, previous: None, lease: 0 };
     let table = schema::PutReply::create(&mut builder, &args);
     builder.finish_minimal(table);
     let built = flatbuffers::root::<schema::PutReply<'_>>(builder.finished_data()).unwrap();
@@ -520,4 +522,110 @@ fn read_ops_loosely(view: &TxnReplyView<'_>) -> usize {
             OpReply::Txn(inner) => read_ops_loosely(&inner),
         })
         .sum()
+}
+
+fn change<'p>(prng: &mut Prng, pool: &'p [u8]) -> WatchChange<'p> {
+    let kv = member(prng, pool);
+    WatchChange {
+        kind: ChangeKind::try_from(small(prng, 2)).unwrap(),
+        cause: Cause::try_from(small(prng, 3)).unwrap(),
+        sub: u32::from(small(prng, 200)),
+        kv,
+        previous: flag(prng).then(|| KeyValue { key: kv.key, ..member(prng, pool) }),
+    }
+}
+
+#[test]
+fn what_a_watch_is_told_is_read_as_written_by_ours_and_by_the_library() {
+    let mut prng = prng("watch replies");
+    let pool = pool(&mut prng);
+    let mut writer = ReplyWriter::new();
+    for _ in 0..scaled(2_000) {
+        let changes: Vec<_> = (0..prng.below(4)).map(|_| change(&mut prng, &pool)).collect();
+        let step = WatchStep::try_from(small(&mut prng, 3)).unwrap();
+        let (revision, fragment) = (number(&mut prng), flag(&mut prng));
+        let mut out = Vec::new();
+        let mut watch = writer.watch(&mut out, ID);
+        changes.iter().for_each(|change| watch.push(change));
+        watch.finish(step, revision, fragment).unwrap();
+        let other = RequestId::new(prng.next_u64());
+        Header::readdress(&mut out, other);
+        let (header, body) = open(&out);
+        assert_eq!(header.request, other);
+        assert!(header.flags.has_more());
+        let Reply::Watch(read) = Reply::verify(&header, body).unwrap() else { panic!() };
+        assert_eq!((read.step, read.revision, read.fragment), (step, revision, fragment));
+        assert_eq!(read.changes.collect::<Vec<_>>(), changes);
+        let table = flatbuffers::root::<schema::WatchReply<'_>>(body).unwrap();
+        assert_eq!(table.changes().map_or(0, |list| list.len()), changes.len());
+        let olds = changes.iter().filter(|change| change.previous.is_some()).count();
+        assert_eq!(table.previous().map_or(0, |list| list.len()), olds);
+        // Whatever happens to the bytes, reading ends in an error or in changes that can be read.
+        let mut bad = body.to_vec();
+        mutate(&mut prng, &mut bad);
+        if let Ok(Reply::Watch(WatchReply { changes, .. })) = Reply::verify(&header, &bad) {
+            let _ = changes.count();
+        }
+    }
+}
+
+#[test]
+fn answers_about_leases_are_read_as_written() {
+    let mut prng = prng("lease replies");
+    let pool = pool(&mut prng);
+    let mut writer = ReplyWriter::new();
+    for _ in 0..scaled(500) {
+        let numbers: Vec<i64> = (0..prng.below(5)).map(|_| number(&mut prng)).collect();
+        let keys: Vec<&[u8]> = (0..prng.below(5)).map(|_| slice(&mut prng, &pool)).collect();
+        let (revision, more) = (number(&mut prng), flag(&mut prng));
+        let mut check = |write: &mut dyn FnMut(&mut ReplyWriter, &mut Vec<u8>),
+                         same: &dyn Fn(Reply<'_>) -> bool| {
+            let mut out = Vec::new();
+            write(&mut writer, &mut out);
+            let (header, body) = open(&out);
+            let read = Reply::verify(&header, body);
+            assert!(read.is_ok_and(same), "{header:?}");
+            let mut bad = body.to_vec();
+            mutate(&mut prng, &mut bad);
+            if let Ok(Reply::LeaseTimeToLive(reply)) = Reply::verify(&header, &bad) {
+                let _ = reply.keys.iter().count();
+            }
+        };
+        let grant = LeaseGrantReply { revision, lease: 7, ttl_ms: 9 };
+        check(
+            &mut |writer, out| writer.lease_grant(out, ID, &grant),
+            &|reply| matches!(reply, Reply::LeaseGrant(read) if read == grant),
+        );
+        let revoke = LeaseRevokeReply { revision, deleted: 4 };
+        check(
+            &mut |writer, out| writer.lease_revoke(out, ID, &revoke),
+            &|reply| matches!(reply, Reply::LeaseRevoke(read) if read == revoke),
+        );
+        let keep = LeaseKeepAliveReply { revision, ttls_ms: Numbers::Given(&numbers) };
+        check(
+            &mut |writer, out| writer.lease_keep_alive(out, ID, &keep),
+            &|reply| matches!(reply, Reply::LeaseKeepAlive(read) if read == keep),
+        );
+        let time = LeaseTimeToLiveReply {
+            revision,
+            granted_ms: 9,
+            left_ms: 8,
+            key_count: 7,
+            more,
+            keys: Keys::Given(&keys),
+        };
+        check(
+            &mut |writer, out| writer.lease_time_to_live(out, ID, &time),
+            &|reply| matches!(reply, Reply::LeaseTimeToLive(read) if read == time),
+        );
+        let list = LeaseListReply { revision, more, leases: Numbers::Given(&numbers) };
+        check(
+            &mut |writer, out| writer.lease_list(out, ID, &list),
+            &|reply| matches!(reply, Reply::LeaseList(read) if read == list),
+        );
+        check(&mut |writer, out| writer.put_with_lease(out, ID, revision, None, 5), &|reply| {
+            let put = PutReply { revision, previous: None, lease: 5 };
+            matches!(reply, Reply::Put(read) if read == put)
+        });
+    }
 }

@@ -5,8 +5,9 @@
 use base::{NodeId, Prng, RequestId};
 use wire::{
     Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, HEADER_SIZE, Header, Hello,
-    Kind, MemberChange, MemberOperation, MoveLeader, Op, Put, Range, Request, RequestEncoder,
-    SortOrder, SortTarget, Txn, VerifyLimits,
+    Kind, LeaseGrant, LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive, MemberChange,
+    MemberOperation, MoveLeader, Numbers, Op, Put, Range, Request, RequestEncoder, SortOrder,
+    SortTarget, Txn, VerifyLimits, Watch, WatchRange, WatchRanges,
 };
 
 /// A seeded generator; the seed is printed and taken back from QUORATE_SEED.
@@ -69,6 +70,7 @@ pub fn put<'p>(prng: &mut Prng, pool: &'p [u8]) -> Put<'p> {
         prev_kv: flag(prng),
         ignore_value: flag(prng),
         ignore_lease: flag(prng),
+        ttl_ms: if flag(prng) { 0 } else { prng.next_u64() },
     }
 }
 
@@ -133,7 +135,7 @@ pub fn txn<'p>(prng: &mut Prng, pool: &'p [u8], depth: usize) -> Txn<'p> {
 
 /// A request of any kind; `txn` is what it is if it is a transaction.
 pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
-    match prng.below(13) {
+    match prng.below(20) {
         0 => Call::Hello(Hello {
             version_min: u16::try_from(prng.below(1 << 16)).unwrap(),
             version_max: u16::try_from(prng.below(1 << 16)).unwrap(),
@@ -156,9 +158,44 @@ pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
             force: flag(prng),
         }),
         11 => Call::Register,
+        12 => Call::Watch(Watch {
+            ranges: WatchRanges::Given(watch_ranges(prng)),
+            start_revision: number(prng),
+            start_sub: u32::from(small(prng, 9)),
+            prev_kv: flag(prng),
+            keys_only: flag(prng),
+            no_put: flag(prng),
+            no_delete: flag(prng),
+            progress_interval_ms: u32::from(small(prng, 200)),
+        }),
+        13 => Call::WatchProgress,
+        14 => Call::LeaseGrant(LeaseGrant { lease: number(prng), ttl_ms: prng.next_u64() }),
+        15 => Call::LeaseRevoke(LeaseRevoke { lease: number(prng) }),
+        16 => Call::LeaseKeepAlive(LeaseKeepAlive {
+            leases: Numbers::Given([&[], &[7_i64] as &[i64], &[-1, i64::MAX, 3]][below(prng, 3)]),
+        }),
+        17 => Call::LeaseTimeToLive(LeaseTimeToLive {
+            lease: number(prng),
+            keys: flag(prng),
+            after_key: slice(prng, pool),
+            limit: u32::from(small(prng, 200)),
+        }),
+        18 => Call::LeaseList(LeaseList {
+            after_lease: number(prng),
+            limit: u32::from(small(prng, 200)),
+        }),
         10 => Call::MoveLeader(MoveLeader { target: NodeId::new(prng.next_u64()) }),
         _ => Call::Compact(Compact { revision: number(prng), physical: flag(prng) }),
     }
+}
+
+fn watch_ranges(prng: &mut Prng) -> &'static [WatchRange<'static>] {
+    const RANGES: &[WatchRange<'static>] = &[
+        WatchRange { key: b"a", range_end: b"" },
+        WatchRange { key: b"b", range_end: b"bz" },
+        WatchRange { key: b"\0", range_end: b"\0" },
+    ];
+    &RANGES[..below(prng, 4)]
 }
 
 /// An encoder as after a handshake.
@@ -196,6 +233,7 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         | (Request::Cancel, Call::Cancel)
         | (Request::Status, Call::Status)
         | (Request::Register, Call::Register)
+        | (Request::WatchProgress, Call::WatchProgress)
         | (Request::MemberList, Call::MemberList) => {}
         (Request::MemberChange(read), Call::MemberChange(written)) => assert_eq!(read, written),
         (Request::MoveLeader(read), Call::MoveLeader(written)) => assert_eq!(read, written),
@@ -204,6 +242,14 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         (Request::DeleteRange(read), Call::DeleteRange(written)) => assert_eq!(read, written),
         (Request::Txn(read), Call::Txn(written)) => assert_eq!(&Txn::from(*read), *written),
         (Request::Compact(read), Call::Compact(written)) => assert_eq!(read, written),
+        (Request::Watch(read), Call::Watch(written)) => assert_eq!(read, written),
+        (Request::LeaseGrant(read), Call::LeaseGrant(written)) => assert_eq!(read, written),
+        (Request::LeaseRevoke(read), Call::LeaseRevoke(written)) => assert_eq!(read, written),
+        (Request::LeaseKeepAlive(read), Call::LeaseKeepAlive(written)) => assert_eq!(read, written),
+        (Request::LeaseTimeToLive(read), Call::LeaseTimeToLive(written)) => {
+            assert_eq!(read, written);
+        }
+        (Request::LeaseList(read), Call::LeaseList(written)) => assert_eq!(read, written),
         _ => panic!("{call:?} was read as {request:?}"),
     }
 }
