@@ -7,6 +7,7 @@ use base::{Hash128, LeaseId, Mutant};
 use tree::{NewCell, Run};
 
 use crate::command::Put;
+use crate::history::{pair, tombstone};
 use crate::keys::{CURRENT, EVENTS};
 use crate::outcome::Stop;
 use crate::refusal::{Damage, Refusal};
@@ -81,6 +82,13 @@ impl State {
         let cell = NewCell { counted, number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
+        if let Some(recorder) = &mut self.recorder {
+            let old = old.as_ref().map(|old| {
+                let inline = &event[event.len() - old.inline_size..];
+                (&old.version, inline, old.run)
+            });
+            recorder.note(at, Kind::Put, &pair(put.key, at, &live, value), old);
+        }
         let inline = fits_inline(put.key.len(), value.len());
         let payload = &mut self.scratch.version;
         payload.clear();
@@ -127,6 +135,10 @@ impl State {
         let cell = NewCell { counted: needs_work(kind, run), number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
+        if let Some(recorder) = &mut self.recorder {
+            let inline = &event[event.len() - inline_size..];
+            recorder.note(at, kind, &tombstone(key, at), Some((&old, inline, run)));
+        }
         let payload = &mut self.scratch.version;
         payload.clear();
         Version::following(Some(&old), at, None).encode(payload);

@@ -49,6 +49,7 @@ mod count;
 mod delete;
 mod export;
 mod foresee;
+mod history;
 mod import;
 mod keys;
 mod listing;
@@ -74,6 +75,7 @@ pub use command::{
     Txn,
 };
 pub use export::{Chunk, Export};
+pub use history::{Change, Changes, History, HistoryStep, Previous, Recorded, Wanted};
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
 pub use listing::SORT_SIZE_MAX;
@@ -85,4 +87,4 @@ pub use refusal::{Damage, Refusal};
 pub use state::{OpenError, State};
 pub use transfer::CHUNK_SIZE_MAX;
 pub use validate::Limits;
-pub use version::Cause;
+pub use version::{Cause, Kind as ChangeKind};

@@ -169,7 +169,7 @@ fn look<'p>(
 }
 
 /// The version of a key at `point`; none if it was not live there. `cell` is the key's in `current`.
-fn version_at<'p>(
+pub(crate) fn version_at<'p>(
     pages: &'p PageFile,
     cell: &Cell<'p>,
     point: Point,

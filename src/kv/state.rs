@@ -37,6 +37,7 @@ use tree::{Miss, PageFile};
 use crate::clients::RESULT_KEY_SIZE;
 use crate::command::{Command, Op};
 use crate::delete::Deleting;
+use crate::history::Recorder;
 use crate::keys::{CURRENT, Point};
 use crate::members::{MEMBERS_SIZE_MAX, Members};
 use crate::outcome::{Outcome, Step, Stop, charge};
@@ -108,6 +109,8 @@ pub struct State {
     progress: Progress,
     /// What a checkpoint in the middle of a transaction knew of it.
     begun: Begun,
+    /// What it changes, while somebody wants to be told.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) scratch: Scratch,
 }
 
@@ -198,6 +201,7 @@ impl State {
             live_inline_size: 0,
             progress: Progress::None,
             begun: Begun::default(),
+            recorder: None,
             scratch: Scratch::default(),
         }
     }

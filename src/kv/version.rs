@@ -194,9 +194,9 @@ pub(crate) struct Held<'p> {
     pub run: Option<Run>,
 }
 
-/// What an event did to its key.
+/// What a change did to its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Wrote a live version.
     Put,
     /// Wrote a tombstone.
