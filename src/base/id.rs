@@ -76,4 +76,6 @@ pub struct Ticket {
     pub size: u32,
     /// Whether it only reads: how many of those run at once is bounded for each connection.
     pub reads: bool,
+    /// Whether it is a watch; `size` is then its serial number.
+    pub watches: bool,
 }

@@ -178,6 +178,12 @@ mutants!(
     TrimsBoundary = "trims-boundary" breaks "the compacted revision can be read",
     /// A refusal takes a peer back behind what it has acknowledged.
     HintBelowMatch = "hint-below-match" breaks "what was acknowledged is held",
+    /// A watch whose connection takes no more is not told what changes meanwhile.
+    WatchSkips = "watch-skips" breaks "a watch that is behind reads on from where it was",
+    /// A watch goes on behind a state that has come in from another member.
+    WatchJumps = "watch-jumps" breaks "what lies before an installed state is read",
+    /// The progress of a watch that is behind is told.
+    ProgressEarly = "progress-early" breaks "progress comes behind the changes that it speaks of",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

@@ -34,6 +34,7 @@ mod consensus;
 mod consensus_link;
 mod disk_watch;
 mod divergence;
+mod intervals;
 mod journal;
 mod log_reader;
 mod members;
@@ -49,6 +50,9 @@ mod store;
 mod tail;
 mod transfer;
 mod translate;
+mod watch_reads;
+mod watches;
+mod watching;
 
 pub use admin::AdminRequest;
 pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
@@ -58,7 +62,7 @@ pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use members::{Members, membership};
 pub use message::{
     Committed, EntryKind, Origin, Payload, ReadRequest, Refused, Reply, ReplyBody, STAMP_MARK,
-    Standing,
+    Standing, WatchRead, WatchRequest,
 };
 pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};

@@ -4,8 +4,10 @@
 //! the process dies whole.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use base::{Frame, Hash128, Instant, LogIndex, NodeId, STAMP_SIZE, Stamp, Term, Ticket};
+use base::{Frame, Hash128, Instant, LogIndex, NodeId, Revision, STAMP_SIZE, Stamp, Term, Ticket};
+use kv::{Point, Wanted};
 use raft::RoleName;
 use wire::Status;
 
@@ -226,8 +228,37 @@ pub enum ReplyBody {
     Frames(Vec<u8>),
     /// One piece of a long answer. The store goes on when the reactor asks for more.
     Piece(Vec<u8>),
+    /// What the store has read for a watch.
+    Watch(WatchRead),
     /// Not carried out.
     Refused(Refused),
+}
+
+/// What the store has read for a watch.
+#[derive(Debug)]
+pub struct WatchRead {
+    /// Reply frames, encoded; maybe none.
+    pub bytes: Vec<u8>,
+    /// Everything before this has been told with them.
+    pub next: Point,
+    /// The newest revision, if the watch has come to it; else the store goes on when the reactor asks for
+    /// more.
+    pub caught: Option<Revision>,
+}
+
+/// A watch that wants to be read for.
+#[derive(Debug)]
+pub struct WatchRequest {
+    /// Who.
+    pub ticket: Ticket,
+    /// From where; none: from what comes next.
+    pub start: Option<Point>,
+    /// The ranges, as requests name them.
+    pub ranges: Vec<(Arc<[u8]>, Vec<u8>)>,
+    /// What is told.
+    pub wanted: Wanted,
+    /// Whether it has been told that it has begun.
+    pub created: bool,
 }
 
 /// What consensus knows of this member and its cluster, for status.

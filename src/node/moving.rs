@@ -177,6 +177,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         state.pages_mut().set_cache_size(self.config.pages.cache_size);
         let (applied, _) = state.applied();
         self.state = state;
+        self.tell_jump(effects);
         self.checkpoint = Checkpoint::new(self.config.checkpoint.clone(), applied, now);
         self.is_trimming = true;
         self.apply_waits_for = None;

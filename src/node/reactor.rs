@@ -8,6 +8,7 @@
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -16,18 +17,22 @@ use base::limits::{
     PARTIAL_TIMEOUT_MS, RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
 };
 use base::{
-    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, STAMP_SIZE, Ticket,
+    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision,
+    STAMP_SIZE, Ticket,
 };
 use bytes::BytesMut;
+use kv::Recorded;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
 use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
 use crate::session::{Phase, Session};
+use crate::watches::Watches;
+use crate::watching::Scratch;
 use crate::{ConsensusEvent, Role, StoreEvent, translate};
 
 /// Bytes of replies, over all connections of a reactor, that sockets may have refused to take before
 /// the connection that adds to them is closed.
-const UNSENT_MAX: usize = 256 << 20;
+pub(crate) const UNSENT_MAX: usize = 256 << 20;
 
 /// How often time-outs of sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -99,6 +104,10 @@ pub enum ReactorEvent {
     ReadRefused(Refused),
     /// Answers of the store or of consensus.
     Replies(Vec<Reply>),
+    /// What the store has changed, since it was asked to publish it.
+    Published(Arc<Recorded>),
+    /// The state has been replaced by that of another member, at this revision.
+    Jumped(Revision),
     /// Who leads, as far as consensus knows.
     Leader {
         /// The leader; 0: none known.
@@ -162,7 +171,7 @@ pub enum ReactorEffect {
 
 /// The role of one connection core.
 pub struct Reactor {
-    config: ReactorConfig,
+    pub(crate) config: ReactorConfig,
     /// By slot of the connection.
     sessions: Vec<Option<Session>>,
     /// Connections with replies to send this turn.
@@ -181,13 +190,20 @@ pub struct Reactor {
     /// Connections that wait until there is room for their frames, and the one that need not.
     starving: VecDeque<ConnectionId>,
     fed: Option<ConnectionId>,
-    writer: ReplyWriter,
+    pub(crate) writer: ReplyWriter,
     /// Who leads, and where clients find it.
     leader: (NodeId, String),
     /// Bytes sent to sockets that are blocked.
-    unsent: usize,
-    stopping: bool,
+    pub(crate) unsent: usize,
+    pub(crate) stopping: bool,
     sweep_at: Option<Instant>,
+    pub(crate) watches: Watches,
+    /// Connections whose watches may be read for again.
+    pub(crate) resuming: Vec<ConnectionId>,
+    /// When watches are looked at that tell their progress by the clock.
+    pub(crate) progress_at: Option<Instant>,
+    /// Frames for watches, and the numbers of changes, of the turn in hand.
+    pub(crate) scratch: Scratch,
 }
 
 impl Reactor {
@@ -210,6 +226,10 @@ impl Reactor {
             unsent: 0,
             stopping: false,
             sweep_at: None,
+            watches: Watches::new(),
+            resuming: Vec::new(),
+            progress_at: None,
+            scratch: Scratch::default(),
         }
     }
 
@@ -223,7 +243,7 @@ impl Reactor {
         self.partial_bytes
     }
 
-    fn session(&mut self, connection: ConnectionId) -> Option<&mut Session> {
+    pub(crate) fn session(&mut self, connection: ConnectionId) -> Option<&mut Session> {
         let slot = usize::try_from(connection.slot).expect("a slot fits usize");
         self.sessions
             .get_mut(slot)?
@@ -387,7 +407,7 @@ impl Reactor {
                 self.close(connection, CloseReason::Protocol, effects);
             }
             (Phase::Closing, _) => {}
-            (Phase::Open, Kind::Ping | Kind::Cancel | Kind::Hello)
+            (Phase::Open, Kind::Ping | Kind::Cancel | Kind::WatchProgress | Kind::Hello)
                 if !body.is_empty() || header.flags.has_stamp() || header.kind == Kind::Hello =>
             {
                 let message = format!("a frame of kind {:?} cannot stand here", header.kind);
@@ -404,6 +424,15 @@ impl Reactor {
                 let (session, writer, _) = self.session_and_writer(connection);
                 writer.ping(&mut session.replies, header.request);
                 self.mark_dirty(connection);
+            }
+            (Phase::Open, Kind::WatchProgress) => {
+                self.ask_progress(now, connection, header.request)
+            }
+            (Phase::Open, Kind::Cancel)
+                if self.watches.find(connection, header.request).is_some() =>
+            {
+                let message = "cancelled by the client".into();
+                self.end_watch(connection, header.request, Status::Cancelled, message, effects);
             }
             (Phase::Open, Kind::Cancel) => {
                 // Only reads can still be called back. The store answers `Cancelled` for what it
@@ -436,7 +465,7 @@ impl Reactor {
                             applied: false,
                         };
                         let body = ReplyBody::Refused(refused);
-                        self.answer(Reply { ticket: read.ticket, body }, effects);
+                        self.answer(now, Reply { ticket: read.ticket, body }, effects);
                     }
                     None => effects.push(ReactorEffect::ToStore(StoreEvent::Cancel { ticket })),
                 }
@@ -552,6 +581,7 @@ impl Reactor {
                 let read = ReadRequest { ticket, frame, is_txn, applied_min, deadline };
                 self.start_or_queue(connection, read, linearizable, effects);
             }
+            translate::Plan::Watch(plan) => self.begin_watch(now, ticket, &body, &plan, effects),
             translate::Plan::Status => {
                 effects.push(ReactorEffect::ToConsensus(ConsensusEvent::Status { ticket }));
             }
@@ -597,11 +627,15 @@ impl Reactor {
     fn ticket(&self, connection: ConnectionId, header: &wire::Header, size: usize) -> Ticket {
         let size = u32::try_from(size).expect("a body is below 4 GiB");
         let reads = matches!(header.kind, Kind::Range);
-        Ticket { reactor: self.config.id, connection, request: header.request, size, reads }
+        let (reactor, request) = (self.config.id, header.request);
+        Ticket { reactor, connection, request, size, reads, watches: false }
     }
 
     /// Puts an answer into the send buffer of its connection, if that is still there.
-    fn answer(&mut self, reply: Reply, effects: &mut Vec<ReactorEffect>) {
+    pub(crate) fn answer(&mut self, now: Instant, reply: Reply, effects: &mut Vec<ReactorEffect>) {
+        if reply.ticket.watches {
+            return self.watch_answer(now, reply, effects);
+        }
         let Reply { ticket, body } = reply;
         let connection = ticket.connection;
         let is_piece = matches!(body, ReplyBody::Piece(_));
@@ -635,11 +669,23 @@ impl Reactor {
             ReplyBody::Frames(bytes) | ReplyBody::Piece(bytes) => {
                 Self::append(&mut session.replies, bytes);
             }
+            ReplyBody::Watch(_) => unreachable!("an answer to a watch has the ticket of one"),
             ReplyBody::Refused(refused) => {
                 let (replies, request) = (&mut session.replies, ticket.request);
                 translate::write_refused(writer, replies, request, &refused, leader);
             }
         }
+        self.added(connection, before, effects);
+    }
+
+    /// Replies have been added to those of a connection, which had `before` bytes.
+    pub(crate) fn added(
+        &mut self,
+        connection: ConnectionId,
+        before: usize,
+        effects: &mut Vec<ReactorEffect>,
+    ) {
+        let Some(session) = self.session(connection) else { return };
         if session.blocked_since.is_some() {
             let added = session.replies.len() - before;
             session.unsent += added;
@@ -664,7 +710,17 @@ impl Reactor {
         }
     }
 
-    fn append(replies: &mut Vec<u8>, bytes: Vec<u8>) {
+    /// Credits of a connection came back: what it has sent meanwhile is looked at.
+    pub(crate) fn run_again(&mut self, connection: ConnectionId) {
+        self.runnable.push(connection);
+    }
+
+    /// A long answer of a connection goes on when its socket has taken this piece.
+    pub(crate) fn go_on(&mut self, connection: ConnectionId) {
+        self.continuing.push(connection);
+    }
+
+    pub(crate) fn append(replies: &mut Vec<u8>, bytes: Vec<u8>) {
         if replies.is_empty() {
             *replies = bytes;
         } else {
@@ -672,7 +728,12 @@ impl Reactor {
         }
     }
 
-    fn refuse(&mut self, connection: ConnectionId, request: base::RequestId, refused: &Refused) {
+    pub(crate) fn refuse(
+        &mut self,
+        connection: ConnectionId,
+        request: base::RequestId,
+        refused: &Refused,
+    ) {
         if self.session(connection).is_none() {
             return;
         }
@@ -681,7 +742,7 @@ impl Reactor {
         self.mark_dirty(connection);
     }
 
-    fn session_and_writer(
+    pub(crate) fn session_and_writer(
         &mut self,
         connection: ConnectionId,
     ) -> (&mut Session, &mut ReplyWriter, LeaderHint<'_>) {
@@ -693,7 +754,7 @@ impl Reactor {
         (session, &mut self.writer, LeaderHint { member, address })
     }
 
-    fn mark_dirty(&mut self, connection: ConnectionId) {
+    pub(crate) fn mark_dirty(&mut self, connection: ConnectionId) {
         if let Some(session) = self.session(connection)
             && !session.dirty
         {
@@ -731,10 +792,11 @@ impl Reactor {
     fn sweep(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
         let handshake = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
         let stall = Duration::from_millis(SEND_STALL_TIMEOUT_MS);
+        let warned = Duration::from_millis(2 * SEND_STALL_TIMEOUT_MS);
         let partial = Duration::from_millis(PARTIAL_TIMEOUT_MS);
         let crowded = Duration::from_millis(PARTIAL_TIMEOUT_CROWDED_MS);
         let is_crowded = !self.starving.is_empty();
-        let mut overdue = Vec::new();
+        let (mut overdue, mut slow) = (Vec::new(), Vec::new());
         let mut any = false;
         for (slot, session) in self.sessions.iter().enumerate() {
             let Some(session) = session else { continue };
@@ -750,9 +812,15 @@ impl Reactor {
             if (stalls || crowds) && session.phase == Phase::Open {
                 overdue.push((connection, CloseReason::PartialFrame));
             }
-            if session.blocked_since.is_some_and(|since| now.since(since) > stall) {
+            let blocked = session.blocked_since.map_or(Duration::ZERO, |since| now.since(since));
+            if blocked > stall && self.watches.of(connection) > 0 {
+                slow.push(connection);
+            } else if blocked > if session.was_warned { warned } else { stall } {
                 overdue.push((connection, CloseReason::SlowReader));
             }
+        }
+        for connection in slow {
+            self.end_slow_watches(connection, effects);
         }
         for (connection, reason) in overdue {
             if reason == CloseReason::HandshakeTimeout {
@@ -793,6 +861,7 @@ impl Reactor {
             effects.push(ReactorEffect::ToStore(StoreEvent::Continue { ticket }));
         }
         self.runnable.push(connection);
+        self.resuming.push(connection);
         self.unsent -= unsent;
     }
 
@@ -803,7 +872,8 @@ impl Reactor {
         self.partial_bytes -= counted;
         // Those that consensus has been asked about are dropped when it answers.
         self.reads_next.retain(|read| read.ticket.connection != connection);
-        if requests > 0 {
+        let watched = self.drop_watches(connection);
+        if requests > 0 || watched {
             let reactor = self.config.id;
             effects.push(ReactorEffect::ToStore(StoreEvent::Forget { reactor, connection }));
         }
@@ -864,21 +934,27 @@ impl Role for Reactor {
                 self.is_asking = false;
                 for read in mem::take(&mut self.reads_asked) {
                     let body = ReplyBody::Refused(refused.clone());
-                    self.answer(Reply { ticket: read.ticket, body }, effects);
+                    self.answer(now, Reply { ticket: read.ticket, body }, effects);
                 }
             }
             ReactorEvent::Replies(replies) => {
                 for reply in replies {
-                    self.answer(reply, effects);
+                    self.answer(now, reply, effects);
                 }
             }
+            ReactorEvent::Published(recorded) => self.publish(now, &recorded, effects),
+            ReactorEvent::Jumped(revision) => self.jump(revision),
             ReactorEvent::Leader { member, address } => self.leader = (member, address),
-            ReactorEvent::Stop => self.stopping = true,
+            ReactorEvent::Stop => {
+                self.stopping = true;
+                self.end_all_watches(effects);
+            }
         }
     }
 
     fn flush(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
         self.continue_reads(effects);
+        self.tend_watches(now, effects);
         let mut runnable = mem::take(&mut self.runnable);
         for connection in runnable.drain(..) {
             self.start_waiting(connection, effects);
@@ -905,6 +981,9 @@ impl Role for Reactor {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.continuing.is_empty() { self.sweep_at } else { Some(Instant::ORIGIN) }
+        if !self.continuing.is_empty() || !self.resuming.is_empty() {
+            return Some(Instant::ORIGIN);
+        }
+        [self.sweep_at, self.progress_at].into_iter().flatten().min()
     }
 }

@@ -14,6 +14,7 @@
 //! line always gets its turn, however many there are and however large. A crowd of large reads is
 //! carried out a few at a time, and small ones pass it by.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
@@ -27,6 +28,7 @@ use wire::{REPLY_BODY_SIZE_MAX, Status};
 
 use crate::message::Refused;
 use crate::store::{Store, StoreEffect};
+use crate::watch_reads::WatchTask;
 
 /// Units of work that reads may take in one turn.
 const READS_BUDGET: u32 = 4_096;
@@ -61,6 +63,8 @@ pub enum Work {
     Txn(ReadTxn, Frame),
     /// What a write has to read for its answer.
     Answer(Answer),
+    /// What a watch has not been told.
+    Watch(Box<WatchTask>),
 }
 
 impl Work {
@@ -70,6 +74,7 @@ impl Work {
             Self::Range(read) => read.held(),
             Self::Txn(read, _) => read.held(),
             Self::Answer(answer) => answer.held(),
+            Self::Watch(_) => 0,
         }
     }
 
@@ -82,6 +87,7 @@ impl Work {
                 0 => 0,
                 held => held + REPLY_BODY_SIZE_MAX,
             },
+            Self::Watch(_) => 0,
         }
     }
 
@@ -90,6 +96,7 @@ impl Work {
             Self::Range(read) => read.give_up(),
             Self::Txn(read, _) => read.give_up(),
             Self::Answer(answer) => answer.give_up(),
+            Self::Watch(_) => {}
         }
     }
 }
@@ -130,6 +137,7 @@ impl Task {
                 Work::Range(_) => 0,
                 Work::Txn(_, frame) => frame.len(),
                 Work::Answer(answer) => answer.size(),
+                Work::Watch(watch) => watch.size(),
             };
         Self {
             ticket,

@@ -71,6 +71,8 @@ pub struct Session {
     pub reads_running: usize,
     /// Reads that wait for one of those to end, with whether consensus is asked first.
     pub reads_waiting: VecDeque<(ReadRequest, bool)>,
+    /// Its watches were ended because it does not read.
+    pub was_warned: bool,
 }
 
 impl Session {
@@ -105,6 +107,7 @@ impl Session {
             stalled_reads: Vec::new(),
             reads_running: 0,
             reads_waiting: VecDeque::new(),
+            was_warned: false,
         }
     }
 

@@ -36,7 +36,9 @@ use tree::{Miss, WARM_MAX};
 use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, VerifyLimits};
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
-use crate::message::{Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing};
+use crate::message::{
+    Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
+};
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::transfer::{Receiver, Sender};
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
@@ -51,7 +53,7 @@ const APPLY_SLICE: u32 = 256;
 const READ_BUDGET: u32 = 512;
 
 /// Bytes gathered or encoded that cost as much as one key: a turn moves 4 MiB at most, and one piece.
-const BYTES_PER_UNIT: usize = 1_024;
+pub(crate) const BYTES_PER_UNIT: usize = 1_024;
 
 /// Entries looked at, and pages read at once, while the first entry waits for a page.
 const PREFETCH_MAX: usize = 64;
@@ -105,6 +107,15 @@ pub enum StoreEvent {
         /// Which.
         connection: ConnectionId,
     },
+    /// Publish what is changed to a reactor, or do not any more.
+    Publish {
+        /// To which.
+        reactor: ReactorId,
+        /// Whether.
+        on: bool,
+    },
+    /// A watch is behind: read for it. Publishing to its reactor is on.
+    Watch(WatchRequest),
     /// The state of the member is wanted.
     Status {
         /// By whom.
@@ -297,6 +308,8 @@ pub struct Store<B> {
     /// The last entry at which the hash of the state was told, and since when which one is the last.
     hashed: LogIndex,
     quiet_since: (LogIndex, Instant),
+    /// To which reactors changes are published.
+    pub(crate) publishing: Vec<bool>,
     /// There may be something to trim.
     pub(crate) is_trimming: bool,
     pub(crate) senders: Vec<Sender>,
@@ -341,6 +354,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             is_midway: false,
             hashed: LogIndex::ZERO,
             quiet_since: (LogIndex::ZERO, now),
+            publishing: (0..reactors).map(|_| false).collect(),
             is_trimming: true,
             senders: Vec::new(),
             receiver: None,
@@ -371,7 +385,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         self.reply(ticket, ReplyBody::Refused(refused));
     }
 
-    fn fetch(&mut self, miss: Miss, effects: &mut Vec<StoreEffect<B>>) {
+    pub(crate) fn fetch(&mut self, miss: Miss, effects: &mut Vec<StoreEffect<B>>) {
         if !self.fetching.contains(&miss) {
             self.fetching.push(miss);
             let (offset, size) = (miss.offset(), miss.size());
@@ -379,7 +393,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         }
     }
 
-    fn halt(&mut self, damage: &dyn core::fmt::Display, effects: &mut Vec<StoreEffect<B>>) {
+    pub(crate) fn halt(
+        &mut self,
+        damage: &dyn core::fmt::Display,
+        effects: &mut Vec<StoreEffect<B>>,
+    ) {
         effects.push(StoreEffect::Halt(format!("{damage}")));
     }
 
@@ -584,11 +602,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.is_busy = true;
             return Some(task);
         }
+        if let Work::Watch(_) = &task.work {
+            return self.run_watch(now, task, budget, effects);
+        }
         let mut slice = READ_BUDGET.min(left);
         let before = slice;
         let held = task.work.held();
         let step = match &mut task.work {
-            Work::Range(_) => None,
+            Work::Range(_) | Work::Watch(_) => None,
             Work::Answer(answer) => Some(answer.step(&self.state, &mut slice)),
             Work::Txn(read, frame) => match translate::command(EntryKind::Txn, frame) {
                 Ok(Command::Txn(txn)) => Some(read.step(&self.state, &txn, &mut slice)),
@@ -706,7 +727,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         // An answer may still read at a revision that has been compacted since.
         let keeps = self.answers.iter().filter_map(|task| match &task.work {
             Work::Answer(answer) => Some(answer.keeps()),
-            Work::Range(_) | Work::Txn(..) => None,
+            Work::Range(_) | Work::Txn(..) | Work::Watch(_) => None,
         });
         let keep = keeps.min().unwrap_or(Revision::MAX);
         let mut budget = TRIM_BUDGET;
@@ -764,8 +785,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
 
     fn cancel(&mut self, ticket: Ticket) {
         let same = |task: &Task| {
-            let own = (task.ticket.reactor, task.ticket.connection, task.ticket.request);
-            own == (ticket.reactor, ticket.connection, ticket.request)
+            // A watch is told from earlier ones with the same request.
+            let name = |ticket: Ticket| {
+                let serial = if ticket.watches { Some(ticket.size) } else { None };
+                (ticket.reactor, ticket.connection, ticket.request, serial)
+            };
+            name(task.ticket) == name(ticket)
         };
         let task = self.reads.take(same).or_else(|| {
             let key = self.stalled.values().flatten().find(|task| same(task)).map(|t| t.ticket);
@@ -856,6 +881,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 }
             }
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
+            StoreEvent::Publish { reactor, on } => self.set_publishing(reactor, on),
+            StoreEvent::Watch(request) => self.watch(request),
             StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
             StoreEvent::Status { ticket, standing } => self.status(ticket, &standing),
             StoreEvent::PageRead { miss, bytes, for_transfer: false } => {
@@ -920,6 +947,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             }
         } else {
             self.apply(effects);
+            self.publish(effects);
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);

@@ -247,6 +247,8 @@ impl Receiver {
             | StoreEvent::Read(_)
             | StoreEvent::Continue { .. }
             | StoreEvent::Cancel { .. }
+            | StoreEvent::Publish { .. }
+            | StoreEvent::Watch(_)
             | StoreEvent::Forget { .. }
             | StoreEvent::Status { .. }
             | StoreEvent::Send { .. }

@@ -13,12 +13,13 @@ use kv::{
     Remembered, SortOrder, SortTarget, Txn,
 };
 use wire::{
-    Effect, Header, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView, RangeSummary,
-    ReplyWriter, Request, Status, TxnView, VerifyLimits,
+    Cause, ChangeKind, Effect, Header, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView,
+    RangeSummary, ReplyWriter, Request, Status, TxnView, VerifyLimits, WatchChange,
 };
 
 use crate::AdminRequest;
 use crate::message::{EntryKind, Refused};
+use crate::watching::{self, WatchPlan};
 
 /// What becomes of a request that may be carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +40,8 @@ pub enum Plan {
         /// Whether consensus is asked first.
         linearizable: bool,
     },
+    /// It is watched.
+    Watch(WatchPlan),
     /// The state of the member.
     Status,
     /// Something about the members.
@@ -77,8 +80,8 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
                 Ok(Plan::Propose { kind: EntryKind::Txn, frees_space })
             }
         }
-        Request::Watch(_)
-        | Request::WatchProgress
+        Request::Watch(watch) => watching::plan(watch).map(Plan::Watch),
+        Request::WatchProgress
         | Request::LeaseGrant(_)
         | Request::LeaseRevoke(_)
         | Request::LeaseKeepAlive(_)
@@ -402,6 +405,25 @@ pub fn pair<'a>(pair: &kv::KeyValue<'a>) -> wire::KeyValue<'a> {
         version: count_of(pair.version),
         lease: pair.lease.get(),
     }
+}
+
+/// A change as the protocol carries it, with what a watch asks for.
+pub fn change<'a>(change: &kv::Change<'a>, wanted: &kv::Wanted) -> WatchChange<'a> {
+    let shown = |kv: &kv::KeyValue<'a>| {
+        let kv = pair(kv);
+        if wanted.keys_only { wire::KeyValue { value: &[], ..kv } } else { kv }
+    };
+    let (kind, cause) = match change.kind {
+        kv::ChangeKind::Put => (ChangeKind::Put, Cause::Request),
+        kv::ChangeKind::Delete(kv::Cause::Request) => (ChangeKind::Delete, Cause::Request),
+        kv::ChangeKind::Delete(kv::Cause::Expired) => (ChangeKind::Delete, Cause::Expired),
+        kv::ChangeKind::Delete(kv::Cause::Revoked) => (ChangeKind::Delete, Cause::Revoked),
+    };
+    let previous = match &change.previous {
+        kv::Previous::Known(kv) if wanted.previous => Some(shown(kv)),
+        kv::Previous::Known(_) | kv::Previous::None | kv::Previous::Elsewhere => None,
+    };
+    WatchChange { kind, cause, sub: change.at.sub, kv: shown(&change.kv), previous }
 }
 
 /// The end of a range answer as the protocol carries it.

@@ -30,7 +30,14 @@ const fn connection(slot: u32) -> ConnectionId {
 
 fn ticket(slot: u32, request: u64) -> Ticket {
     let request = RequestId::new(request);
-    Ticket { reactor: REACTOR, connection: connection(slot), request, size: 0, reads: true }
+    Ticket {
+        reactor: REACTOR,
+        connection: connection(slot),
+        request,
+        size: 0,
+        reads: true,
+        watches: false,
+    }
 }
 
 /// The body of a request, as the reactor hands it on.
@@ -135,6 +142,7 @@ impl Reads {
                         continue;
                     }
                     ReplyBody::Put { .. } | ReplyBody::Frames(_) => Status::Ok,
+                    ReplyBody::Watch(_) => unreachable!("nobody watches"),
                     ReplyBody::Refused(refused) => refused.status,
                 };
                 self.done.entry(reply.ticket).or_default().push(status);
