@@ -20,6 +20,7 @@ mod connection;
 pub mod disk;
 mod handshake;
 mod keys;
+mod link;
 mod load;
 mod number;
 pub mod plot;
@@ -28,6 +29,7 @@ mod record;
 mod report;
 mod schedule;
 mod template;
+pub mod watch;
 mod workload;
 
 use std::collections::HashSet;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bench::{Distribution, Operation, Plan, Report, Warning};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::bench_watch::{self, WatchArguments};
 use super::failure::Failure;
 use super::progress::Progress;
 use super::session::{Format, Global};
@@ -26,6 +27,8 @@ pub enum BenchCommand {
     Txn(LoadArguments),
     /// Gets and puts; fills the key space first if keys are missing
     Mixed(LoadArguments),
+    /// Watches: changes told in a second, how late they come, memory of an idle watch, catching up
+    Watch(WatchArguments),
     /// The disk alone: 4 KiB O_DIRECT overwrites, each with fdatasync, by one thread
     Disk(DiskArguments),
 }
@@ -116,7 +119,7 @@ struct Files {
     plot: Option<PathBuf>,
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+pub fn parse_size(text: &str) -> Result<usize, String> {
     let bytes = size::parse(text).map_err(|error| error.to_string())?;
     usize::try_from(bytes).map_err(|error| error.to_string())
 }
@@ -132,6 +135,7 @@ pub fn run(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Range(arguments) => (Operation::Range, arguments),
         BenchCommand::Txn(arguments) => (Operation::Txn, arguments),
         BenchCommand::Mixed(arguments) => (Operation::Mixed, arguments),
+        BenchCommand::Watch(arguments) => return bench_watch::run(global, arguments),
         BenchCommand::Disk(arguments) => return run_disk(global, arguments),
     };
     let plan = plan(addresses(global)?, operation, arguments);
@@ -179,7 +183,7 @@ fn plan(addresses: Vec<SocketAddr>, operation: Operation, arguments: &LoadArgume
 }
 
 /// The first address of each endpoint.
-fn addresses(global: &Global) -> Result<Vec<SocketAddr>, Failure> {
+pub fn addresses(global: &Global) -> Result<Vec<SocketAddr>, Failure> {
     let address = |endpoint: &String| {
         let refuse = |reason: &str| {
             Failure::Arguments(format!("the endpoint \"{endpoint}\" is not an address: {reason}"))

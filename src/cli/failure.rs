@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use bench::watch::WatchError;
+
 use super::txn_text::TxnTextError;
 
 /// The exit codes of every command, those of etcdctl.
@@ -61,6 +63,8 @@ pub enum Failure {
     Member(String),
     /// A measurement.
     Bench(bench::Error),
+    /// The measurement of watches.
+    Watches(WatchError),
     /// A measurement of the disk.
     Disk(bench::disk::DiskError),
     /// A plot.
@@ -91,6 +95,9 @@ impl Failure {
                     ExitStatus::Error
                 }
             },
+            Self::Watches(WatchError::Plan(_)) => ExitStatus::Arguments,
+            Self::Watches(WatchError::Refused(..)) => ExitStatus::Error,
+            Self::Watches(_) => ExitStatus::Connection,
             Self::Bench(bench::Error::Load(bench::LoadError::Outage(_))) => ExitStatus::Connection,
             Self::Bench(bench::Error::Plan(_) | bench::Error::Keys(_)) | Self::Arguments(_) => {
                 ExitStatus::Arguments
@@ -133,6 +140,7 @@ impl fmt::Display for Failure {
             | Self::Member(text)
             | Self::Stopped(text) => f.write_str(text),
             Self::Bench(error) => error.fmt(f),
+            Self::Watches(error) => error.fmt(f),
             Self::Disk(error) => error.fmt(f),
             Self::Plot(error) => error.fmt(f),
         }
