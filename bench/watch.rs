@@ -477,13 +477,14 @@ impl Run<'_> {
         let mut heard = Instant::now();
         while self.puts < self.plan.behind {
             let before = self.puts;
-            while written < self.plan.behind && self.sent.len() < OPENING_MAX {
+            // The first alone: its answer says where the past begins.
+            while written < self.plan.behind
+                && self.sent.len() < OPENING_MAX
+                && (written == 0 || first.is_some())
+            {
                 let key = [PAST, &(written % self.plan.behind_keys).to_be_bytes()].concat();
                 self.put(&key, None)?;
                 written += 1;
-                if first.is_none() {
-                    break;
-                }
             }
             self.writer().flush()?;
             self.take(Duration::from_millis(50))?;
