@@ -49,7 +49,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
             Outcome::Repeated(Remembered::Compacted { revision, .. }) if physical => {
                 self.physical.push((ticket, *revision, true));
-                self.is_trimming = true;
+                self.trimming.is_wanted = true;
             }
             Outcome::Repeated(result) => {
                 let compacted = self.compacted();

@@ -50,6 +50,7 @@ mod store;
 mod tail;
 mod transfer;
 mod translate;
+mod trimming;
 mod watch_reads;
 mod watches;
 mod watching;

@@ -41,6 +41,7 @@ use crate::message::{
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::transfer::{Receiver, Sender};
+use crate::trimming::Trimming;
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
 
 /// Units of work (keys touched) that applying may take in one turn.
@@ -62,9 +63,6 @@ const PREFETCH_MAX: usize = 64;
 /// when nothing has been applied for so long.
 const HASH_INTERVAL: u64 = 1_024;
 const HASH_QUIET: Duration = Duration::from_millis(100);
-
-/// Units of work that trimming may take in one turn.
-const TRIM_BUDGET: u32 = 512;
 
 /// What the store is told at its making.
 #[derive(Clone, Debug)]
@@ -278,7 +276,6 @@ pub struct Store<B> {
     pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
     pub(crate) apply_waits_for: Option<Miss>,
-    pub(crate) trim_waits_for: Option<Miss>,
     /// Answers of writes; what they read is not trimmed.
     pub(crate) answers: Queue,
     pub(crate) reads: Queue,
@@ -310,8 +307,7 @@ pub struct Store<B> {
     quiet_since: (LogIndex, Instant),
     /// To which reactors changes are published.
     pub(crate) publishing: Vec<bool>,
-    /// There may be something to trim.
-    pub(crate) is_trimming: bool,
+    pub(crate) trimming: Trimming,
     pub(crate) senders: Vec<Sender>,
     pub(crate) receiver: Option<Receiver>,
     /// The receiver's state is to take the place of the present one.
@@ -336,7 +332,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             writer: ReplyWriter::new(),
             entries: VecDeque::new(),
             apply_waits_for: None,
-            trim_waits_for: None,
             answers: Queue::new(ANSWERS_SIZE_MAX),
             reads: Queue::new(READS_SIZE_MAX),
             stalled: HashMap::new(),
@@ -355,7 +350,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             hashed: LogIndex::ZERO,
             quiet_since: (LogIndex::ZERO, now),
             publishing: (0..reactors).map(|_| false).collect(),
-            is_trimming: true,
+            trimming: Trimming::new(),
             senders: Vec::new(),
             receiver: None,
             installing: false,
@@ -504,7 +499,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 return false;
             }
         };
-        self.is_trimming |= matches!(outcome, Outcome::Compacted { .. });
+        self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
         self.checkpoint.applied(entry.frame.len());
         if entry.index.get().is_multiple_of(HASH_INTERVAL) {
             self.tell_hash(effects);
@@ -716,38 +711,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         }
     }
 
-    fn trim(&mut self, effects: &mut Vec<StoreEffect<B>>) {
-        if self.trim_waits_for.is_some() || !self.is_trimming || !self.state.between_entries() {
-            return;
-        }
-        // It copies pages like applying does, and gives them back only with the next checkpoints.
-        if self.is_paced() {
-            return;
-        }
-        // An answer may still read at a revision that has been compacted since.
-        let keeps = self.answers.iter().filter_map(|task| match &task.work {
-            Work::Answer(answer) => Some(answer.keeps()),
-            Work::Range(_) | Work::Txn(..) | Work::Watch(_) => None,
-        });
-        let keep = keeps.min().unwrap_or(Revision::MAX);
-        let mut budget = TRIM_BUDGET;
-        match self.state.trim(keep, &mut budget) {
-            Step::Done(()) if keep < Revision::MAX => {}
-            Step::Done(()) => {
-                self.is_trimming = false;
-                for (ticket, revision, repeated) in mem::take(&mut self.physical) {
-                    self.reply_compacted(ticket, revision, repeated);
-                }
-            }
-            Step::More => self.is_busy = true,
-            Step::Miss(miss) => {
-                self.trim_waits_for = Some(miss);
-                self.fetch(miss, effects);
-            }
-            Step::Damaged(damage) => self.halt(&damage, effects),
-        }
-    }
-
     fn installed(&mut self, miss: Miss, bytes: &[u8], effects: &mut Vec<StoreEffect<B>>) {
         self.fetching.retain(|other| *other != miss);
         if let Err(damage) = self.state.pages_mut().install(miss, bytes) {
@@ -767,7 +730,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
         };
         clear(&mut self.apply_waits_for);
-        clear(&mut self.trim_waits_for);
+        clear(&mut self.trimming.waits_for);
         for task in self.answers.iter_mut().chain(self.reads.iter_mut()) {
             clear(&mut task.waits_for);
         }
