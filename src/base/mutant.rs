@@ -194,6 +194,14 @@ mutants!(
     ExpiresRenewed = "expires-renewed" breaks "a lease ends when its time is up, not before",
     /// A lease ends and its keys stay.
     KeysLeftBehind = "keys-left-behind" breaks "keys go with their lease",
+    /// The log time does not go on between two messages.
+    LogTimeStands = "log-time-stands" breaks "a lease lives no longer than its time and a little more",
+    /// The log time goes twice as fast as the clock.
+    LogTimeRuns = "log-time-runs" breaks "a lease lives as long as its time",
+    /// A new leader has leases end at once.
+    NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
+    /// A member that does not lead any more proposes the end of leases.
+    DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

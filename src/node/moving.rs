@@ -179,6 +179,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let (applied, _) = state.applied();
         self.state = state;
         self.tell_jump(effects);
+        (self.due_asked, self.due_waits_for, self.next_due) = (None, None, None);
+        self.log_time_told = false;
         self.checkpoint = Checkpoint::new(self.config.checkpoint.clone(), applied, now);
         self.trimming = Trimming::new();
         self.apply_waits_for = None;

@@ -27,7 +27,8 @@ use core::ops::ControlFlow;
 
 use base::limits::{ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, READS_SIZE_MAX};
 use base::{
-    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision, Ticket,
+    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision, Term,
+    Ticket,
 };
 use hashbrown::HashMap;
 use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
@@ -37,7 +38,7 @@ use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, Ver
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::message::{
-    Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
+    Committed, EntryKind, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::transfer::{Receiver, Sender};
@@ -114,6 +115,13 @@ pub enum StoreEvent {
     },
     /// A watch is behind: read for it. Publishing to its reactor is on.
     Watch(WatchRequest),
+    /// The leader wants to know whose leases' time is up.
+    Due {
+        /// The log time.
+        time: u64,
+        /// The leader's term.
+        term: Term,
+    },
     /// The state of the member is wanted.
     Status {
         /// By whom.
@@ -308,6 +316,12 @@ pub struct Store<B> {
     /// To which reactors changes are published.
     pub(crate) publishing: Vec<bool>,
     pub(crate) trimming: Trimming,
+    /// What is due is to be looked for, at this log time, for a leader of this term.
+    pub(crate) due_asked: Option<(u64, Term)>,
+    pub(crate) due_waits_for: Option<Miss>,
+    /// When leases are due next, as consensus was told.
+    pub(crate) next_due: Option<u64>,
+    pub(crate) log_time_told: bool,
     pub(crate) senders: Vec<Sender>,
     pub(crate) receiver: Option<Receiver>,
     /// The receiver's state is to take the place of the present one.
@@ -351,6 +365,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             quiet_since: (LogIndex::ZERO, now),
             publishing: (0..reactors).map(|_| false).collect(),
             trimming: Trimming::new(),
+            due_asked: None,
+            due_waits_for: None,
+            next_due: None,
+            log_time_told: false,
             senders: Vec::new(),
             receiver: None,
             installing: false,
@@ -500,6 +518,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
         };
         self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
+        match outcome {
+            Outcome::Granted { lease, .. } | Outcome::PutWithLease { lease, .. } => {
+                self.lease_made(lease, effects);
+            }
+            _ => {}
+        }
         self.checkpoint.applied(entry.frame.len());
         if entry.index.get().is_multiple_of(HASH_INTERVAL) {
             self.tell_hash(effects);
@@ -560,12 +584,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// A read request becomes a task. Its body was verified before it came here.
     fn read(&mut self, request: ReadRequest) {
         let ticket = request.ticket;
-        let work = if request.is_txn {
-            Work::Txn(ReadTxn::new(), request.frame)
-        } else {
-            match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
-                Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
-                Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
+        let work = match request.what {
+            ReadKind::Txn => Work::Txn(ReadTxn::new(), request.frame),
+            ReadKind::Lease | ReadKind::Leases => {
+                Work::Lease(request.what, request.frame, request.time)
+            }
+            ReadKind::Range => {
+                match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
+                    Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
+                    Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
+                }
             }
         };
         let mut task = Task::new(ticket, work);
@@ -604,7 +632,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let before = slice;
         let held = task.work.held();
         let step = match &mut task.work {
-            Work::Range(_) | Work::Watch(_) => None,
+            Work::Range(_) | Work::Watch(_) | Work::Lease(..) => None,
             Work::Answer(answer) => Some(answer.step(&self.state, &mut slice)),
             Work::Txn(read, frame) => match translate::command(EntryKind::Txn, frame) {
                 Ok(Command::Txn(txn)) => Some(read.step(&self.state, &txn, &mut slice)),
@@ -612,6 +640,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             },
         };
         let next = match step {
+            None if matches!(task.work, Work::Lease(..)) => self.run_lease(&task),
             None => self.run_range(&mut task, &mut slice),
             Some(Step::Done(Ok(reply))) => {
                 let mut out = Vec::new();
@@ -731,6 +760,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         };
         clear(&mut self.apply_waits_for);
         clear(&mut self.trimming.waits_for);
+        clear(&mut self.due_waits_for);
         for task in self.answers.iter_mut().chain(self.reads.iter_mut()) {
             clear(&mut task.waits_for);
         }
@@ -822,7 +852,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
 }
 
 /// What a slice of a task came to.
-enum Next {
+pub(crate) enum Next {
     Finished(ReplyBody),
     Piece(Vec<u8>),
     More,
@@ -844,6 +874,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 }
             }
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
+            StoreEvent::Due { time, term } => self.due_asked = Some((time, term)),
             StoreEvent::Publish { reactor, on } => self.set_publishing(reactor, on),
             StoreEvent::Watch(request) => self.watch(request),
             StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
@@ -909,7 +940,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
             }
         } else {
+            self.tell_log_time(effects);
             self.apply(effects);
+            self.look_for_due(effects);
             self.publish(effects);
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);

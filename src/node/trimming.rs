@@ -123,7 +123,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     fn kept_for_answers(&self) -> Revision {
         let keeps = self.answers.iter().filter_map(|task| match &task.work {
             Work::Answer(answer) => Some(answer.keeps()),
-            Work::Range(_) | Work::Txn(..) | Work::Watch(_) => None,
+            Work::Range(_) | Work::Txn(..) | Work::Watch(_) | Work::Lease(..) => None,
         });
         keeps.min().unwrap_or(Revision::MAX)
     }
