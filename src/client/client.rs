@@ -157,6 +157,11 @@ impl Client {
         &self.options
     }
 
+    /// A number below `bound`, which is not 0.
+    pub(crate) fn random_below(&mut self, bound: u64) -> u64 {
+        self.prng.below(bound)
+    }
+
     /// How many endpoints there are, at least 1.
     pub(crate) fn endpoints_count(&self) -> u32 {
         u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX).max(1)

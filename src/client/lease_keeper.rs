@@ -104,6 +104,8 @@ pub(crate) enum Work {
     Revoke(i64),
     /// Delete a key if it is still the one that was created then.
     Delete { key: Vec<u8>, create_revision: i64 },
+    /// Delete a key if it hangs on this lease.
+    DeleteOf { key: Vec<u8>, lease: i64 },
 }
 
 impl LeaseKeeper {
@@ -402,6 +404,12 @@ impl<'s> Keeping<'s> {
         (Duration::from_millis(10) * 2_u32.pow(self.failures - 1)).min(RETRY_MAX)
     }
 
+    fn delete(&mut self, key: &[u8], target: CompareTarget, number: i64) -> Result<(), Error> {
+        let compare = Compare::number(key, target, CompareResult::Equal, number);
+        let txn = Txn::new().when(compare).then(Op::DeleteRange(DeleteRange::one(key)));
+        self.client.txn(&txn).map(drop)
+    }
+
     fn work(&mut self, chore: Chore, time: Duration) {
         self.limit(time);
         let result = match &chore.what {
@@ -410,13 +418,11 @@ impl<'s> Keeping<'s> {
                 result => result.map(drop),
             },
             Work::Delete { key, create_revision } => {
-                let (target, equal) = (CompareTarget::CreateRevision, CompareResult::Equal);
-                let compare = Compare::number(key, target, equal, *create_revision);
-                let txn = Txn::new().when(compare).then(Op::DeleteRange(DeleteRange::one(key)));
-                self.client.txn(&txn).map(drop)
+                self.delete(key, CompareTarget::CreateRevision, *create_revision)
             }
+            Work::DeleteOf { key, lease } => self.delete(key, CompareTarget::Lease, *lease),
         };
-        // Both may be done twice.
+        // Each may be done twice.
         if result.is_err() {
             self.client.leave();
             let pause = self.pause();

@@ -23,6 +23,7 @@ mod connection;
 mod error;
 mod lease;
 mod lease_keeper;
+pub mod recipes;
 mod result;
 mod session;
 mod watch;
