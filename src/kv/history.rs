@@ -29,18 +29,31 @@ use crate::scan::version_at;
 use crate::state::State;
 use crate::version::{Event, Held, Kind, Live, Version, newest};
 
-/// Changes in one window, beyond which it ends with a revision.
-const WINDOW_CHANGES: usize = 4_096;
-
-/// Bytes copied for one window, beyond which it ends with a revision.
-const WINDOW_SIZE: usize = 1 << 20;
-
 /// Events that looking up the values of one window may take.
 const LOOKUPS_MAX: u32 = 4_096;
 
-/// Changes and bytes that a recording holds at most.
-const RECORDED_CHANGES: usize = 8_192;
-const RECORDED_SIZE: usize = 4 << 20;
+/// How much of the history is in memory at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryLimits {
+    /// Changes in one window, beyond which it ends with a revision.
+    pub window_changes: usize,
+    /// Bytes copied for one window, beyond which it ends with a revision.
+    pub window_size: usize,
+    /// Changes that a recording holds at most.
+    pub recorded_changes: usize,
+    /// Bytes that a recording holds at most.
+    pub recorded_size: usize,
+}
+
+impl HistoryLimits {
+    /// Those of the server.
+    pub const SERVER: Self = Self {
+        window_changes: 4_096,
+        window_size: 1 << 20,
+        recorded_changes: 8_192,
+        recorded_size: 4 << 20,
+    };
+}
 
 /// A change of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,6 +219,7 @@ pub struct Recorded {
 /// What the state has changed and not handed out.
 #[derive(Debug)]
 pub(crate) struct Recorder {
+    limits: HistoryLimits,
     changes: Changes,
     /// Revisions up to here have been handed out.
     told: Revision,
@@ -226,8 +240,8 @@ impl Recorder {
             return;
         }
         let size = kv.key.len() + kv.value.len() + old.map_or(0, |(_, inline, _)| inline.len());
-        let full =
-            self.changes.len() >= RECORDED_CHANGES || self.changes.size() + size > RECORDED_SIZE;
+        let full = self.changes.len() >= self.limits.recorded_changes
+            || self.changes.size() + size > self.limits.recorded_size;
         if full {
             self.left_out = Some(at.revision);
             self.changes.split_behind(Revision::new(at.revision.get() - 1));
@@ -272,14 +286,15 @@ pub(crate) fn tombstone(key: &[u8], at: Point) -> KeyValue<'_> {
 
 impl State {
     /// Begins or ends recording. What has been recorded and not handed out is dropped at the end.
-    pub fn record(&mut self, on: bool) {
+    pub fn record(&mut self, on: bool, limits: &HistoryLimits) {
         if !on {
             self.recorder = None;
         } else if self.recorder.is_none() {
             // The changes that a half applied entry has made already were not recorded.
             let left_out = (self.sub > 0).then(|| self.revision().next());
             let told = self.revision();
-            self.recorder = Some(Recorder { changes: Changes::default(), told, left_out });
+            let (limits, changes) = (*limits, Changes::default());
+            self.recorder = Some(Recorder { limits, changes, told, left_out });
         }
     }
 
@@ -350,6 +365,7 @@ pub struct History {
     next: Point,
     spans: Vec<Span>,
     wanted: Wanted,
+    limits: HistoryLimits,
 }
 
 /// An event of a key that is watched, in the window.
@@ -377,9 +393,11 @@ impl History {
         start: Point,
         ranges: impl IntoIterator<Item = (&'r [u8], &'r [u8])>,
         wanted: Wanted,
+        limits: &HistoryLimits,
     ) -> Self {
         let span = |(key, end)| Span::new(&Interval::new(key, end));
-        Self { next: start, spans: ranges.into_iter().map(span).collect(), wanted }
+        let spans = ranges.into_iter().map(span).collect();
+        Self { next: start, spans, wanted, limits: *limits }
     }
 
     /// The change that comes next, or a place before it: everything earlier has been handed out.
@@ -434,7 +452,7 @@ impl History {
             if !self.wanted.takes(found.kind) {
                 continue;
             }
-            if out.size() > WINDOW_SIZE {
+            if out.size() > self.limits.window_size {
                 self.next = found.at;
                 return Ok(false);
             }
@@ -472,9 +490,9 @@ impl History {
                 stop = Some(Stop::Damaged(Damage::EventKeyMalformed));
                 return ControlFlow::Break(());
             };
-            let much = window.found.len() >= WINDOW_CHANGES || window.bytes.len() >= WINDOW_SIZE;
-            let too_much =
-                window.found.len() >= 2 * WINDOW_CHANGES || window.bytes.len() >= 2 * WINDOW_SIZE;
+            let (changes, size) = (self.limits.window_changes, self.limits.window_size);
+            let much = window.found.len() >= changes || window.bytes.len() >= size;
+            let too_much = window.found.len() >= 2 * changes || window.bytes.len() >= 2 * size;
             if too_much
                 || (much && window.found.last().is_some_and(|f| f.at.revision < at.revision))
             {

@@ -28,6 +28,7 @@ mod fallback;
 mod faults;
 mod frames;
 mod ghost;
+mod lives;
 mod load;
 mod member;
 mod model;
@@ -37,6 +38,8 @@ mod sessions;
 mod trace;
 mod trial;
 mod turns;
+mod watched;
+mod watching;
 mod world;
 
 pub use ghost::Ghost;

@@ -2,11 +2,15 @@
 //! kinds of faults out, and draws how often the others strike.
 
 use base::Prng;
+use kv::HistoryLimits;
 use node::ForPeers;
 
 /// Nanoseconds of a millisecond and of a second.
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
+
+/// Bytes on their way beyond which a socket takes no more for now.
+pub const SEND_BUFFER: usize = 192 << 10;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -110,6 +114,62 @@ pub enum Victim {
     Watermark,
 }
 
+/// Who watches.
+#[derive(Clone, Debug)]
+pub struct Watchers {
+    /// Clients that do nothing else.
+    pub clients: u64,
+    /// Watches of each of them, and of each of the others, at one time.
+    pub each: u64,
+    pub beside: u64,
+    /// Many keys at once are written and deleted.
+    pub bulk: bool,
+    /// What a member reads or records for watches at a time.
+    pub history: HistoryLimits,
+    /// Bytes on their way to a client beyond which its socket takes no more for now.
+    pub send_buffer: usize,
+}
+
+impl Watchers {
+    /// Nobody.
+    const NONE: Self = Self {
+        clients: 0,
+        each: 0,
+        beside: 0,
+        bulk: false,
+        history: HistoryLimits::SERVER,
+        send_buffer: SEND_BUFFER,
+    };
+
+    /// Drawn apart, so that the rest of a plan is what it was before there were watches.
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::new(seed).fork("watches");
+        let (clients, each, beside) = match prng.below(16) {
+            0..5 => return Self::NONE,
+            5..9 => (prng.below(2), 1 + prng.below(4), 1 + prng.below(3)),
+            9..15 => (1 + prng.below(3), 1 + prng.below(8), prng.below(3)),
+            // More than a member reads for at once.
+            _ => (1, 66 + prng.below(30), 0),
+        };
+        let mut few =
+            |few: [usize; 2], server| if prng.one_in(3) { server } else { few[pick(&mut prng, 2)] };
+        let server = HistoryLimits::SERVER;
+        let history = HistoryLimits {
+            window_changes: few([1, 7], server.window_changes),
+            window_size: few([200, 20_000], server.window_size),
+            recorded_changes: few([1, 12], server.recorded_changes),
+            recorded_size: few([300, 30_000], server.recorded_size),
+        };
+        let send_buffer = few([500, 20_000], SEND_BUFFER);
+        Self { clients, each, beside, bulk: prng.one_in(6), history, send_buffer }
+    }
+
+    /// Whether there are any.
+    pub fn watch(&self) -> bool {
+        self.clients + self.beside > 0
+    }
+}
+
 /// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -149,6 +209,7 @@ pub struct Plan {
     /// Whether clients register, and how many are remembered at once.
     pub sessions: bool,
     pub clients_max: u32,
+    pub watchers: Watchers,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -162,6 +223,8 @@ pub struct Adjust {
     pub without: Vec<String>,
     /// Number of clients.
     pub clients: Option<u64>,
+    /// Number of clients that only watch.
+    pub watchers: Option<u64>,
     /// Milliseconds of faults.
     pub millis: Option<u64>,
     /// Number of members.
@@ -177,6 +240,7 @@ impl Adjust {
     pub fn is_plain(&self) -> bool {
         self.without.is_empty()
             && self.clients.is_none()
+            && self.watchers.is_none()
             && self.millis.is_none()
             && self.members.is_none()
             && !self.canary
@@ -278,6 +342,7 @@ impl Plan {
             turn: 1_000 + prng.below(60_000),
             sessions: sessions.one_in(2),
             clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
+            watchers: Watchers::new(seed),
             // Slow enough that a link breaks while a state is on its way.
             transfer_rate: if sessions.one_in(2) {
                 node::TRANSFER_RATE
@@ -316,6 +381,7 @@ impl Plan {
     fn adjusted(mut self, adjust: &Adjust) -> Self {
         self.faults.retain(|(fault, _)| !adjust.without.iter().any(|name| name == fault.text()));
         self.clients = adjust.clients.unwrap_or(self.clients);
+        self.watchers.clients = adjust.watchers.unwrap_or(self.watchers.clients);
         self.members = adjust.members.unwrap_or(self.members);
         self.duration = adjust.millis.map_or(self.duration, |millis| millis * MS);
         self
