@@ -366,6 +366,18 @@ pub struct History {
     spans: Vec<Span>,
     wanted: Wanted,
     limits: HistoryLimits,
+    /// How far the lookups for the change at `next` have come.
+    lookups: Lookups,
+}
+
+/// How far the versions of a key have been followed back for a change. Who began anew after every miss
+/// would wait for ever in a cache that holds fewer pages than the way has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Lookups {
+    /// To what was there before the change.
+    before: Option<Point>,
+    /// To what the change wrote.
+    written: Option<Point>,
 }
 
 /// An event of a key that is watched, in the window.
@@ -397,7 +409,7 @@ impl History {
     ) -> Self {
         let span = |(key, end)| Span::new(&Interval::new(key, end));
         let spans = ranges.into_iter().map(span).collect();
-        Self { next: start, spans, wanted, limits: *limits }
+        Self { next: start, spans, wanted, limits: *limits, lookups: Lookups::default() }
     }
 
     /// The change that comes next, or a place before it: everything earlier has been handed out.
@@ -447,7 +459,8 @@ impl History {
             }
         }
         // Enough for the first one in any case: a chain is followed in some 200 steps.
-        let mut lookups = LOOKUPS_MAX;
+        let mut budget = LOOKUPS_MAX;
+        let first = (self.next, core::mem::take(&mut self.lookups));
         for (index, found) in window.found.iter().enumerate() {
             if !self.wanted.takes(found.kind) {
                 continue;
@@ -457,13 +470,17 @@ impl History {
                 return Ok(false);
             }
             let successor = successors[index].map(|next| &window.found[next]);
-            match self.tell(state, &window, found, successor, &mut lookups, out) {
+            let mut lookups = if found.at == first.0 { first.1 } else { Lookups::default() };
+            match self.tell(state, &window, (found, successor), &mut lookups, &mut budget, out) {
                 Ok(()) => {}
                 Err(stop) => {
-                    self.next = found.at;
+                    (self.next, self.lookups) = (found.at, lookups);
                     return Err(stop);
                 }
             }
+        }
+        if next == first.0 {
+            self.lookups = first.1;
         }
         self.next = next;
         match stop {
@@ -540,14 +557,14 @@ impl History {
         &self,
         state: &State,
         window: &Window,
-        found: &Found,
-        successor: Option<&Found>,
-        lookups: &mut u32,
+        (found, successor): (&Found, Option<&Found>),
+        lookups: &mut Lookups,
+        budget: &mut u32,
         out: &mut Changes,
     ) -> Result<(), Stop> {
         let pages = state.pages();
         let (key, at) = (window.key(found), found.at);
-        let previous = match self.before(state, window, found, lookups)? {
+        let previous = match self.before(state, window, found, &mut lookups.before, budget)? {
             Some(held) => Previous::Known(held),
             None => Previous::None,
         };
@@ -560,7 +577,7 @@ impl History {
                 };
                 let held = match held {
                     Some(held) => held,
-                    None => written(pages, key, at, lookups)?,
+                    None => written(pages, key, at, &mut lookups.written, budget)?,
                 };
                 if held.at != at {
                     return Err(Stop::Damaged(Damage::EventMalformed(at)));
@@ -579,7 +596,8 @@ impl History {
         state: &'p State,
         window: &'p Window,
         found: &Found,
-        lookups: &mut u32,
+        chain: &mut Option<Point>,
+        budget: &mut u32,
     ) -> Result<Option<KeyValue<'p>>, Stop> {
         let revision = found.at.revision;
         let told =
@@ -593,7 +611,7 @@ impl History {
         let held = if version.at.revision == revision {
             // Written by an earlier change of the same revision.
             let Some(cell) = pages.get(CURRENT, window.key(found))? else { return Ok(None) };
-            version_at(pages, &cell, Point::before(revision), &mut None, lookups)?
+            version_at(pages, &cell, Point::before(revision), chain, budget)?
         } else {
             let key = window.key(found);
             version.live.map(|live| Held { key, at: version.at, live, inline, run: found.run })
@@ -623,12 +641,12 @@ fn written<'p>(
     pages: &'p PageFile,
     key: &[u8],
     at: Point,
-    lookups: &mut u32,
+    chain: &mut Option<Point>,
+    budget: &mut u32,
 ) -> Result<Held<'p>, Stop> {
     let cell = pages.get(CURRENT, key)?.ok_or(Damage::EventMalformed(at))?;
     let (version, _) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
     let point = at.next();
     debug_assert!(version.at >= at, "the newest version is not older than a put");
-    version_at(pages, &cell, point, &mut None, lookups)?
-        .ok_or(Stop::Damaged(Damage::EventMalformed(at)))
+    version_at(pages, &cell, point, chain, budget)?.ok_or(Stop::Damaged(Damage::EventMalformed(at)))
 }
