@@ -6,7 +6,7 @@
 //!
 //! Seeds run on all cores, or on as many threads as `--threads N` says.
 //!
-//! `--without FAULT`, `--clients N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
+//! `--without FAULT`, `--clients N`, `--watchers N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
 //! goes on after what harms nobody by itself; `--canary` breaks the model on purpose. A build with
 //! `--profile sim` goes on with the next seed after a panic, one with `--release` ends there.
 //!
@@ -28,7 +28,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 
 const HELP: &str = "\
 sim [--seeds N] [--from S] [--threads T]    seeds S to S+N-1 (one; fresh ones) on T threads (all cores)
-sim --seed S [--without FAULT]... [--clients N] [--members N] [--millis N] [--lenient] [--canary]
+sim --seed S [--without FAULT]... [--clients N] [--watchers N] [--members N] [--millis N] [--lenient]
+    [--canary]
                                             one seed, with its plan and its last events
 sim mutants ...                             whether seeds find mistakes made on purpose; has a --help
 Exit code 1: there was a violation.";
@@ -70,6 +71,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             }
             "--without" => parsed.adjust.without.push(value),
             "--clients" => parsed.adjust.clients = Some(number()?),
+            "--watchers" => parsed.adjust.watchers = Some(number()?),
             "--members" => parsed.adjust.members = Some(number()?),
             "--millis" => parsed.adjust.millis = Some(number()?),
             _ => return Err(format!("{name} is not known")),

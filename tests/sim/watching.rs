@@ -314,6 +314,10 @@ impl World {
                     known.watches.remove(place);
                 }
             }
+            Status::ShuttingDown => {
+                self.count("watch refused");
+                self.client_leaves(client);
+            }
             _ => self.count("watch refused"),
         }
     }
