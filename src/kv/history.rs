@@ -18,7 +18,7 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, Mutant, Revision};
 use tree::{Direction, KeyRange, Miss, PageFile, Run};
 
 use crate::keys::{CURRENT, EVENTS, Interval, Point, Span};
@@ -250,7 +250,9 @@ impl Recorder {
         let previous = match old {
             Some((version, inline, run)) => match version.live {
                 // What an earlier change of the same revision wrote does not count.
-                _ if version.at.revision == at.revision => Previous::Elsewhere,
+                _ if version.at.revision == at.revision && !Mutant::PrevOfSameRevision.is_on() => {
+                    Previous::Elsewhere
+                }
                 Some(_) if run.is_some() => Previous::Elsewhere,
                 Some(live) => Previous::Known(pair(kv.key, version.at, &live, inline)),
                 None => Previous::None,
@@ -291,7 +293,8 @@ impl State {
             self.recorder = None;
         } else if self.recorder.is_none() {
             // The changes that a half applied entry has made already were not recorded.
-            let left_out = (self.sub > 0).then(|| self.revision().next());
+            let is_half = self.sub > 0 && !Mutant::HalfEntryWhole.is_on();
+            let left_out = is_half.then(|| self.revision().next());
             let told = self.revision();
             let (limits, changes) = (*limits, Changes::default());
             self.recorder = Some(Recorder { limits, changes, told, left_out });
@@ -335,6 +338,8 @@ impl Wanted {
     /// Whether a change of this kind is told.
     pub fn takes(&self, kind: Kind) -> bool {
         match kind {
+            Kind::Put if Mutant::FiltersSwapped.is_on() => !self.no_delete,
+            Kind::Delete(_) if Mutant::FiltersSwapped.is_on() => !self.no_put,
             Kind::Put => !self.no_put,
             Kind::Delete(_) => !self.no_delete,
         }
@@ -420,8 +425,12 @@ impl History {
     /// Reads a window, and hands out what is wanted of it.
     pub fn step(&mut self, state: &State, budget: &mut u32, out: &mut Changes) -> HistoryStep {
         if let Some(compacted) = state.compacted()
-            && self.next.revision < compacted
+            && self.next.revision < first_watchable(compacted)
         {
+            if Mutant::OvertakenSkips.is_on() {
+                self.next = Point::before(compacted);
+                return HistoryStep::More;
+            }
             return HistoryStep::Compacted(compacted);
         }
         match self.read(state, budget, out) {
@@ -608,9 +617,11 @@ impl History {
         let pages = state.pages();
         let (version, inline) = Version::decode(&window.bytes[found.replaced..found.end])
             .ok_or(Damage::EventMalformed(found.at))?;
-        let held = if version.at.revision == revision {
+        let earlier = Mutant::PrevOfEarlier.is_on();
+        let held = if version.at.revision == revision || earlier {
             // Written by an earlier change of the same revision.
             let Some(cell) = pages.get(CURRENT, window.key(found))? else { return Ok(None) };
+            let revision = Revision::new(revision.get() - u64::from(earlier));
             version_at(pages, &cell, Point::before(revision), chain, budget)?
         } else {
             let key = window.key(found);
@@ -620,6 +631,17 @@ impl History {
         let value = if self.wanted.keys_only { &[] } else { held.value(pages)? };
         Ok(Some(KeyValue::new(&held, value)))
     }
+}
+
+/// The first revision that a watch may begin with.
+fn first_watchable(compacted: Revision) -> Revision {
+    if Mutant::WatchBoundaryRefused.is_on() {
+        return compacted.next();
+    }
+    if Mutant::CompactedWatchable.is_on() {
+        return Revision::new(compacted.get().saturating_sub(1));
+    }
+    compacted
 }
 
 impl Window {

@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base::limits::{CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max};
-use base::{LeaseId, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
+use base::{LeaseId, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
     Command, Compare, DeleteRange, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
     Remembered, SortOrder, SortTarget, Txn,
@@ -420,7 +420,9 @@ pub fn change<'a>(change: &kv::Change<'a>, wanted: &kv::Wanted) -> WatchChange<'
         kv::ChangeKind::Delete(kv::Cause::Revoked) => (ChangeKind::Delete, Cause::Revoked),
     };
     let previous = match &change.previous {
-        kv::Previous::Known(kv) if wanted.previous => Some(shown(kv)),
+        kv::Previous::Known(kv) if wanted.previous || Mutant::PrevUnasked.is_on() => {
+            Some(shown(kv))
+        }
         kv::Previous::Known(_) | kv::Previous::None | kv::Previous::Elsewhere => None,
     };
     WatchChange { kind, cause, sub: change.at.sub, kv: shown(&change.kv), previous }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Instant, ReactorId, Revision};
+use base::{Instant, Mutant, ReactorId, Revision};
 use kv::{Changes, History, HistoryLimits, HistoryStep, Point, Wanted};
 use tree::Miss;
 use wire::{ReplyWriter, Status, WatchStep};
@@ -43,6 +43,7 @@ pub(crate) enum WatchNext {
 impl WatchTask {
     fn new(request: WatchRequest) -> Self {
         let WatchRequest { start, ranges, wanted, created, ticket: _ } = request;
+        let created = created && !Mutant::CreatedAgain.is_on();
         Self { history: None, ranges, start, wanted, created, fragment: false }
     }
 
@@ -64,7 +65,9 @@ impl WatchTask {
         let history = match &mut self.history {
             Some(history) => history,
             none => {
-                let start = self.start.unwrap_or(Point { revision: newest.next(), sub: 0 });
+                let comes_next = Point { revision: newest.next(), sub: 0 };
+                let start = self.start.unwrap_or(comes_next);
+                let start = if Mutant::FutureTold.is_on() { start.min(comes_next) } else { start };
                 let ranges = self.ranges.iter().map(|(start, end)| (&**start, end.as_slice()));
                 none.insert(History::new(start, ranges, self.wanted, limits))
             }
@@ -95,8 +98,10 @@ impl WatchTask {
             for change in changes.iter() {
                 watch.push(&translate::change(&change, &self.wanted));
             }
-            self.fragment = caught.is_none() && next.sub > 0;
+            let is_part = caught.is_none() && next.sub > 0;
+            self.fragment = is_part && !Mutant::FragmentUnsaid.is_on();
             let told = caught.unwrap_or(Revision::new(next.revision.get() - 1));
+            let told = if Mutant::PieceSaysNewest.is_on() && !is_part { newest } else { told };
             let revision = translate::i64_of(told);
             watch
                 .finish(WatchStep::Changes, revision, self.fragment)
