@@ -124,6 +124,8 @@ pub struct Watchers {
     pub beside: u64,
     /// Many keys at once are written and deleted.
     pub bulk: bool,
+    /// Clients leave all the time, so that members begin and cease to publish.
+    pub fickle: bool,
     /// What a member reads or records for watches at a time.
     pub history: HistoryLimits,
     /// Bytes on their way to a client beyond which its socket takes no more for now.
@@ -137,6 +139,7 @@ impl Watchers {
         each: 0,
         beside: 0,
         bulk: false,
+        fickle: false,
         history: HistoryLimits::SERVER,
         send_buffer: SEND_BUFFER,
     };
@@ -146,22 +149,32 @@ impl Watchers {
         let mut prng = Prng::new(seed).fork("watches");
         let (clients, each, beside) = match prng.below(16) {
             0..5 => return Self::NONE,
-            5..9 => (prng.below(2), 1 + prng.below(4), 1 + prng.below(3)),
+            5 => return Self::fickle(&mut prng),
+            6..9 => (prng.below(2), 1 + prng.below(4), 1 + prng.below(3)),
             9..15 => (1 + prng.below(3), 1 + prng.below(8), prng.below(3)),
             // More than a member reads for at once.
             _ => (1, 66 + prng.below(30), 0),
         };
+        let bulk = prng.one_in(6);
         let mut few =
             |few: [usize; 2], server| if prng.one_in(3) { server } else { few[pick(&mut prng, 2)] };
         let server = HistoryLimits::SERVER;
+        // With windows of a change, many changes take longer to tell than a run may take to end.
+        let windows = if bulk { [[40, 300], [4_000, 20_000]] } else { [[1, 7], [200, 20_000]] };
         let history = HistoryLimits {
-            window_changes: few([1, 7], server.window_changes),
-            window_size: few([200, 20_000], server.window_size),
+            window_changes: few(windows[0], server.window_changes),
+            window_size: few(windows[1], server.window_size),
             recorded_changes: few([1, 12], server.recorded_changes),
             recorded_size: few([300, 30_000], server.recorded_size),
         };
         let send_buffer = few([500, 20_000], SEND_BUFFER);
-        Self { clients, each, beside, bulk: prng.one_in(6), history, send_buffer }
+        Self { clients, each, beside, bulk, fickle: false, history, send_buffer }
+    }
+
+    /// Few watches, which meet members in the middle of large entries.
+    fn fickle(prng: &mut Prng) -> Self {
+        let clients = 1 + prng.below(2);
+        Self { clients, each: 1, bulk: true, fickle: true, ..Self::NONE }
     }
 
     /// Whether there are any.
@@ -352,7 +365,7 @@ impl Plan {
             canary: adjust.canary,
             strict: !adjust.lenient,
         };
-        plan.with_short_log().adjusted(adjust)
+        plan.with_short_log().with_fickle().adjusted(adjust)
     }
 
     /// In one plan of six the log is soon cut, by large values, many checkpoints and a server that keeps
@@ -375,6 +388,18 @@ impl Plan {
         self.value_max = 12_000;
         self.think = MS * (10 + prng.below(50));
         self.writes = 90;
+        self
+    }
+
+    /// With little memory a large entry waits in its middle for a checkpoint. Little is written: reading
+    /// much history back takes long then.
+    fn with_fickle(mut self) -> Self {
+        if self.watchers.fickle {
+            self.cache_size = 256 << 10;
+            self.duration = self.duration.min(3 * SECOND);
+            self.think = self.think.clamp(20 * MS, 40 * MS);
+            self.depth = 1;
+        }
         self
     }
 

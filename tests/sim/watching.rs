@@ -100,7 +100,7 @@ impl World {
         if most == 0 {
             return;
         }
-        match prng.below(40) {
+        match prng.below(if self.plan.watchers.fickle { 4 } else { 40 }) {
             0 => return self.client_leaves(client),
             // Its socket takes no more after a while.
             1 if self.faults_on => {
