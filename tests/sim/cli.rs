@@ -21,7 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sim::{Adjust, Fault, Kind, Plan, Report, Trial, run, trial};
+use sim::{
+    Adjust, CHANGES_TOLD, FRAGMENT_TOLD, Fault, Kind, PROGRESS_TOLD, Plan, Report, Trial,
+    WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED, run, trial,
+};
 
 /// How often a long run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
@@ -100,6 +103,16 @@ const FLOORS: [(&str, u64); 3] = [("judgements", 400), ("replies", 150), ("event
 const FLOOR_SEEDS_RARE: u64 = 2_000;
 const RARE: [&str; 3] = ["state sent", "state resumed", "state installed"];
 
+/// What so many seeds do about watches, each at the very least.
+const WATCHED: [(&str, u64); 6] = [
+    (CHANGES_TOLD, 500),
+    (WATCH_OPENED, 5),
+    (WATCH_RESUMED, 10),
+    (WATCH_COMPACTED, 1),
+    (PROGRESS_TOLD, 15),
+    (FRAGMENT_TOLD, 20),
+];
+
 /// What all seeds came to together.
 #[derive(Default)]
 struct Totals {
@@ -158,6 +171,13 @@ impl Totals {
                 println!("floor: no {name} in {} seeds", self.seeds);
             }
         }
+        for (name, floor) in WATCHED {
+            let sum = self.count(name);
+            if sum < floor * self.seeds {
+                self.violations += 1;
+                println!("floor: {name} {sum} times in {} seeds", self.seeds);
+            }
+        }
     }
 
     /// Adds a seed, or what its panic said.
@@ -190,7 +210,19 @@ impl Totals {
         self.longest = self.longest.max(report.longest);
     }
 
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
     fn print(mut self, elapsed: Duration) {
+        let watched = format!(
+            "{} changes told to watches, {} of them opened, {} resumed, {} compacted; {} times progress told",
+            self.count(CHANGES_TOLD),
+            self.count(WATCH_OPENED),
+            self.count(WATCH_RESUMED),
+            self.count(WATCH_COMPACTED),
+            self.count(PROGRESS_TOLD),
+        );
         let seconds = elapsed.as_secs_f64();
         for fault in Fault::ALL {
             let count = self.counts.remove(fault.text()).unwrap_or(0);
@@ -217,6 +249,7 @@ impl Totals {
             self.leaderless / 1_000_000,
             self.longest / 1_000_000,
         );
+        println!("{watched}");
         println!(
             "{} canaries that had to be found out, {} seeds that ran twice",
             self.canaries, self.twice

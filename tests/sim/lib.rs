@@ -45,6 +45,9 @@ mod world;
 pub use ghost::Ghost;
 pub use plan::{Adjust, Fault, Plan};
 pub use trial::{Kind, Trial, trial};
+pub use watching::{
+    CHANGES_TOLD, FRAGMENT_TOLD, PROGRESS_TOLD, WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED,
+};
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -16,11 +16,12 @@ use crate::world::World;
 const BULK: u64 = 100;
 
 /// What is counted.
-pub const OPENED: &str = "watch opened";
-pub const RESUMED: &str = "watch resumed";
-pub const COMPACTED: &str = "watch compacted";
-pub const PROGRESS: &str = "progress told";
-pub const CHANGES: &str = "changes told";
+pub const WATCH_OPENED: &str = "watch opened";
+pub const WATCH_RESUMED: &str = "watch resumed";
+pub const WATCH_COMPACTED: &str = "watch compacted";
+pub const PROGRESS_TOLD: &str = "progress told";
+pub const CHANGES_TOLD: &str = "changes told";
+pub const FRAGMENT_TOLD: &str = "fragment told";
 
 fn small(prng: &mut Prng, below: u64) -> i64 {
     i64::try_from(prng.below(below)).expect("small")
@@ -130,7 +131,7 @@ impl World {
             let known = &mut self.clients[client];
             known.watches.push(Watched::new(wish, start, stays));
             let place = known.watches.len() - 1;
-            self.count(OPENED);
+            self.count(WATCH_OPENED);
             self.watch_asks(client, place, prng);
         }
         let open = self.clients[client].watches.len() as u64;
@@ -209,7 +210,7 @@ impl World {
         let start = known.watches[place].asks(model, request, there, prng);
         let wish = known.watches[place].wish.clone();
         if known.watches[place].is_resumed {
-            self.count(RESUMED);
+            self.count(WATCH_RESUMED);
         }
         self.trace.tell(self.now, || {
             format!(
@@ -266,10 +267,10 @@ impl World {
                 self.trace.mix(number);
                 self.trace.mix(step.revision.unsigned_abs() << 20 | step.changes.len() as u64);
                 told.map(|told| {
-                    *self.counts.entry(CHANGES).or_default() += told;
+                    *self.counts.entry(CHANGES_TOLD).or_default() += told;
                     match step.step {
-                        WatchStep::Progress => self.count(PROGRESS),
-                        WatchStep::Changes if step.fragment => self.count("fragment told"),
+                        WatchStep::Progress => self.count(PROGRESS_TOLD),
+                        WatchStep::Changes if step.fragment => self.count(FRAGMENT_TOLD),
                         _ => {}
                     }
                 })
@@ -305,7 +306,7 @@ impl World {
                     _ => Some((compacted.max(1), 0)),
                 };
                 watched.begin_anew(anew);
-                self.count(COMPACTED);
+                self.count(WATCH_COMPACTED);
             }
             Status::Cancelled | Status::InvalidArgument => {
                 if status == Status::Cancelled && prng.one_in(2) {
