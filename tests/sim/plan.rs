@@ -155,7 +155,8 @@ impl Watchers {
             // More than a member reads for at once.
             _ => (1, 66 + prng.below(30), 0),
         };
-        let bulk = prng.one_in(6);
+        // Many watches or many changes, not both.
+        let bulk = prng.one_in(6) && clients * each < 9;
         let mut few =
             |few: [usize; 2], server| if prng.one_in(3) { server } else { few[pick(&mut prng, 2)] };
         let server = HistoryLimits::SERVER;
