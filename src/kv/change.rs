@@ -165,7 +165,9 @@ impl State {
         let cell = NewCell { counted: needs_work(kind, run), number, payload: event, run };
         self.pages.put(EVENTS, &at.key(), &cell)?;
         // From here on nothing can miss.
-        if let Some(recorder) = &mut self.recorder {
+        if let Some(recorder) = &mut self.recorder
+            && !Mutant::DeletesUnrecorded.is_on()
+        {
             let inline = &event[event.len() - inline_size..];
             recorder.note(at, kind, &tombstone(key, at), Some((&old, inline, run)));
         }

@@ -411,7 +411,12 @@ fn the_cause_of_a_delete_and_its_revisions_are_told_to_watches() {
     machine.apply(&Command::LeaseExpire { time: 2_000_000_000, due: due[1], per_key: false });
     machine.apply(&Command::LeaseExpire { time: 2_000_000_000, due: due[2], per_key: true });
     let start = Point { revision: Revision::new(8), sub: 0 };
-    let mut history = History::new(start, [(&b"\0"[..], &b"\0"[..])], Wanted::default());
+    let mut history = History::new(
+        start,
+        [(&b"\0"[..], &b"\0"[..])],
+        Wanted::default(),
+        &kv::HistoryLimits::SERVER,
+    );
     let mut out = kv::Changes::default();
     let step = history.step(&machine.state, &mut 1_000, &mut out);
     assert_eq!(step, HistoryStep::Caught(Revision::new(11)));
