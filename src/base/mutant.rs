@@ -202,6 +202,52 @@ mutants!(
     NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
     /// A member that does not lead any more proposes the end of leases.
     DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
+    /// Progress tells one revision more than has been published.
+    ProgressAhead = "progress-ahead" breaks "progress comes behind the changes that it speaks of",
+    /// A watch from the compacted revision on is refused.
+    WatchBoundaryRefused = "watch-boundary-refused" breaks "the compacted revision can be watched",
+    /// A watch from one revision before the compacted one on is served.
+    CompactedWatchable = "compacted-watchable" breaks "what is compacted is refused",
+    /// A watch that compaction has overtaken goes on at the compacted revision.
+    OvertakenSkips = "overtaken-skips" breaks "nothing is left out silently",
+    /// A watch that has caught up leaves the next revision out.
+    LiveTooLate = "live-too-late" breaks "a watch that has caught up goes on with the next revision",
+    /// A watch that falls behind goes back to the revision before.
+    BehindTooFar = "behind-too-far" breaks "a change is told once",
+    /// A watch that falls behind goes on with what comes next.
+    BehindNotRead = "behind-not-read" breaks "a watch that is behind reads on from where it was",
+    /// A reply that ends in the middle of a revision does not say so.
+    FragmentUnsaid = "fragment-unsaid" breaks "a revision that is told in parts says so",
+    /// A watch begins with the first change of the revision that it names.
+    ResumeSubIgnored = "resume-sub-ignored" breaks "a watch goes on behind the last change",
+    /// What was before a change is what an earlier change of the same revision wrote.
+    PrevOfSameRevision = "prev-of-same-revision" breaks "prev_kv is the version before the revision",
+    /// History tells what was before the revision before.
+    PrevOfEarlier = "prev-of-earlier" breaks "prev_kv is the version before the revision",
+    /// What was before is told to who did not ask.
+    PrevUnasked = "prev-unasked" breaks "a watch is told what it asked for",
+    /// Puts are left out for who wants no deletes, and the other way round.
+    FiltersSwapped = "filters-swapped" breaks "a watch is told what it asked for",
+    /// A watch that waits for a revision is told what comes before it.
+    FutureTold = "future-told" breaks "a watch tells nothing before its start",
+    /// A reply from history says that everything has been told.
+    PieceSaysNewest = "piece-says-newest" breaks "a reply says how far the watch is",
+    /// A reply says one revision more than it tells.
+    RevisionAhead = "revision-ahead" breaks "a reply says how far the watch is",
+    /// Deletes are not recorded.
+    DeletesUnrecorded = "deletes-unrecorded" breaks "everything that changes is recorded",
+    /// A recording that begins within an entry passes for whole.
+    HalfEntryWhole = "half-entry-whole" breaks "a recording knows what it lacks",
+    /// A recording that has left changes out passes for whole.
+    CutPassesForWhole = "cut-passes-for-whole" breaks "a recording knows what it lacks",
+    /// A change that lies in two ranges of a watch is told twice.
+    SeveralTwice = "several-twice" breaks "a change is told once",
+    /// A watch says that it begins each time it is read for.
+    CreatedAgain = "created-again" breaks "a watch begins once",
+    /// A watch that was cancelled stays.
+    CancelledStays = "cancelled-stays" breaks "a refusal is the end of a watch",
+    /// A watch that owes its progress while it is behind forgets it.
+    ProgressForgotten = "progress-forgotten" breaks "progress that is asked for is told",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

@@ -18,7 +18,7 @@
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, Mutant, Revision};
 use tree::{Direction, KeyRange, Miss, PageFile, Run};
 
 use crate::keys::{CURRENT, EVENTS, Interval, Point, Span};
@@ -29,18 +29,31 @@ use crate::scan::version_at;
 use crate::state::State;
 use crate::version::{Event, Held, Kind, Live, Version, newest};
 
-/// Changes in one window, beyond which it ends with a revision.
-const WINDOW_CHANGES: usize = 4_096;
-
-/// Bytes copied for one window, beyond which it ends with a revision.
-const WINDOW_SIZE: usize = 1 << 20;
-
 /// Events that looking up the values of one window may take.
 const LOOKUPS_MAX: u32 = 4_096;
 
-/// Changes and bytes that a recording holds at most.
-const RECORDED_CHANGES: usize = 8_192;
-const RECORDED_SIZE: usize = 4 << 20;
+/// How much of the history is in memory at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryLimits {
+    /// Changes in one window, beyond which it ends with a revision.
+    pub window_changes: usize,
+    /// Bytes copied for one window, beyond which it ends with a revision.
+    pub window_size: usize,
+    /// Changes that a recording holds at most.
+    pub recorded_changes: usize,
+    /// Bytes that a recording holds at most.
+    pub recorded_size: usize,
+}
+
+impl HistoryLimits {
+    /// Those of the server.
+    pub const SERVER: Self = Self {
+        window_changes: 4_096,
+        window_size: 1 << 20,
+        recorded_changes: 8_192,
+        recorded_size: 4 << 20,
+    };
+}
 
 /// A change of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,6 +219,7 @@ pub struct Recorded {
 /// What the state has changed and not handed out.
 #[derive(Debug)]
 pub(crate) struct Recorder {
+    limits: HistoryLimits,
     changes: Changes,
     /// Revisions up to here have been handed out.
     told: Revision,
@@ -226,8 +240,8 @@ impl Recorder {
             return;
         }
         let size = kv.key.len() + kv.value.len() + old.map_or(0, |(_, inline, _)| inline.len());
-        let full =
-            self.changes.len() >= RECORDED_CHANGES || self.changes.size() + size > RECORDED_SIZE;
+        let full = self.changes.len() >= self.limits.recorded_changes
+            || self.changes.size() + size > self.limits.recorded_size;
         if full {
             self.left_out = Some(at.revision);
             self.changes.split_behind(Revision::new(at.revision.get() - 1));
@@ -236,7 +250,9 @@ impl Recorder {
         let previous = match old {
             Some((version, inline, run)) => match version.live {
                 // What an earlier change of the same revision wrote does not count.
-                _ if version.at.revision == at.revision => Previous::Elsewhere,
+                _ if version.at.revision == at.revision && !Mutant::PrevOfSameRevision.is_on() => {
+                    Previous::Elsewhere
+                }
                 Some(_) if run.is_some() => Previous::Elsewhere,
                 Some(live) => Previous::Known(pair(kv.key, version.at, &live, inline)),
                 None => Previous::None,
@@ -272,14 +288,16 @@ pub(crate) fn tombstone(key: &[u8], at: Point) -> KeyValue<'_> {
 
 impl State {
     /// Begins or ends recording. What has been recorded and not handed out is dropped at the end.
-    pub fn record(&mut self, on: bool) {
+    pub fn record(&mut self, on: bool, limits: &HistoryLimits) {
         if !on {
             self.recorder = None;
         } else if self.recorder.is_none() {
             // The changes that a half applied entry has made already were not recorded.
-            let left_out = (self.sub > 0).then(|| self.revision().next());
+            let is_half = self.sub > 0 && !Mutant::HalfEntryWhole.is_on();
+            let left_out = is_half.then(|| self.revision().next());
             let told = self.revision();
-            self.recorder = Some(Recorder { changes: Changes::default(), told, left_out });
+            let (limits, changes) = (*limits, Changes::default());
+            self.recorder = Some(Recorder { limits, changes, told, left_out });
         }
     }
 
@@ -320,6 +338,8 @@ impl Wanted {
     /// Whether a change of this kind is told.
     pub fn takes(&self, kind: Kind) -> bool {
         match kind {
+            Kind::Put if Mutant::FiltersSwapped.is_on() => !self.no_delete,
+            Kind::Delete(_) if Mutant::FiltersSwapped.is_on() => !self.no_put,
             Kind::Put => !self.no_put,
             Kind::Delete(_) => !self.no_delete,
         }
@@ -350,6 +370,19 @@ pub struct History {
     next: Point,
     spans: Vec<Span>,
     wanted: Wanted,
+    limits: HistoryLimits,
+    /// How far the lookups for the change at `next` have come.
+    lookups: Lookups,
+}
+
+/// How far the versions of a key have been followed back for a change. Who began anew after every miss
+/// would wait for ever in a cache that holds fewer pages than the way has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Lookups {
+    /// To what was there before the change.
+    before: Option<Point>,
+    /// To what the change wrote.
+    written: Option<Point>,
 }
 
 /// An event of a key that is watched, in the window.
@@ -377,9 +410,11 @@ impl History {
         start: Point,
         ranges: impl IntoIterator<Item = (&'r [u8], &'r [u8])>,
         wanted: Wanted,
+        limits: &HistoryLimits,
     ) -> Self {
         let span = |(key, end)| Span::new(&Interval::new(key, end));
-        Self { next: start, spans: ranges.into_iter().map(span).collect(), wanted }
+        let spans = ranges.into_iter().map(span).collect();
+        Self { next: start, spans, wanted, limits: *limits, lookups: Lookups::default() }
     }
 
     /// The change that comes next, or a place before it: everything earlier has been handed out.
@@ -390,8 +425,12 @@ impl History {
     /// Reads a window, and hands out what is wanted of it.
     pub fn step(&mut self, state: &State, budget: &mut u32, out: &mut Changes) -> HistoryStep {
         if let Some(compacted) = state.compacted()
-            && self.next.revision < compacted
+            && self.next.revision < first_watchable(compacted)
         {
+            if Mutant::OvertakenSkips.is_on() {
+                self.next = Point::before(compacted);
+                return HistoryStep::More;
+            }
             return HistoryStep::Compacted(compacted);
         }
         match self.read(state, budget, out) {
@@ -429,23 +468,28 @@ impl History {
             }
         }
         // Enough for the first one in any case: a chain is followed in some 200 steps.
-        let mut lookups = LOOKUPS_MAX;
+        let mut budget = LOOKUPS_MAX;
+        let first = (self.next, core::mem::take(&mut self.lookups));
         for (index, found) in window.found.iter().enumerate() {
             if !self.wanted.takes(found.kind) {
                 continue;
             }
-            if out.size() > WINDOW_SIZE {
+            if out.size() > self.limits.window_size {
                 self.next = found.at;
                 return Ok(false);
             }
             let successor = successors[index].map(|next| &window.found[next]);
-            match self.tell(state, &window, found, successor, &mut lookups, out) {
+            let mut lookups = if found.at == first.0 { first.1 } else { Lookups::default() };
+            match self.tell(state, &window, (found, successor), &mut lookups, &mut budget, out) {
                 Ok(()) => {}
                 Err(stop) => {
-                    self.next = found.at;
+                    (self.next, self.lookups) = (found.at, lookups);
                     return Err(stop);
                 }
             }
+        }
+        if next == first.0 {
+            self.lookups = first.1;
         }
         self.next = next;
         match stop {
@@ -472,9 +516,9 @@ impl History {
                 stop = Some(Stop::Damaged(Damage::EventKeyMalformed));
                 return ControlFlow::Break(());
             };
-            let much = window.found.len() >= WINDOW_CHANGES || window.bytes.len() >= WINDOW_SIZE;
-            let too_much =
-                window.found.len() >= 2 * WINDOW_CHANGES || window.bytes.len() >= 2 * WINDOW_SIZE;
+            let (changes, size) = (self.limits.window_changes, self.limits.window_size);
+            let much = window.found.len() >= changes || window.bytes.len() >= size;
+            let too_much = window.found.len() >= 2 * changes || window.bytes.len() >= 2 * size;
             if too_much
                 || (much && window.found.last().is_some_and(|f| f.at.revision < at.revision))
             {
@@ -522,14 +566,14 @@ impl History {
         &self,
         state: &State,
         window: &Window,
-        found: &Found,
-        successor: Option<&Found>,
-        lookups: &mut u32,
+        (found, successor): (&Found, Option<&Found>),
+        lookups: &mut Lookups,
+        budget: &mut u32,
         out: &mut Changes,
     ) -> Result<(), Stop> {
         let pages = state.pages();
         let (key, at) = (window.key(found), found.at);
-        let previous = match self.before(state, window, found, lookups)? {
+        let previous = match self.before(state, window, found, &mut lookups.before, budget)? {
             Some(held) => Previous::Known(held),
             None => Previous::None,
         };
@@ -542,7 +586,7 @@ impl History {
                 };
                 let held = match held {
                     Some(held) => held,
-                    None => written(pages, key, at, lookups)?,
+                    None => written(pages, key, at, &mut lookups.written, budget)?,
                 };
                 if held.at != at {
                     return Err(Stop::Damaged(Damage::EventMalformed(at)));
@@ -561,7 +605,8 @@ impl History {
         state: &'p State,
         window: &'p Window,
         found: &Found,
-        lookups: &mut u32,
+        chain: &mut Option<Point>,
+        budget: &mut u32,
     ) -> Result<Option<KeyValue<'p>>, Stop> {
         let revision = found.at.revision;
         let told =
@@ -572,10 +617,12 @@ impl History {
         let pages = state.pages();
         let (version, inline) = Version::decode(&window.bytes[found.replaced..found.end])
             .ok_or(Damage::EventMalformed(found.at))?;
-        let held = if version.at.revision == revision {
+        let earlier = Mutant::PrevOfEarlier.is_on();
+        let held = if version.at.revision == revision || earlier {
             // Written by an earlier change of the same revision.
             let Some(cell) = pages.get(CURRENT, window.key(found))? else { return Ok(None) };
-            version_at(pages, &cell, Point::before(revision), &mut None, lookups)?
+            let revision = Revision::new(revision.get() - u64::from(earlier));
+            version_at(pages, &cell, Point::before(revision), chain, budget)?
         } else {
             let key = window.key(found);
             version.live.map(|live| Held { key, at: version.at, live, inline, run: found.run })
@@ -584,6 +631,17 @@ impl History {
         let value = if self.wanted.keys_only { &[] } else { held.value(pages)? };
         Ok(Some(KeyValue::new(&held, value)))
     }
+}
+
+/// The first revision that a watch may begin with.
+fn first_watchable(compacted: Revision) -> Revision {
+    if Mutant::WatchBoundaryRefused.is_on() {
+        return compacted.next();
+    }
+    if Mutant::CompactedWatchable.is_on() {
+        return Revision::new(compacted.get().saturating_sub(1));
+    }
+    compacted
 }
 
 impl Window {
@@ -605,12 +663,12 @@ fn written<'p>(
     pages: &'p PageFile,
     key: &[u8],
     at: Point,
-    lookups: &mut u32,
+    chain: &mut Option<Point>,
+    budget: &mut u32,
 ) -> Result<Held<'p>, Stop> {
     let cell = pages.get(CURRENT, key)?.ok_or(Damage::EventMalformed(at))?;
     let (version, _) = newest(&cell).ok_or_else(|| Damage::VersionMalformed(key.into()))?;
     let point = at.next();
     debug_assert!(version.at >= at, "the newest version is not older than a put");
-    version_at(pages, &cell, point, &mut None, lookups)?
-        .ok_or(Stop::Damaged(Damage::EventMalformed(at)))
+    version_at(pages, &cell, point, chain, budget)?.ok_or(Stop::Damaged(Damage::EventMalformed(at)))
 }

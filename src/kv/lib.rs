@@ -77,7 +77,9 @@ pub use command::{
     Txn,
 };
 pub use export::{Chunk, Export};
-pub use history::{Change, Changes, History, HistoryStep, Previous, Recorded, Wanted};
+pub use history::{
+    Change, Changes, History, HistoryLimits, HistoryStep, Previous, Recorded, Wanted,
+};
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
 pub use lease::{Due, DueError, Lease};

@@ -31,7 +31,7 @@ use base::{
     Ticket,
 };
 use hashbrown::HashMap;
-use kv::{Answer, Command, Outcome, Read, ReadStep, ReadTxn, State, Step};
+use kv::{Answer, Command, HistoryLimits, Outcome, Read, ReadStep, ReadTxn, State, Step};
 use raft::RoleName;
 use tree::{Miss, WARM_MAX};
 use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, VerifyLimits};
@@ -78,6 +78,8 @@ pub struct StoreConfig {
     pub checkpoint: CheckpointConfig,
     /// Dirty bytes at which applying waits for the checkpoint.
     pub dirty_size_max: u64,
+    /// How much of the history is read or recorded at a time for watches.
+    pub history: HistoryLimits,
     /// What a page file is made with.
     pub pages: tree::Options,
 }

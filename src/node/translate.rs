@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use base::limits::{
     CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max,
 };
-use base::{LeaseId, LogIndex, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
+use base::{LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
     Command, Compare, DeleteRange, Due, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
     Remembered, SortOrder, SortTarget, Txn,
@@ -511,7 +511,9 @@ pub fn change<'a>(change: &kv::Change<'a>, wanted: &kv::Wanted) -> WatchChange<'
         kv::ChangeKind::Delete(kv::Cause::Revoked) => (ChangeKind::Delete, Cause::Revoked),
     };
     let previous = match &change.previous {
-        kv::Previous::Known(kv) if wanted.previous => Some(shown(kv)),
+        kv::Previous::Known(kv) if wanted.previous || Mutant::PrevUnasked.is_on() => {
+            Some(shown(kv))
+        }
         kv::Previous::Known(_) | kv::Previous::None | kv::Previous::Elsewhere => None,
     };
     WatchChange { kind, cause, sub: change.at.sub, kv: shown(&change.kv), previous }

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Instant, ReactorId, Revision};
-use kv::{Changes, History, HistoryStep, Point, Wanted};
+use base::{Instant, Mutant, ReactorId, Revision};
+use kv::{Changes, History, HistoryLimits, HistoryStep, Point, Wanted};
 use tree::Miss;
 use wire::{ReplyWriter, Status, WatchStep};
 
@@ -43,6 +43,7 @@ pub(crate) enum WatchNext {
 impl WatchTask {
     fn new(request: WatchRequest) -> Self {
         let WatchRequest { start, ranges, wanted, created, ticket: _ } = request;
+        let created = created && !Mutant::CreatedAgain.is_on();
         Self { history: None, ranges, start, wanted, created, fragment: false }
     }
 
@@ -56,6 +57,7 @@ impl WatchTask {
         &mut self,
         state: &kv::State,
         request: base::RequestId,
+        limits: &HistoryLimits,
         writer: &mut ReplyWriter,
         budget: &mut u32,
     ) -> WatchNext {
@@ -63,9 +65,11 @@ impl WatchTask {
         let history = match &mut self.history {
             Some(history) => history,
             none => {
-                let start = self.start.unwrap_or(Point { revision: newest.next(), sub: 0 });
+                let comes_next = Point { revision: newest.next(), sub: 0 };
+                let start = self.start.unwrap_or(comes_next);
+                let start = if Mutant::FutureTold.is_on() { start.min(comes_next) } else { start };
                 let ranges = self.ranges.iter().map(|(start, end)| (&**start, end.as_slice()));
-                none.insert(History::new(start, ranges, self.wanted))
+                none.insert(History::new(start, ranges, self.wanted, limits))
             }
         };
         let mut changes = Changes::default();
@@ -94,8 +98,10 @@ impl WatchTask {
             for change in changes.iter() {
                 watch.push(&translate::change(&change, &self.wanted));
             }
-            self.fragment = caught.is_none() && next.sub > 0;
+            let is_part = caught.is_none() && next.sub > 0;
+            self.fragment = is_part && !Mutant::FragmentUnsaid.is_on();
             let told = caught.unwrap_or(Revision::new(next.revision.get() - 1));
+            let told = if Mutant::PieceSaysNewest.is_on() && !is_part { newest } else { told };
             let revision = translate::i64_of(told);
             watch
                 .finish(WatchStep::Changes, revision, self.fragment)
@@ -122,7 +128,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         self.publishing[usize::from(reactor.get())] = on;
         let any = self.publishing.contains(&true);
         // What has been changed up to now was published at the end of its turn.
-        self.state.record(any);
+        self.state.record(any, &self.config.history);
     }
 
     /// Tells reactors with watches what has been changed.
@@ -141,7 +147,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// The state is another one: reactors have its past read.
     pub(crate) fn tell_jump(&mut self, effects: &mut Vec<StoreEffect<B>>) {
         let revision = self.state.revision();
-        self.state.record(self.publishing.contains(&true));
+        self.state.record(self.publishing.contains(&true), &self.config.history);
         for (reactor, on) in self.publishing.iter().enumerate() {
             if *on {
                 let reactor = u16::try_from(reactor).expect("reactors are numbered by u16");
@@ -163,7 +169,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let mut slice = WATCH_BUDGET.min(*budget);
         let before = slice;
         let request = task.ticket.request;
-        let next = watch.step(&self.state, request, &mut self.writer, &mut slice);
+        let limits = &self.config.history;
+        let next = watch.step(&self.state, request, limits, &mut self.writer, &mut slice);
         let bytes = if let WatchNext::Read(read) = &next { read.bytes.len() } else { 0 };
         let spent = before - slice + u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(u32::MAX);
         *budget = budget.saturating_sub(spent.max(1));

@@ -88,7 +88,8 @@ pub fn plan(watch: &Watch<'_>) -> Result<WatchPlan, Refused> {
         let message = "mvcc: required revision has been compacted; revisions are not negative";
         return refused(Status::Compacted, message.into());
     };
-    let start = (start > 0).then(|| Point { revision: Revision::new(start), sub: watch.start_sub });
+    let sub = if Mutant::ResumeSubIgnored.is_on() { 0 } else { watch.start_sub };
+    let start = (start > 0).then(|| Point { revision: Revision::new(start), sub });
     let wanted = Wanted {
         previous: watch.prev_kv,
         keys_only: watch.keys_only,
@@ -265,6 +266,11 @@ impl Reactor {
                         self.go_on(connection);
                     }
                     Some(revision) => {
+                        if Mutant::LiveTooLate.is_on()
+                            && let Some(watcher) = self.watches.get(slot)
+                        {
+                            watcher.next = watcher.next.max(Some(after(revision.next())));
+                        }
                         self.watches.published = self.watches.published.max(Some(revision));
                         self.watches.caught_up(slot);
                         self.progress_if_owed(now, slot);
@@ -414,7 +420,9 @@ impl Reactor {
             self.watches.put_back(group, watchers, changes);
         }
         scratch.several.sort_unstable();
-        scratch.several.dedup();
+        if !Mutant::SeveralTwice.is_on() {
+            scratch.several.dedup();
+        }
         let several = mem::take(&mut scratch.several);
         for changes in several.chunk_by(|a, b| a.0 == b.0) {
             let numbers: Vec<u32> = changes.iter().map(|(_, number)| *number).collect();
@@ -424,7 +432,7 @@ impl Reactor {
         }
         scratch.several = several;
         self.scratch = scratch;
-        if recorded.whole < recorded.newest {
+        if recorded.whole < recorded.newest && !Mutant::CutPassesForWhole.is_on() {
             self.all_fall_behind(after(recorded.whole));
         }
     }
@@ -491,7 +499,8 @@ impl Reactor {
                     }
                 }
                 if watch.count() > 0 {
-                    let revision = translate::i64_of(recorded.whole);
+                    let ahead = i64::from(Mutant::RevisionAhead.is_on());
+                    let revision = translate::i64_of(recorded.whole) + ahead;
                     if watch.finish(WatchStep::Changes, revision, false).is_err() {
                         // More than a frame holds: the store tells it in pieces.
                         self.fall_behind(slot, first);
@@ -521,7 +530,19 @@ impl Reactor {
         self.added(connection, before, effects);
     }
 
-    fn fall_behind(&mut self, slot: u32, next: Point) {
+    fn fall_behind(&mut self, slot: u32, mut next: Point) {
+        if Mutant::BehindNotRead.is_on()
+            && let Some(published) = self.watches.published
+        {
+            next = after(published);
+        }
+        if Mutant::BehindTooFar.is_on()
+            && let Some(watcher) = self.watches.get(slot)
+            && next.revision > Revision::new(2)
+        {
+            next.revision = Revision::new(next.revision.get() - 1);
+            watcher.next = None;
+        }
         self.watches.fall_behind(slot, next);
         if let Some(watcher) = self.watches.get(slot) {
             let connection = watcher.connection;
@@ -563,7 +584,7 @@ impl Reactor {
             return;
         }
         let serial = watcher.serial;
-        if !self.progress_if_owed(now, slot) {
+        if !self.progress_if_owed(now, slot) && !Mutant::ProgressForgotten.is_on() {
             self.watches.owing.push((slot, serial));
         }
     }
@@ -584,10 +605,11 @@ impl Reactor {
         if !may || session.blocked_since.is_some() {
             return false;
         }
+        let ahead = i64::from(Mutant::ProgressAhead.is_on());
         let (session, writer, _) = self.session_and_writer(connection);
         writer
             .watch(&mut session.replies, request)
-            .finish(WatchStep::Progress, translate::i64_of(published), false)
+            .finish(WatchStep::Progress, translate::i64_of(published) + ahead, false)
             .expect("a reply without changes fits a frame");
         if let Some(watcher) = self.watches.get(slot) {
             watcher.owes_progress = false;

@@ -504,6 +504,7 @@ async fn store(
             room_min: growth_size(&plan.config) * 5 / 2,
         },
         dirty_size_max: cache_size / 2,
+        history: kv::HistoryLimits::SERVER,
         pages: plan.page_options.clone(),
     };
     let role = Store::new(config, state, published, Box::new(Block::allocate), now);

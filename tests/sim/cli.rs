@@ -6,7 +6,7 @@
 //!
 //! Seeds run on all cores, or on as many threads as `--threads N` says.
 //!
-//! `--without FAULT`, `--clients N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
+//! `--without FAULT`, `--clients N`, `--watchers N`, `--members N` and `--millis N` make a finding smaller; `--lenient`
 //! goes on after what harms nobody by itself; `--canary` breaks the model on purpose. A build with
 //! `--profile sim` goes on with the next seed after a panic, one with `--release` ends there.
 //!
@@ -21,14 +21,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sim::{Adjust, Fault, Kind, Plan, Report, Trial, run, trial};
+use sim::{
+    Adjust, CHANGES_TOLD, FRAGMENT_TOLD, Fault, Kind, PROGRESS_TOLD, Plan, Report, Trial,
+    WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED, run, trial,
+};
 
 /// How often a long run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 
 const HELP: &str = "\
 sim [--seeds N] [--from S] [--threads T]    seeds S to S+N-1 (one; fresh ones) on T threads (all cores)
-sim --seed S [--without FAULT]... [--clients N] [--members N] [--millis N] [--lenient] [--canary]
+sim --seed S [--without FAULT]... [--clients N] [--watchers N] [--members N] [--millis N] [--lenient]
+    [--canary]
                                             one seed, with its plan and its last events
 sim mutants ...                             whether seeds find mistakes made on purpose; has a --help
 Exit code 1: there was a violation.";
@@ -70,6 +74,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             }
             "--without" => parsed.adjust.without.push(value),
             "--clients" => parsed.adjust.clients = Some(number()?),
+            "--watchers" => parsed.adjust.watchers = Some(number()?),
             "--members" => parsed.adjust.members = Some(number()?),
             "--millis" => parsed.adjust.millis = Some(number()?),
             _ => return Err(format!("{name} is not known")),
@@ -97,6 +102,16 @@ const FLOORS: [(&str, u64); 3] = [("judgements", 400), ("replies", 150), ("event
 /// Seeds from which on each kind of fault has struck, and each of these has happened.
 const FLOOR_SEEDS_RARE: u64 = 2_000;
 const RARE: [&str; 3] = ["state sent", "state resumed", "state installed"];
+
+/// What so many seeds do about watches, each at the very least.
+const WATCHED: [(&str, u64); 6] = [
+    (CHANGES_TOLD, 500),
+    (WATCH_OPENED, 5),
+    (WATCH_RESUMED, 10),
+    (WATCH_COMPACTED, 1),
+    (PROGRESS_TOLD, 15),
+    (FRAGMENT_TOLD, 20),
+];
 
 /// What all seeds came to together.
 #[derive(Default)]
@@ -156,6 +171,13 @@ impl Totals {
                 println!("floor: no {name} in {} seeds", self.seeds);
             }
         }
+        for (name, floor) in WATCHED {
+            let sum = self.count(name);
+            if sum < floor * self.seeds {
+                self.violations += 1;
+                println!("floor: {name} {sum} times in {} seeds", self.seeds);
+            }
+        }
     }
 
     /// Adds a seed, or what its panic said.
@@ -188,7 +210,19 @@ impl Totals {
         self.longest = self.longest.max(report.longest);
     }
 
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
     fn print(mut self, elapsed: Duration) {
+        let watched = format!(
+            "{} changes told to watches, {} of them opened, {} resumed, {} compacted; {} times progress told",
+            self.count(CHANGES_TOLD),
+            self.count(WATCH_OPENED),
+            self.count(WATCH_RESUMED),
+            self.count(WATCH_COMPACTED),
+            self.count(PROGRESS_TOLD),
+        );
         let seconds = elapsed.as_secs_f64();
         for fault in Fault::ALL {
             let count = self.counts.remove(fault.text()).unwrap_or(0);
@@ -215,6 +249,7 @@ impl Totals {
             self.leaderless / 1_000_000,
             self.longest / 1_000_000,
         );
+        println!("{watched}");
         println!(
             "{} canaries that had to be found out, {} seeds that ran twice",
             self.canaries, self.twice

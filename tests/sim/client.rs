@@ -13,6 +13,7 @@ use crate::model::{Listed, Told};
 use crate::network::{CLIENT_HOSTS, End};
 use crate::plan::MS;
 use crate::sessions::Session;
+use crate::watched::Watched;
 use crate::world::{Event, World};
 
 /// A request on its way.
@@ -31,14 +32,17 @@ pub struct Client {
     pub node: usize,
     greeted: bool,
     splitter: Splitter,
-    encoder: RequestEncoder,
+    pub encoder: RequestEncoder,
     received: BytesMut,
     waiting: BTreeMap<u64, Waiting>,
-    next: u64,
+    pub next: u64,
     opened_at: u64,
     /// The greatest revision that a read of the member's own state has shown on this connection.
-    seen: i64,
+    pub seen: i64,
     session: Session,
+    pub watches: Vec<Watched>,
+    /// Requests of this connection whose watches have ended.
+    pub ended: Vec<u64>,
     /// Does not read until then.
     reads_at: u64,
     held: VecDeque<Vec<u8>>,
@@ -59,6 +63,8 @@ impl Client {
             opened_at: 0,
             seen: 0,
             session: Session::default(),
+            watches: Vec::new(),
+            ended: Vec::new(),
             reads_at: 0,
             held: VecDeque::new(),
         }
@@ -80,8 +86,15 @@ impl World {
             return;
         }
         self.client_times_out(client);
-        let asks = self.asks_on && self.clients[client].greeted;
-        if !asks || self.clients[client].reads_at > self.now {
+        let known = &self.clients[client];
+        if known.socket.is_none() || !known.greeted || known.reads_at > self.now {
+            return;
+        }
+        if self.plan.watchers.watch() {
+            self.client_watches(client);
+        }
+        // Some do nothing but watch.
+        if !self.asks_on || client as u64 >= self.plan.clients {
             return;
         }
         let room = usize::try_from(self.plan.depth).expect("few");
@@ -112,10 +125,12 @@ impl World {
         let event = ReactorEvent::Accepted { connection: id };
         process.to_reactor[FROM_NET].push_back(event);
         self.wake_soon(node, REACTOR);
+        self.trace.tell(self.now, || format!("client {client} connects to member {}", node + 1));
         let fresh = Client::new();
         let known = &mut self.clients[client];
         let (next, session) = (known.next, std::mem::take(&mut known.session));
-        *known = Client { socket: Some(socket), node, next, session, opened_at: self.now, ..fresh };
+        let (socket, watches) = (Some(socket), std::mem::take(&mut known.watches));
+        *known = Client { socket, node, next, session, watches, opened_at: self.now, ..fresh };
         let mut frame = Vec::new();
         let hello = Call::Hello(wire::Hello {
             version_min: 1,
@@ -127,7 +142,8 @@ impl World {
         self.client_sends(client, frame);
     }
 
-    fn client_sends(&mut self, client: usize, bytes: Vec<u8>) {
+    /// Sends whole frames.
+    pub fn client_sends(&mut self, client: usize, bytes: Vec<u8>) {
         let Some(socket) = self.clients[client].socket else { return };
         let from = End::Client { client };
         self.network.send(self.now, socket, from, bytes, &mut self.prng);
@@ -145,8 +161,10 @@ impl World {
 
     /// Its connection has gone.
     pub fn client_lost(&mut self, client: usize) {
+        self.trace.tell(self.now, || format!("client {client} has lost its connection"));
         let known = &mut self.clients[client];
         known.socket = None;
+        known.watches.iter_mut().for_each(Watched::detach);
         for (_, waiting) in std::mem::take(&mut known.waiting) {
             self.ghost.given_up(waiting.number);
             self.session_hears(client, waiting.number, None);
@@ -231,15 +249,21 @@ impl World {
         self.client_sends(client, frame);
     }
 
-    fn next_ask(&mut self, client: usize) -> Ask {
-        use crate::plan::Fault;
+    /// What its requests are made with.
+    pub fn generator(&self) -> Generator {
         let plan = &self.plan;
-        let generator = Generator {
+        Generator {
             keys: plan.keys,
             value_max: plan.value_max,
             writes: plan.writes,
             compacts: plan.compacts,
-        };
+        }
+    }
+
+    fn next_ask(&mut self, client: usize) -> Ask {
+        use crate::plan::Fault;
+        let generator = self.generator();
+        let plan = &self.plan;
         // The first client looks after members too.
         if client == 0 && self.faults_on {
             if plan.has(Fault::Members) && self.prng.one_in(6) {
@@ -252,6 +276,11 @@ impl World {
         }
         // A server's segments hold its greatest request; those of a plan may be smaller.
         let size_max = self.plan.segment_size / 4 * 3;
+        if plan.watchers.watch()
+            && let Some(ask) = self.next_for_watches(&generator)
+        {
+            return ask;
+        }
         loop {
             let ask = generator.next(&mut self.prng, self.ghost.model.revision);
             let (frame, _) = encode(&self.clients[client].encoder, &ask, None, 0, 0, 0);
@@ -293,11 +322,17 @@ impl World {
 
     /// Bytes came in for a client.
     pub fn client_receives(&mut self, client: usize, bytes: Vec<u8>) {
-        if self.clients[client].reads_at > self.now {
-            self.clients[client].held.push_back(bytes);
+        let known = &mut self.clients[client];
+        // What was held comes first.
+        if known.reads_at > self.now || !known.held.is_empty() {
+            known.held.push_back(bytes);
             return;
         }
-        self.clients[client].received.extend_from_slice(&bytes);
+        self.client_reads_bytes(client, &bytes);
+    }
+
+    fn client_reads_bytes(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].received.extend_from_slice(bytes);
         loop {
             let known = &mut self.clients[client];
             if known.socket.is_none() {
@@ -317,6 +352,10 @@ impl World {
                 }
             };
             let got = seen(&reply);
+            let given_up = match &reply {
+                Reply::Refused(refused) => refused.compacted_revision,
+                _ => 0,
+            };
             if got == Seen::Hello {
                 known.greeted = true;
                 known.splitter.agree(1, wire::REPLY_BODY_SIZE_MAX);
@@ -328,7 +367,11 @@ impl World {
                 self.client_leaves(client);
                 return;
             }
-            self.client_answered(client, header.request.get(), header.flags, got);
+            let (request, flags) = (header.request.get(), header.flags);
+            if self.watch_is_told(client, request, flags, &got, given_up) {
+                continue;
+            }
+            self.client_answered(client, request, flags, got);
         }
     }
 
@@ -391,7 +434,7 @@ impl World {
             return;
         }
         while let Some(bytes) = self.clients[client].held.pop_front() {
-            self.client_receives(client, bytes);
+            self.client_reads_bytes(client, &bytes);
         }
     }
 }

@@ -241,7 +241,8 @@ impl World {
         self.wall_until(walls, until);
     }
 
-    fn wall_until(&mut self, walls: Vec<(usize, usize)>, until: u64) {
+    /// Walls between machines, for a while.
+    pub fn wall_until(&mut self, walls: Vec<(usize, usize)>, until: u64) {
         for &(from, to) in &walls {
             self.network.wall(from, to);
         }

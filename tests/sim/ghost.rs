@@ -813,7 +813,7 @@ impl Ghost {
                     owner => Err(wrong(&format!("the id is that of {owner:?}"))),
                 };
             }
-            Seen::Members(_) | Seen::Other | Seen::Hello => {
+            Seen::Members(_) | Seen::Other | Seen::Hello | Seen::Watch(_) => {
                 request.fate = Fate::Answered;
                 return Ok(request.seen);
             }

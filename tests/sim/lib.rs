@@ -28,6 +28,7 @@ mod fallback;
 mod faults;
 mod frames;
 mod ghost;
+mod lives;
 mod load;
 mod member;
 mod model;
@@ -37,11 +38,16 @@ mod sessions;
 mod trace;
 mod trial;
 mod turns;
+mod watched;
+mod watching;
 mod world;
 
 pub use ghost::Ghost;
 pub use plan::{Adjust, Fault, Plan};
 pub use trial::{Kind, Trial, trial};
+pub use watching::{
+    CHANGES_TOLD, FRAGMENT_TOLD, PROGRESS_TOLD, WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED,
+};
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

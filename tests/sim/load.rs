@@ -8,6 +8,7 @@ use wire::{
 };
 
 use crate::model::{Command, Compare, Delete, Listed, Op, Pair, Put, Range, Told, Txn};
+use crate::watched::Step;
 
 /// Marks the number behind a body.
 const TOKEN_MAGIC: u64 = 0x51_7A_90_0D_5E_ED_F0_0D;
@@ -67,6 +68,8 @@ pub enum Seen {
     Members(Vec<u8>),
     /// A client has this id.
     Registered(u64),
+    /// A watch tells something.
+    Watch(Box<Step>),
     Other,
 }
 
@@ -193,7 +196,8 @@ pub fn token(body: &[u8]) -> Option<u64> {
     (number(magic) == Some(TOKEN_MAGIC)).then(|| number(token))?
 }
 
-fn pair(member: KeyValue<'_>) -> Pair {
+/// A key as a reply tells it.
+pub fn pair(member: KeyValue<'_>) -> Pair {
     Pair {
         key: member.key.to_vec(),
         value: member.value.to_vec(),
@@ -252,9 +256,9 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         Reply::MemberList(list) => Seen::Members(list.members.to_vec()),
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
         Reply::Register(reply) => Seen::Registered(reply.client.get()),
+        Reply::Watch(reply) => Seen::Watch(Box::new(Step::new(&reply))),
         Reply::Ping
         | Reply::MoveLeader(_)
-        | Reply::Watch(_)
         | Reply::LeaseGrant(_)
         | Reply::LeaseRevoke(_)
         | Reply::LeaseKeepAlive(_)
@@ -276,11 +280,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    fn key(&self, prng: &mut Prng) -> Vec<u8> {
+    /// A key.
+    pub fn key(&self, prng: &mut Prng) -> Vec<u8> {
         format!("k{:03}", prng.below(self.keys)).into_bytes()
     }
 
-    fn interval(&self, prng: &mut Prng) -> (Vec<u8>, Vec<u8>) {
+    /// A range, as requests name it; now and then without a key in it.
+    pub fn interval(&self, prng: &mut Prng) -> (Vec<u8>, Vec<u8>) {
         let key = self.key(prng);
         match prng.below(6) {
             0 | 1 => (key, Vec::new()),

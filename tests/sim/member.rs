@@ -237,6 +237,8 @@ pub struct Node {
     pub took_state: bool,
     /// Files that the last start synced.
     pub synced: Vec<WalFile>,
+    /// The greatest revision that it has compacted to, in any life.
+    pub compacted: i64,
 }
 
 /// Why a start failed.
@@ -284,6 +286,7 @@ impl Node {
             ppm: 0,
             took_state: false,
             synced: Vec::new(),
+            compacted: 0,
         }
     }
 
@@ -488,6 +491,7 @@ impl Node {
                 room_min: 768 << 10,
             },
             dirty_size_max: plan.cache_size / 2,
+            history: plan.watchers.history,
             pages: options,
         };
         let store = Store::new(config, state, booted.published, allocate(), local);

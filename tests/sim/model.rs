@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::Stamp;
-use wire::{CompareResult, CompareTarget, SortOrder, SortTarget, Status};
+use wire::{Cause, CompareResult, CompareTarget, SortOrder, SortTarget, Status};
 
 /// A put as a client asks for it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -151,9 +151,25 @@ struct Version {
     live: Option<Live>,
 }
 
+/// A change of a key, as watches are told it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub revision: i64,
+    /// Its place among the changes of its revision.
+    pub sub: u32,
+    pub key: Vec<u8>,
+    pub cause: Cause,
+    /// Its place among the versions of its key.
+    place: usize,
+}
+
 /// All versions of all keys.
 pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    /// All changes in their order.
+    pub changes: Vec<Change>,
+    /// What reads below were refused, from when on.
+    pub compactions: Vec<i64>,
     /// The newest revision.
     pub revision: i64,
     /// Reads below it are refused.
@@ -166,7 +182,8 @@ pub struct Model {
     pub broken: bool,
 }
 
-fn contains(key: &[u8], range_end: &[u8], candidate: &[u8]) -> bool {
+/// Whether a range, as requests name it, has a key in it.
+pub fn contains(key: &[u8], range_end: &[u8], candidate: &[u8]) -> bool {
     match range_end {
         b"" => candidate == key,
         b"\0" => candidate >= key,
@@ -194,9 +211,16 @@ impl Default for Model {
 impl Model {
     /// Before the first entry.
     pub fn new() -> Self {
-        let keys = BTreeMap::new();
-        let clients = BTreeMap::new();
-        Self { keys, clients, revision: 1, compacted: -1, changed: false, broken: false }
+        Self {
+            keys: BTreeMap::new(),
+            changes: Vec::new(),
+            compactions: Vec::new(),
+            clients: BTreeMap::new(),
+            revision: 1,
+            compacted: -1,
+            changed: false,
+            broken: false,
+        }
     }
 
     fn live_at(&self, key: &[u8], at: i64) -> Option<(i64, &Live)> {
@@ -354,6 +378,7 @@ impl Model {
             }
             Command::Compact { revision, .. } => {
                 self.compacted = *revision;
+                self.compactions.push(*revision);
                 Told::Compact { revision: self.revision }
             }
         };
@@ -371,7 +396,24 @@ impl Model {
     fn change(&mut self, key: &[u8], live: Option<Live>) {
         self.changed = true;
         let revision = self.revision + 1;
-        self.keys.entry(key.to_vec()).or_default().push(Version { revision, live });
+        let before = self.changes.last().filter(|before| before.revision == revision);
+        let sub = before.map_or(0, |before| before.sub + 1);
+        let versions = self.keys.entry(key.to_vec()).or_default();
+        let (key, cause, place) = (key.to_vec(), Cause::Request, versions.len());
+        self.changes.push(Change { revision, sub, key, cause, place });
+        versions.push(Version { revision, live });
+    }
+
+    /// The key as a change wrote it; none: the change deleted it.
+    pub fn written(&self, change: &Change) -> Option<Pair> {
+        let version = &self.keys[&change.key][change.place];
+        version.live.as_ref().map(|live| pair(&change.key, version.revision, live))
+    }
+
+    /// The key before the revision of a change.
+    pub fn before(&self, change: &Change) -> Option<Pair> {
+        let before = self.live_at(&change.key, change.revision - 1);
+        before.map(|(revision, live)| pair(&change.key, revision, live))
     }
 
     fn put(&mut self, put: &Put) -> Told {

@@ -7,10 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::{ConnectionId, Prng};
 
-use crate::plan::{MS, SECOND};
-
-/// Bytes on their way beyond which a socket takes no more for now.
-const SEND_BUFFER: usize = 192 << 10;
+use crate::plan::{MS, SECOND, SEND_BUFFER};
 
 /// Machines that the network knows: members, then clients.
 const HOSTS: usize = 64;
@@ -92,6 +89,8 @@ pub struct Network {
     walls: Vec<[u16; HOSTS]>,
     /// Mean delay.
     pub latency: u64,
+    /// Bytes on their way to a client beyond which its socket takes no more for now.
+    client_buffer: usize,
     /// Machines whose packets are late, until when.
     pub slow: Vec<u64>,
     /// Deliveries to schedule: time, socket, direction.
@@ -100,8 +99,9 @@ pub struct Network {
 
 impl Network {
     /// Without sockets.
-    pub fn new(latency: u64) -> Self {
+    pub fn new(latency: u64, client_buffer: usize) -> Self {
         Self {
+            client_buffer,
             sockets: BTreeMap::new(),
             next: 0,
             walls: vec![[0; HOSTS]; HOSTS],
@@ -188,8 +188,9 @@ impl Network {
         }
         self.push(now, socket, side, Item::Bytes(bytes), 0, prng);
         let Some(known) = self.sockets.get_mut(&socket) else { return false };
+        let max = buffer(known.ends[1 - side], self.client_buffer);
         let stream = &mut known.streams[side];
-        let blocks = stream.bytes > SEND_BUFFER && !stream.blocked;
+        let blocks = stream.bytes > max && !stream.blocked;
         stream.blocked |= blocks;
         blocks
     }
@@ -232,7 +233,8 @@ impl Network {
         if let Item::Bytes(bytes) = &item {
             stream.bytes -= bytes.len();
         }
-        let drained = (stream.blocked && stream.bytes < SEND_BUFFER / 4).then_some(from);
+        let max = buffer(to, self.client_buffer);
+        let drained = (stream.blocked && stream.bytes < max / 4).then_some(from);
         stream.blocked &= drained.is_none();
         if let Some((at, _)) = stream.items.front() {
             stream.active = true;
@@ -343,6 +345,11 @@ impl Network {
             }
         }
     }
+}
+
+/// Bytes that a socket to this end takes.
+fn buffer(to: End, client: usize) -> usize {
+    if matches!(to, End::Client { .. }) { client } else { SEND_BUFFER }
 }
 
 fn lose_suffix(stream: &mut Stream, prng: &mut Prng) {

@@ -2,11 +2,15 @@
 //! kinds of faults out, and draws how often the others strike.
 
 use base::Prng;
+use kv::HistoryLimits;
 use node::ForPeers;
 
 /// Nanoseconds of a millisecond and of a second.
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
+
+/// Bytes on their way beyond which a socket takes no more for now.
+pub const SEND_BUFFER: usize = 192 << 10;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -110,6 +114,76 @@ pub enum Victim {
     Watermark,
 }
 
+/// Who watches.
+#[derive(Clone, Debug)]
+pub struct Watchers {
+    /// Clients that do nothing else.
+    pub clients: u64,
+    /// Watches of each of them, and of each of the others, at one time.
+    pub each: u64,
+    pub beside: u64,
+    /// Many keys at once are written and deleted.
+    pub bulk: bool,
+    /// Clients leave all the time, so that members begin and cease to publish.
+    pub fickle: bool,
+    /// What a member reads or records for watches at a time.
+    pub history: HistoryLimits,
+    /// Bytes on their way to a client beyond which its socket takes no more for now.
+    pub send_buffer: usize,
+}
+
+impl Watchers {
+    /// Nobody.
+    const NONE: Self = Self {
+        clients: 0,
+        each: 0,
+        beside: 0,
+        bulk: false,
+        fickle: false,
+        history: HistoryLimits::SERVER,
+        send_buffer: SEND_BUFFER,
+    };
+
+    /// Drawn apart, so that the rest of a plan is what it was before there were watches.
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::new(seed).fork("watches");
+        let (clients, each, beside) = match prng.below(16) {
+            0..5 => return Self::NONE,
+            5 => return Self::fickle(&mut prng),
+            6..9 => (prng.below(2), 1 + prng.below(4), 1 + prng.below(3)),
+            9..15 => (1 + prng.below(3), 1 + prng.below(8), prng.below(3)),
+            // More than a member reads for at once.
+            _ => (1, 66 + prng.below(30), 0),
+        };
+        // Many watches or many changes, not both.
+        let bulk = prng.one_in(6) && clients * each < 9;
+        let mut few =
+            |few: [usize; 2], server| if prng.one_in(3) { server } else { few[pick(&mut prng, 2)] };
+        let server = HistoryLimits::SERVER;
+        // With windows of a change, many changes take longer to tell than a run may take to end.
+        let windows = if bulk { [[40, 300], [4_000, 20_000]] } else { [[1, 7], [200, 20_000]] };
+        let history = HistoryLimits {
+            window_changes: few(windows[0], server.window_changes),
+            window_size: few(windows[1], server.window_size),
+            recorded_changes: few([1, 12], server.recorded_changes),
+            recorded_size: few([300, 30_000], server.recorded_size),
+        };
+        let send_buffer = few([500, 20_000], SEND_BUFFER);
+        Self { clients, each, beside, bulk, fickle: false, history, send_buffer }
+    }
+
+    /// Few watches, which meet members in the middle of large entries.
+    fn fickle(prng: &mut Prng) -> Self {
+        let clients = 1 + prng.below(2);
+        Self { clients, each: 1, bulk: true, fickle: true, ..Self::NONE }
+    }
+
+    /// Whether there are any.
+    pub fn watch(&self) -> bool {
+        self.clients + self.beside > 0
+    }
+}
+
 /// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -149,6 +223,7 @@ pub struct Plan {
     /// Whether clients register, and how many are remembered at once.
     pub sessions: bool,
     pub clients_max: u32,
+    pub watchers: Watchers,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -162,6 +237,8 @@ pub struct Adjust {
     pub without: Vec<String>,
     /// Number of clients.
     pub clients: Option<u64>,
+    /// Number of clients that only watch.
+    pub watchers: Option<u64>,
     /// Milliseconds of faults.
     pub millis: Option<u64>,
     /// Number of members.
@@ -177,6 +254,7 @@ impl Adjust {
     pub fn is_plain(&self) -> bool {
         self.without.is_empty()
             && self.clients.is_none()
+            && self.watchers.is_none()
             && self.millis.is_none()
             && self.members.is_none()
             && !self.canary
@@ -278,6 +356,7 @@ impl Plan {
             turn: 1_000 + prng.below(60_000),
             sessions: sessions.one_in(2),
             clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
+            watchers: Watchers::new(seed),
             // Slow enough that a link breaks while a state is on its way.
             transfer_rate: if sessions.one_in(2) {
                 node::TRANSFER_RATE
@@ -287,7 +366,7 @@ impl Plan {
             canary: adjust.canary,
             strict: !adjust.lenient,
         };
-        plan.with_short_log().adjusted(adjust)
+        plan.with_short_log().with_fickle().adjusted(adjust)
     }
 
     /// In one plan of six the log is soon cut, by large values, many checkpoints and a server that keeps
@@ -313,9 +392,22 @@ impl Plan {
         self
     }
 
+    /// With little memory a large entry waits in its middle for a checkpoint. Little is written: reading
+    /// much history back takes long then.
+    fn with_fickle(mut self) -> Self {
+        if self.watchers.fickle {
+            self.cache_size = 256 << 10;
+            self.duration = self.duration.min(3 * SECOND);
+            self.think = self.think.clamp(20 * MS, 40 * MS);
+            self.depth = 1;
+        }
+        self
+    }
+
     fn adjusted(mut self, adjust: &Adjust) -> Self {
         self.faults.retain(|(fault, _)| !adjust.without.iter().any(|name| name == fault.text()));
         self.clients = adjust.clients.unwrap_or(self.clients);
+        self.watchers.clients = adjust.watchers.unwrap_or(self.watchers.clients);
         self.members = adjust.members.unwrap_or(self.members);
         self.duration = adjust.millis.map_or(self.duration, |millis| millis * MS);
         self

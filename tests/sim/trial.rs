@@ -149,6 +149,9 @@ fn shrink(seed: u64, adjust: &Adjust, found: &str) -> Option<String> {
             break;
         }
     }
+    if plan.watchers.clients > 0 {
+        attempts(Adjust { watchers: Some(0), ..best.clone() }, &mut best);
+    }
     let mut millis = plan.duration / MS;
     while millis > 20 {
         millis = millis * 2 / 3;
@@ -160,9 +163,12 @@ fn shrink(seed: u64, adjust: &Adjust, found: &str) -> Option<String> {
     for name in &best.without {
         text.push_str(&format!(" --without '{name}'"));
     }
-    for (name, value) in
-        [("clients", best.clients), ("members", best.members), ("millis", best.millis)]
-    {
+    for (name, value) in [
+        ("clients", best.clients),
+        ("watchers", best.watchers),
+        ("members", best.members),
+        ("millis", best.millis),
+    ] {
         text.push_str(&value.map_or(String::new(), |value| format!(" --{name} {value}")));
     }
     (best.without.len() > adjust.without.len() || !text.is_empty()).then_some(text)

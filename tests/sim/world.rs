@@ -14,6 +14,7 @@ use crate::member::{Absence, CONSENSUS, Node, REACTOR, STORE, address_of, name_o
 use crate::network::{Delivery, Network};
 use crate::plan::{MS, Plan, SECOND};
 use crate::trace::Trace;
+use crate::watched::Watched;
 
 /// What is due at some time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +80,8 @@ pub struct World {
     chances: Vec<Prng>,
     /// What sessions draw from, so that the rest goes as it would without them.
     pub sessions: Prng,
+    /// The same for watches.
+    pub watches: Prng,
     /// The randomness that members get at their start.
     pub seeds: Prng,
     pub plan: Plan,
@@ -133,14 +136,15 @@ impl World {
             Node::new(id, number, founders.clone(), plan.flushes_all, plan.seed)
         });
         let nodes: Vec<Node> = nodes.collect();
-        let clients = (0..plan.clients).map(|_| Client::new()).collect();
+        let clients = plan.clients + plan.watchers.clients;
+        let clients = (0..clients).map(|_| Client::new()).collect();
         let mut world = Self {
             now: 0,
             queue: BinaryHeap::new(),
             next_order: 0,
             seeds: root.fork("members"),
             chances: plan.faults.iter().map(|(fault, _)| root.fork(fault.text())).collect(),
-            network: Network::new(plan.latency),
+            network: Network::new(plan.latency, plan.watchers.send_buffer),
             frames: Frames::default(),
             ghost: Ghost::new(list, plan.canary),
             trace: Trace::new(with_text),
@@ -158,6 +162,7 @@ impl World {
             events: 0,
             prng: prng.fork("events"),
             sessions: root.fork("sessions"),
+            watches: root.fork("watches"),
             plan,
         };
         world.trace.mix(prng.next_u64());
@@ -410,7 +415,11 @@ impl World {
             }
         };
         let whole = !self.ghost.members.is_joint();
-        quiet && ended && whole && self.ghost.members.members.iter().all(is_there)
+        quiet
+            && ended
+            && whole
+            && self.watches_are_settled()
+            && self.ghost.members.members.iter().all(is_there)
     }
 
     /// How things stand, for people.
@@ -455,6 +464,14 @@ impl World {
                 text.push_str(&format!(
                     "client {number} waits for {} answers of member {}; ",
                     client.waiting(),
+                    client.node + 1
+                ));
+            }
+            let lacks = |watched: &&Watched| !self.is_settled_watch(watched);
+            for watched in client.watches.iter().filter(lacks) {
+                text.push_str(&format!(
+                    "client {number}, revision {}, member {}: {watched:?}; ",
+                    self.ghost.model.revision,
                     client.node + 1
                 ));
             }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use base::{Prng, Revision};
 use kv::{
-    Cause, Change, ChangeKind, Changes, Command, DeleteRange, History, HistoryStep, Op, Outcome,
-    Point, Previous, Put, Step, Txn, Wanted,
+    Cause, Change, ChangeKind, Changes, Command, DeleteRange, History, HistoryLimits, HistoryStep,
+    Op, Outcome, Point, Previous, Put, Step, Txn, Wanted,
 };
 
 use machine::Machine;
@@ -242,7 +242,7 @@ impl Driver {
         let start = (self.prng.below(self.naive.revision + 2), u32::from(self.prng.one_in(5)));
         let point = Point { revision: Revision::new(start.0), sub: start.1 };
         let borrowed = ranges.iter().map(|(key, end)| (key.as_slice(), end.as_slice()));
-        let mut history = History::new(point, borrowed, wanted);
+        let mut history = History::new(point, borrowed, wanted, &HistoryLimits::SERVER);
         let mut seen: Vec<Told> = Vec::new();
         let busy = self.prng.one_in(2);
         let through = loop {
@@ -309,7 +309,7 @@ fn what_is_recorded_and_what_is_read_back_is_what_was_done() {
         let machine = Machine::new(Prng::new(seed + 1), cache, budget);
         let naive = Naive::new();
         let mut driver = Driver { machine, naive, prng, recorded: Vec::new(), left_out: 0 };
-        driver.machine.state.record(true);
+        driver.machine.state.record(true, &HistoryLimits::SERVER);
         for _ in 0..600 {
             match driver.prng.below(12) {
                 0 => driver.read_back(),
@@ -331,7 +331,7 @@ fn what_is_recorded_and_what_is_read_back_is_what_was_done() {
 #[test]
 fn a_turn_that_changes_too_much_says_how_far_its_recording_goes() {
     let mut machine = Machine::plain();
-    machine.state.record(true);
+    machine.state.record(true, &HistoryLimits::SERVER);
     let value = vec![1; 1 << 20];
     for key in [b"a", b"b"] {
         machine.apply(&Command::Put(Put { key, value: &value, ..Put::default() }));

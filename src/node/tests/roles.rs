@@ -109,6 +109,7 @@ impl Member {
                 room_min: 1 << 20,
             },
             dirty_size_max: 32 << 20,
+            history: kv::HistoryLimits::SERVER,
             pages: options,
         };
         let store = Store::new(

@@ -58,6 +58,7 @@ fn store(state: State, now: Instant) -> Store<Vec<u8>> {
             room_min: 4 << 20,
         },
         dirty_size_max: CACHE_SIZE / 2,
+        history: kv::HistoryLimits::SERVER,
         pages: options(),
     };
     let published = state.applied().0;

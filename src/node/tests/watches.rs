@@ -109,6 +109,7 @@ impl World {
                 room_min: 0,
             },
             dirty_size_max: 1 << 40,
+            history: kv::HistoryLimits::SERVER,
             pages: options,
         };
         let allocate = Box::new(|size| vec![0xEE; size]);

@@ -88,6 +88,12 @@ fn every_kind_of_request_is_made() {
         "ping",
         "register",
         "repeated answer",
+        "watch opened",
+        "watch resumed",
+        "watch compacted",
+        "changes told",
+        "fragment told",
+        "progress told",
     ] {
         assert!(made.contains(kind), "nobody asks for: {kind}");
     }
