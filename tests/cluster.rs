@@ -12,8 +12,10 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use client::recipes::Lock;
+use client::{Client, Op, Options, OwnedChange, Put, Txn, WatchEvent, WatchOptions};
 use process::{BINARY, DataDir, PATIENCE, SMALL, Signal};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
@@ -434,4 +436,54 @@ fn members_find_their_own_addresses_in_the_list_and_what_was_damaged_stays_known
     let refused = process::run(&["server", "--data-dir", folders[0].to_str().unwrap()]);
     let stderr = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && stderr.contains("page 7 at byte 28672"), "{stderr}");
+}
+
+/// One member after the other is killed, and started again by the one that watches over them, under a watch
+/// that all of them serve in turn and a lock that hangs on a short lease.
+#[test]
+fn a_watch_and_a_lock_outlive_the_members_that_serve_them() {
+    let dir = DataDir::new("outlive");
+    let mut cluster = Cluster::start(dir.path(), &["--nodes", "3"]);
+    let options = Options {
+        connect_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(20),
+        client_name: "test".into(),
+        cluster: 0,
+    };
+    let client = Client::connect(cluster.endpoints.clone(), options).unwrap();
+    let mut client = client.with_session().unwrap();
+    let mut watcher = client.watch(WatchOptions::prefix(b"k")).unwrap();
+    let lease = client.keep_lease(Duration::from_secs(15)).unwrap();
+    let lock = Lock::acquire(&mut client, &lease, b"lock", None).unwrap();
+    let (mut written, mut told) = (Vec::new(), Vec::new());
+    for victim in 0..cluster.members.len() {
+        for number in 0..20 {
+            let key = format!("k{number}");
+            let put = Op::Put(Put::new(key.as_bytes(), b"v"));
+            let result = client.txn(&Txn::new().when(lock.guard()).then(put)).unwrap();
+            assert!(result.succeeded, "the lock was lost");
+            written.push(result.revision);
+            if number == 10 {
+                kill(cluster.members[victim]);
+            }
+        }
+        while told.len() < written.len() {
+            match watcher.next_within(PATIENCE).unwrap().expect("an event in time") {
+                WatchEvent::Changes { changes, .. } => {
+                    told.extend(changes.iter().map(OwnedChange::revision));
+                }
+                WatchEvent::Progress { .. } => {}
+            }
+        }
+        assert_eq!(told, written);
+        // It is there again before the next one goes.
+        let line = loop {
+            let line = cluster.line();
+            if line.contains(": ready ") {
+                break line;
+            }
+        };
+        cluster.members[victim] = pid_in(&line);
+    }
+    assert!(lock.is_valid() && lock.release(&mut client).unwrap());
 }

@@ -1,9 +1,43 @@
-//! A small blocking client of the native protocol, for tests, the load generator and the command
-//! line. One TCP connection at a time; no threads, no async.
+//! A blocking client of the native protocol. A [`Client`] has one TCP connection at a time and no threads;
+//! what goes on in the background has a connection and a thread of its own.
 //!
 //! ```text
 //! Client: endpoints, retries, one call at a time ----\
 //!    submit / receive: many calls in flight ----------> Connection: socket, credits, frames
+//! WatchHub: any number of Watchers ------------------> a connection, read by a thread
+//! LeaseKeeper: any number of KeptLeases -------------> a Client, called by a thread
+//! recipes: Lock, Election, Register, DoubleBarrier, Counter, Queue: made of the three above
+//! ```
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use client::recipes::Lock;
+//! use client::{Client, Op, Options, Put, Txn, WatchEvent, WatchOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let seconds = Duration::from_secs;
+//! let options = Options {
+//!     connect_timeout: seconds(2),
+//!     request_timeout: seconds(5),
+//!     client_name: "example".into(),
+//!     cluster: 0,
+//! };
+//! let mut client = Client::connect(["127.0.0.1:2400"], options)?;
+//!
+//! for event in client.watch(WatchOptions::prefix(b"config/"))?.take(3) {
+//!     if let WatchEvent::Changes { changes, .. } = event? {
+//!         println!("{changes:?}");
+//!     }
+//! }
+//!
+//! let lease = client.keep_lease(seconds(10))?;
+//! let lock = Lock::acquire(&mut client, &lease, b"locks/report", Some(seconds(30)))?;
+//! let report = Op::Put(Put::new(b"report", b"done"));
+//! // Does nothing if the lock was lost meanwhile.
+//! let written = client.txn(&Txn::new().when(lock.guard()).then(report))?.succeeded;
+//! lock.release(&mut client)?;
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! What it repeats by itself: a call that the server refused without an effect

@@ -14,7 +14,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,13 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(mut command: Command) -> Box<Self> {
+    fn spawn(command: Command) -> Box<Self> {
+        Self::spawn_with(command, Stdio::null())
+    }
+
+    fn spawn_with(mut command: Command, input: Stdio) -> Box<Self> {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -206,14 +210,67 @@ impl Drop for Process {
     }
 }
 
+/// A command that goes on for a while: its lines as they come.
+pub struct Running(Box<Process>);
+
+impl Running {
+    /// Starts a command of the binary that talks to these endpoints.
+    pub fn spawn(endpoints: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).env("QUORATE_ENDPOINT", endpoints);
+        Self(Process::spawn_with(command, Stdio::piped()))
+    }
+
+    /// The next line of standard output, which must come.
+    pub fn line(&mut self) -> String {
+        match self.0.line(PATIENCE) {
+            Ok(Some(line)) => line,
+            Ok(None) => panic!("no line comes; standard error:\n{}", self.stderr()),
+            Err(()) => panic!("it has ended; standard error:\n{}", self.stderr()),
+        }
+    }
+
+    /// Writes a line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        let input = self.0.child.stdin.as_mut().expect("standard input is open");
+        input.write_all(format!("{line}\n").as_bytes()).expect("it reads its input");
+    }
+
+    /// Ends its standard input.
+    pub fn hush(&mut self) {
+        drop(self.0.child.stdin.take());
+    }
+
+    /// Its standard error up to now.
+    pub fn stderr(&self) -> String {
+        self.0.stderr()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal);
+    }
+
+    /// Waits until it ends by itself, which it must.
+    pub fn ended(mut self) -> Ended {
+        assert!(self.0.has_ended(PATIENCE), "it does not end; standard error:\n{}", self.stderr());
+        self.0.reap()
+    }
+}
+
 /// A server that may not be ready yet.
 pub struct Start(Box<Process>);
 
 impl Start {
     /// Starts a server on `data_dir` at a free port, with `flags` behind the others.
     pub fn spawn(data_dir: &Path, flags: &[&str]) -> Self {
+        Self::spawn_at("127.0.0.1:0", data_dir, flags)
+    }
+
+    /// The same at this address.
+    pub fn spawn_at(listen: &str, data_dir: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
-        command.arg("server").args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.args(["server", "--listen", listen, "--data-dir"]).arg(data_dir);
         command.args(flags);
         Self(Process::spawn(command))
     }
@@ -267,6 +324,12 @@ impl Server {
     /// become so.
     pub fn start(data_dir: &Path, flags: &[&str]) -> Self {
         Start::spawn(data_dir, flags).ready().unwrap_or_else(|ended| panic!("no start: {ended:?}"))
+    }
+
+    /// The same at this address, which a server before it had.
+    pub fn start_at(listen: &str, data_dir: &Path, flags: &[&str]) -> Self {
+        let start = Start::spawn_at(listen, data_dir, flags);
+        start.ready().unwrap_or_else(|ended| panic!("no start: {ended:?}"))
     }
 
     /// Where the native protocol is served.
