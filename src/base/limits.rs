@@ -12,6 +12,9 @@ pub const BLOCK_SIZE: usize = 4096;
 /// etcd bounds only the request; here a longer key is refused with this number in the text.
 pub const KEY_SIZE_MAX: usize = PAGE_SIZE / 4;
 
+/// Greatest key of a tree of the page file: a user key behind the lease that it hangs on.
+pub const TREE_KEY_SIZE_MAX: usize = KEY_SIZE_MAX + 8;
+
 /// Default greatest value, etcd's default request limit.
 pub const VALUE_SIZE_MAX_DEFAULT: usize = 3 << 19;
 

@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn results_have_the_names_that_etcdctl_gives_them() {
-        let put = PutResult { revision: 3, previous: Some(member()) };
+        let put = PutResult { revision: 3, previous: Some(member()), lease: 0 };
         let seen = object(|output| output.put(&put).expect("written"));
         assert_eq!(seen["prev_kv"]["key"], "Zm9v/w==");
         assert_eq!(seen["prev_kv"]["value"], "YmFy");

@@ -104,6 +104,9 @@ pub struct ServerArguments {
     /// too far behind for the log; at least 1 MiB
     #[arg(long, value_parser = size::parse, default_value = "256MiB")]
     pub transfer_rate: u64,
+    /// When a lease expires delete each of its keys in a revision of its own, instead of all in one
+    #[arg(long)]
+    pub lease_expiry_per_key: bool,
     /// How a group of the write-ahead log is made durable
     #[arg(long, default_value = "auto")]
     pub sync: Sync,
@@ -176,6 +179,7 @@ impl ServerArguments {
         config.value_size_max = usize::try_from(self.value_size_max)
             .map_err(|error| Failure::Arguments(format!("--value-size-max: {error}")))?;
         config.transfer_rate = self.transfer_rate;
+        config.lease_per_key = self.lease_expiry_per_key;
         config.sync = match self.sync {
             Sync::Auto => server::SyncMethod::Auto,
             Sync::Fdatasync => server::SyncMethod::Fdatasync,

@@ -15,11 +15,13 @@ use wire::{
 
 use crate::connection::{Answer, Connection};
 use crate::error::Error;
+use crate::lease_keeper::{KeptLease, LeaseKeeper};
 use crate::result::{
     DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OwnedKeyValue, PutResult,
     RangeResult, TxnResult,
 };
 use crate::session::{Session, WriteNumber};
+use crate::watch::{WatchHub, WatchOptions, Watcher};
 
 /// First pause before another attempt; each further one is twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
@@ -105,6 +107,10 @@ pub struct Client {
     /// The id of the next request. Ids are not used twice, also across connections.
     next_request: u64,
     session: Option<Session>,
+    /// Watches that share a connection.
+    hub: Option<WatchHub>,
+    /// Keeps leases alive.
+    keeper: Option<LeaseKeeper>,
     prng: Prng,
 }
 
@@ -118,22 +124,111 @@ impl Client {
         endpoints: impl IntoIterator<Item = impl Into<String>>,
         options: Options,
     ) -> Result<Self, Error> {
-        let mut client = Self {
-            endpoints: endpoints.into_iter().map(Into::into).collect(),
+        let endpoints = endpoints.into_iter().map(Into::into).collect();
+        let mut client = Self::unconnected(endpoints, options);
+        client.connect_round()?;
+        Ok(client)
+    }
+
+    /// A client that connects when it has to.
+    pub(crate) fn unconnected(endpoints: Vec<String>, options: Options) -> Self {
+        Self {
+            endpoints,
             options,
             connection: None,
             next_endpoint: 0,
             leader_address: None,
             next_request: 1,
             session: None,
+            hub: None,
+            keeper: None,
             // The pauses of many clients shall differ; the standard library's hash keys do.
             prng: Prng::new(RandomState::new().build_hasher().finish()),
-        };
-        if client.endpoints.is_empty() {
-            return Err(Error::NoEndpoints);
         }
-        client.connect_round()?;
-        Ok(client)
+    }
+
+    /// Another client of the same servers, which connects when it has to and has no session.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::unconnected(self.endpoints.clone(), self.options.clone())
+    }
+
+    /// What this client was told at its start.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub(crate) fn random_below(&mut self, bound: u64) -> u64 {
+        self.prng.below(bound)
+    }
+
+    /// How many endpoints there are, at least 1.
+    pub(crate) fn endpoints_count(&self) -> u32 {
+        u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Leaves the server: the next call connects to the one behind it in the list.
+    pub(crate) fn leave(&mut self) {
+        self.connection = None;
+    }
+
+    /// Connects to the next server and hands the connection over.
+    pub(crate) fn detach(&mut self) -> Result<Connection, Error> {
+        self.connect_round()?;
+        Ok(self.connection.take().expect("connected just before"))
+    }
+
+    /// How long connecting may take from now on.
+    pub(crate) fn set_connect_timeout(&mut self, timeout: Duration) {
+        self.options.connect_timeout = timeout;
+    }
+
+    /// From now on only servers of this cluster will do.
+    pub(crate) fn expect_cluster(&mut self, cluster: u64) {
+        self.options.cluster = cluster;
+    }
+
+    // ------------------------------------------------------------------ watches
+
+    /// Watches keys on a connection of its own: who takes changes slowly holds up nobody else. Waits until
+    /// the server has begun, unless the watch begins at a revision that is named.
+    ///
+    /// Errors: what connecting can fail with; [`Error::Refused`]; [`Error::TimedOut`].
+    pub fn watch(&self, options: WatchOptions) -> Result<Watcher, Error> {
+        WatchHub::of(self.sibling())?.watch(options)
+    }
+
+    /// The hub of this client, for any number of watches on one connection. It connects with the first
+    /// call. The recipes use it, too: take what its watches tell at once.
+    ///
+    /// Errors: what connecting can fail with.
+    pub fn watch_hub(&mut self) -> Result<WatchHub, Error> {
+        if let Some(hub) = &self.hub {
+            return Ok(hub.clone());
+        }
+        let hub = WatchHub::of(self.sibling())?;
+        Ok(self.hub.insert(hub).clone())
+    }
+
+    // ------------------------------------------------------------------ leases
+
+    /// The keeper of this client, for any number of leases on one connection of their own.
+    ///
+    /// Errors: [`Error::Unreachable`] if the system gives no thread.
+    pub fn lease_keeper(&mut self) -> Result<LeaseKeeper, Error> {
+        if let Some(keeper) = &self.keeper {
+            return Ok(keeper.clone());
+        }
+        let keeper = LeaseKeeper::of(self.sibling())?;
+        Ok(self.keeper.insert(keeper).clone())
+    }
+
+    /// A lease that is kept alive by the keeper of this client until the result is dropped.
+    ///
+    /// Errors: those of [`Self::lease_grant`] and [`Self::lease_keeper`].
+    pub fn keep_lease(&mut self, ttl: Duration) -> Result<KeptLease, Error> {
+        let keeper = self.lease_keeper()?;
+        KeptLease::grant(self, &keeper, ttl)
     }
 
     /// The client with a session: from now on a write that may have arrived is sent again, to this
@@ -407,7 +502,7 @@ impl Client {
     // ------------------------------------------------------------------ repeating
 
     /// One call with one reply, which `take` turns into the result; `None`: another kind of reply.
-    fn call<T>(
+    pub(crate) fn call<T>(
         &mut self,
         call: &Call<'_>,
         take: impl Fn(Reply<'_>) -> Option<T>,
@@ -590,6 +685,9 @@ impl Client {
     /// Tries the leader that was hinted at and then every endpoint once, beginning with the one
     /// behind the last that was tried.
     fn connect_round(&mut self) -> Result<(), Error> {
+        if self.endpoints.is_empty() {
+            return Err(Error::NoEndpoints);
+        }
         let mut candidates: Vec<String> = self.leader_address.take().into_iter().collect();
         let hinted = candidates.len();
         let count = self.endpoints.len();

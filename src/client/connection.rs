@@ -136,6 +136,16 @@ pub(crate) struct Connection {
     is_broken: bool,
 }
 
+/// What a connection consists of after its handshake.
+pub(crate) struct Parts {
+    pub(crate) stream: TcpStream,
+    pub(crate) server: Server,
+    pub(crate) encoder: RequestEncoder,
+    pub(crate) splitter: Splitter,
+    /// Bytes behind the answer to the handshake.
+    pub(crate) input: BytesMut,
+}
+
 impl Connection {
     /// Shakes hands on a connected socket. Errors: see [`Error`]; no request has been sent.
     pub(crate) fn open(
@@ -240,6 +250,12 @@ impl Connection {
                 Err(protocol(wire::DecodeError::UnexpectedKind { kind: header.kind }))
             }
         }
+    }
+
+    /// The parts of a connection on which nothing has been asked yet, for who runs it otherwise.
+    pub(crate) fn into_parts(self) -> Parts {
+        let Self { stream, server, encoder, splitter, input, .. } = self;
+        Parts { stream, server, encoder, splitter, input }
     }
 
     /// What the server granted.
@@ -596,6 +612,6 @@ fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
 }
 
 /// A blocking call gave up after its time, which is no fault of the connection.
-fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

@@ -21,21 +21,31 @@
 mod client;
 mod connection;
 mod error;
+mod lease;
+mod lease_keeper;
+pub mod recipes;
 mod result;
 mod session;
+mod watch;
 
 pub use client::{Client, Completion, Options, Server, prefix_end};
 pub use connection::Answer;
 pub use error::{Error, Refusal};
+pub use lease_keeper::{KeptLease, LeaseKeeper, LeaseLoss};
 pub use result::{
-    DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OpResult, OwnedKeyValue,
+    DeleteResult, LeaseGrantResult, LeaseKeepAliveResult, LeaseRevokeResult, LeaseTimeToLiveResult,
+    LeasesResult, MemberChangeResult, MemberStatus, MembersResult, OpResult, OwnedKeyValue,
     PutResult, RangeResult, TxnResult,
 };
 pub use session::WriteNumber;
+pub use watch::{
+    OwnedChange, WatchEnd, WatchEvent, WatchHub, WatchId, WatchOptions, WatchPosition,
+    WatchPositionError, WatchedRange, Watcher,
+};
 
 pub use base::{ClientId, NodeId, RequestId};
 pub use wire::{
-    Call, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect, KeyValue, Member,
-    MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader, Op, Put, RaftRole, Range,
-    RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
+    Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
+    KeyValue, Member, MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader, Op, Put,
+    RaftRole, Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
 };

@@ -1,9 +1,12 @@
 //! Answers that outlive their frame: owned copies of what `wire` reads in place.
 
+use std::time::Duration;
+
 use base::NodeId;
 use wire::{
-    DecodeError, DeleteRangeReply, KeyValue, MemberChangeReply, MemberList, MemberListReply,
-    OpReply, PutReply, RaftRole, RangeReply, StatusReply, TxnReplyView,
+    DecodeError, DeleteRangeReply, KeyValue, LeaseGrantReply, LeaseRevokeReply, MemberChangeReply,
+    MemberList, MemberListReply, OpReply, PutReply, RaftRole, RangeReply, StatusReply,
+    TxnReplyView,
 };
 
 /// A key and what belongs to it.
@@ -43,11 +46,14 @@ pub struct PutResult {
     pub revision: i64,
     /// The key as it was before, if that was asked for and it existed.
     pub previous: Option<OwnedKeyValue>,
+    /// The lease that was made for the key, if [`Put::ttl_ms`](wire::Put::ttl_ms) asked for one; else 0.
+    pub lease: i64,
 }
 
 impl From<PutReply<'_>> for PutResult {
     fn from(reply: PutReply<'_>) -> Self {
-        Self { revision: reply.revision, previous: reply.previous.map(OwnedKeyValue::from) }
+        let PutReply { revision, previous, lease } = reply;
+        Self { revision, previous: previous.map(OwnedKeyValue::from), lease }
     }
 }
 
@@ -135,6 +141,73 @@ impl From<TxnReplyView<'_>> for TxnResult {
             responses: responses.collect(),
         }
     }
+}
+
+/// A lease was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeaseGrantResult {
+    /// The newest revision.
+    pub revision: i64,
+    /// Its id.
+    pub lease: i64,
+    /// How long it lives without being kept alive; more than asked for where that was too little.
+    pub ttl: Duration,
+}
+
+impl From<LeaseGrantReply> for LeaseGrantResult {
+    fn from(reply: LeaseGrantReply) -> Self {
+        let LeaseGrantReply { revision, lease, ttl_ms } = reply;
+        Self { revision, lease, ttl: Duration::from_millis(ttl_ms) }
+    }
+}
+
+/// A lease was ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeaseRevokeResult {
+    /// The revision of the deletion of its keys; the newest one if it had none.
+    pub revision: i64,
+    /// Keys that went with it.
+    pub deleted: i64,
+}
+
+impl From<LeaseRevokeReply> for LeaseRevokeResult {
+    fn from(reply: LeaseRevokeReply) -> Self {
+        Self { revision: reply.revision, deleted: reply.deleted }
+    }
+}
+
+/// Leases began their time anew.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LeaseKeepAliveResult {
+    /// The newest revision.
+    pub revision: i64,
+    /// How long each lives, counted from when the call began, in the order of the call; zero: there is
+    /// no such lease.
+    pub ttls: Vec<Duration>,
+}
+
+/// A lease's time, and keys.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LeaseTimeToLiveResult {
+    /// The newest revision.
+    pub revision: i64,
+    /// What it was granted; zero: there is no such lease.
+    pub granted: Duration,
+    /// What it has left; zero: its time is up, and it goes as soon as the leader says so.
+    pub left: Duration,
+    /// Keys that hang on it.
+    pub key_count: i64,
+    /// Those keys in key order, if they were asked for.
+    pub keys: Vec<Vec<u8>>,
+}
+
+/// The leases that there are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LeasesResult {
+    /// The newest revision.
+    pub revision: i64,
+    /// Their ids, smallest first.
+    pub leases: Vec<i64>,
 }
 
 /// The state of a member. Sizes are bytes.

@@ -25,6 +25,10 @@ pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String)
         }
         Ok(text)
     };
+    let request_behind_time = |kind| {
+        let body = payload.get(8..).unwrap_or_default();
+        verified(kind, body).map_err(RecordFault::Payload)
+    };
     Ok(match kind {
         EntryKind::Empty => ("empty", String::new()),
         EntryKind::Put => ("put", request(Kind::Put)?),
@@ -33,7 +37,21 @@ pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String)
         EntryKind::Compact => ("compact", request(Kind::Compact)?),
         EntryKind::Members => ("members", members(payload)?),
         EntryKind::Register => ("register", String::new()),
+        EntryKind::PutWithTtl => ("put", format!("{} ttl", request_behind_time(Kind::Put)?)),
+        EntryKind::LeaseGrant => ("lease grant", request_behind_time(Kind::LeaseGrant)?),
+        EntryKind::LeaseRevoke => ("lease revoke", request(Kind::LeaseRevoke)?),
+        EntryKind::LeaseKeepAlive => {
+            ("lease keep-alive", format!("{} leases", payload.len().saturating_sub(8) / 8))
+        }
+        EntryKind::LeaseExpire => ("lease expire", expiry(payload)),
+        EntryKind::LogTime => ("log time", String::new()),
     })
+}
+
+/// Which lease an entry ends.
+fn expiry(payload: &[u8]) -> String {
+    let lease = payload.get(8..).and_then(<[u8]>::first_chunk);
+    lease.map_or_else(String::new, |lease| format!("{:016x}", i64::from_le_bytes(*lease)))
 }
 
 fn members(payload: &[u8]) -> Result<String, RecordFault> {
@@ -53,11 +71,11 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
             let physical = if view.physical { " physical" } else { "" };
             format!("compact revision {}{physical}", view.revision)
         }
+        Request::LeaseGrant(grant) => format!("{:016x} ttl {} ms", grant.lease, grant.ttl_ms),
+        Request::LeaseRevoke(revoke) => format!("{:016x}", revoke.lease),
         Request::Range(_)
         | Request::Watch(_)
         | Request::WatchProgress
-        | Request::LeaseGrant(_)
-        | Request::LeaseRevoke(_)
         | Request::LeaseKeepAlive(_)
         | Request::LeaseTimeToLive(_)
         | Request::LeaseList(_)

@@ -9,6 +9,7 @@ use tree::{NewCell, Run};
 use crate::command::Put;
 use crate::history::{pair, tombstone};
 use crate::keys::{CURRENT, EVENTS};
+use crate::lease::Leaves;
 use crate::outcome::Stop;
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
@@ -30,8 +31,13 @@ struct Old {
 impl State {
     /// Writes a key as the next change of the entry being applied. Refused before anything has changed
     /// when it keeps the value or lease of a key that is not there.
-    pub(crate) fn put(&mut self, put: &Put<'_>) -> Result<Result<(), Refusal>, Stop> {
-        if put.lease != LeaseId::new(0) {
+    /// `is_made`: the entry itself makes the lease that the put names.
+    pub(crate) fn put(
+        &mut self,
+        put: &Put<'_>,
+        is_made: bool,
+    ) -> Result<Result<(), Refusal>, Stop> {
+        if put.lease != LeaseId::new(0) && !is_made && self.lease_at(put.lease)?.is_none() {
             return Ok(Err(Refusal::LeaseNotFound));
         }
         let at = self.now();
@@ -51,6 +57,18 @@ impl State {
         if (put.ignore_value || put.ignore_lease) && replaced.is_none() {
             return Ok(Err(Refusal::KeyNotFound));
         }
+        let kept_lease = replaced.map_or(LeaseId::new(0), |live| live.lease);
+        let lease = if put.ignore_lease { kept_lease } else { put.lease };
+        let leaves = if lease == kept_lease {
+            Leaves::Nothing
+        } else {
+            self.plan_leave(kept_lease, put.key)?
+        };
+        let attaches = lease != kept_lease && lease != LeaseId::new(0);
+        if attaches {
+            self.plan_attach(lease, put.key)?;
+        }
+        let event = &mut self.scratch.event;
         let run = old.as_ref().and_then(|old| old.run);
         let kept;
         let value = match (put.ignore_value, run) {
@@ -64,13 +82,12 @@ impl State {
                 &event[event.len() - size..]
             }
         };
-        let kept_lease = replaced.map_or(LeaseId::new(0), |live| live.lease);
         let mut live = Live {
             create: replaced
                 .filter(|_| !Mutant::CreateNotKept.is_on())
                 .map_or(at.revision, |live| live.create),
             version: replaced.map_or(0, |live| live.version) + 1,
-            lease: if put.ignore_lease { kept_lease } else { put.lease },
+            lease,
             hash: Hash128::ZERO,
         };
         live.hash = version_hash(put.key, at, &live, value);
@@ -109,6 +126,10 @@ impl State {
         self.live_sum = self.live_sum.plus(live.hash);
         self.events_sum = self.events_sum.plus(live.hash);
         self.sub = at.next().sub;
+        self.leave(&leaves, put.key);
+        if attaches {
+            self.attach(lease, put.key);
+        }
         Ok(Ok(()))
     }
 
@@ -125,6 +146,8 @@ impl State {
         let Some(replaced) = old.live else {
             return Ok(Mutant::TombstoneDeleted.is_on());
         };
+        let leaves = self.plan_leave(replaced.lease, key)?;
+        let cell = self.pages.cell_at(&place).expect("it was there above");
         let event = &mut self.scratch.event;
         event.clear();
         let kind = Kind::Delete(cause);
@@ -151,6 +174,7 @@ impl State {
         self.live_sum = self.live_sum.minus(replaced.hash);
         self.events_sum = self.events_sum.plus(delete_hash(key, at, cause));
         self.sub = at.next().sub;
+        self.leave(&leaves, key);
         Ok(true)
     }
 

@@ -10,6 +10,7 @@
 //!         1 delete     revision u64 | keys u64
 //!         2 txn        revision u64 | succeeded u8
 //!         3 compact    revision u64 | compacted u64
+//!         5 put with a lease made for it, 6 grant, 7 revoke: see below
 //!         4 refusal    number u8 | for two of them: size u64 | greatest size u64
 //! ```
 //!
@@ -27,7 +28,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use base::limits::{CLIENT_RESULTS_MAX, CLIENTS_MAX};
-use base::{ClientId, Hash128, Hasher128, LogIndex, Revision, Stamp};
+use base::{ClientId, Hash128, Hasher128, LeaseId, LogIndex, Revision, Stamp};
 use tree::{Direction, KeyRange, Miss, NewCell, TreeId};
 
 use crate::command::Command;
@@ -80,6 +81,29 @@ pub enum Remembered {
         revision: Revision,
         /// The oldest revision that stayed readable.
         compacted: Revision,
+    },
+    /// The key was written, and a lease was made for it.
+    PutWithLease {
+        /// The revision.
+        revision: Revision,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A lease was made.
+    Granted {
+        /// The current revision then.
+        revision: Revision,
+        /// Its id.
+        lease: LeaseId,
+        /// Milliseconds that it lived.
+        ttl_ms: u64,
+    },
+    /// A lease was ended.
+    Revoked {
+        /// The revision, or the current one then.
+        revision: Revision,
+        /// Keys that went with it.
+        deleted: u64,
     },
     /// Nothing was changed, for this reason.
     Refused(Refusal),
@@ -167,7 +191,20 @@ impl Remembered {
                 Self::Compacted { revision: *revision, compacted: *compacted }
             }
             Outcome::Refused(refusal) => Self::Refused(*refusal),
-            Outcome::Registered { .. } | Outcome::Repeated(_) | Outcome::Nothing => return None,
+            Outcome::PutWithLease { revision, lease } => {
+                Self::PutWithLease { revision: *revision, lease: *lease }
+            }
+            Outcome::Granted { revision, lease, ttl_ms } => {
+                Self::Granted { revision: *revision, lease: *lease, ttl_ms: *ttl_ms }
+            }
+            Outcome::Revoked { revision, deleted } => {
+                Self::Revoked { revision: *revision, deleted: *deleted }
+            }
+            Outcome::Registered { .. }
+            | Outcome::Renewed { .. }
+            | Outcome::Expired { .. }
+            | Outcome::Repeated(_)
+            | Outcome::Nothing => return None,
         })
     }
 
@@ -189,6 +226,14 @@ impl Remembered {
             Self::Compacted { revision, compacted } => {
                 numbers(3, revision.get(), Some(compacted.get()));
             }
+            Self::PutWithLease { revision, lease } => {
+                numbers(5, revision.get(), Some(lease.get().cast_unsigned()));
+            }
+            Self::Granted { revision, lease, ttl_ms } => {
+                numbers(6, revision.get(), Some(lease.get().cast_unsigned()));
+                out.extend_from_slice(&ttl_ms.to_le_bytes());
+            }
+            Self::Revoked { revision, deleted } => numbers(7, revision.get(), Some(*deleted)),
             Self::Refused(refusal) => {
                 let (number, sizes) = refusal.encode();
                 out.extend_from_slice(&[4, number]);
@@ -225,6 +270,16 @@ impl Remembered {
                 };
                 Self::Refused(Refusal::decode(number, sizes)?)
             }
+            5 => Self::PutWithLease {
+                revision: Revision::new(reader.u64()?),
+                lease: LeaseId::new(reader.u64()?.cast_signed()),
+            },
+            6 => Self::Granted {
+                revision: Revision::new(reader.u64()?),
+                lease: LeaseId::new(reader.u64()?.cast_signed()),
+                ttl_ms: reader.u64()?,
+            },
+            7 => Self::Revoked { revision: Revision::new(reader.u64()?), deleted: reader.u64()? },
             _ => return None,
         };
         reader.0.is_empty().then_some(result)
@@ -236,6 +291,9 @@ impl Remembered {
             Self::Put { revision }
             | Self::Deleted { revision, .. }
             | Self::Txn { revision, .. }
+            | Self::PutWithLease { revision, .. }
+            | Self::Granted { revision, .. }
+            | Self::Revoked { revision, .. }
             | Self::Compacted { revision, .. } => Some(*revision),
             Self::Refused(_) => None,
         }
@@ -476,12 +534,12 @@ mod tests {
         let create = || tree::PageFile::create(&options);
         let state = State::create(create());
         let mut meta = state.encode_meta();
-        assert_eq!(meta[0], 4);
+        assert_eq!(meta[0], 5);
         assert!(State::open(create(), &meta).is_ok());
         assert!(State::open(create(), &meta[..meta.len() - 1]).is_err());
         meta[0] = 3;
         assert!(State::open(create(), &meta).is_err());
-        meta.truncate(meta.len() - 16);
+        meta.truncate(meta.len() - 16 - 24);
         let before = State::open(create(), &meta).unwrap();
         assert_eq!((before.clients(), before.state_hash()), (0, state.state_hash()));
     }
@@ -496,6 +554,9 @@ mod tests {
             Remembered::Txn { revision, succeeded: true },
             Remembered::Txn { revision, succeeded: false },
             Remembered::Compacted { revision, compacted },
+            Remembered::PutWithLease { revision, lease: LeaseId::new(-4) },
+            Remembered::Granted { revision, lease: LeaseId::new(4), ttl_ms: 9 },
+            Remembered::Revoked { revision, deleted: 2 },
             Remembered::Refused(Refusal::KeyNotFound),
             Remembered::Refused(Refusal::DuplicateKey),
             Remembered::Refused(sized),
@@ -507,7 +568,7 @@ mod tests {
             bytes.push(0);
             assert_eq!(Remembered::decode(&bytes), None);
         }
-        assert_eq!(Remembered::decode(&[5]), None);
+        assert_eq!(Remembered::decode(&[8]), None);
         assert_eq!(Remembered::decode(&[4, 200]), None);
         assert_eq!(Remembered::decode(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 2]), None);
     }

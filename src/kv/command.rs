@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use base::LeaseId;
 
+use crate::lease::Due;
+
 /// One entry of the replicated log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
@@ -32,6 +34,50 @@ pub enum Command<'a> {
     Register {
         /// Clients that are remembered from here on; in the entry, so that all members agree on it.
         clients_max: u32,
+    },
+    /// Writes one key and makes a lease for it alone.
+    PutWithTtl {
+        /// The log time of the entry.
+        time: u64,
+        /// What is written; it names no lease.
+        put: Put<'a>,
+        /// Milliseconds that the lease lives.
+        ttl_ms: u64,
+    },
+    /// Makes a lease. No revision comes of it.
+    LeaseGrant {
+        /// The log time of the entry.
+        time: u64,
+        /// Its id; 0: the state chooses one.
+        lease: LeaseId,
+        /// Milliseconds that it lives.
+        ttl_ms: u64,
+    },
+    /// Ends a lease and deletes its keys, all in one revision.
+    LeaseRevoke {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Lets leases begin their time anew. No revision comes of it.
+    LeaseKeepAlive {
+        /// The log time of the entry.
+        time: u64,
+        /// Which: 8 bytes each, little endian.
+        leases: &'a [u8],
+    },
+    /// Ends a lease whose time is up, if it is.
+    LeaseExpire {
+        /// The log time of the entry.
+        time: u64,
+        /// Which.
+        due: Due,
+        /// Each of its keys is deleted in a revision of its own.
+        per_key: bool,
+    },
+    /// Notes the log time.
+    LogTime {
+        /// It.
+        time: u64,
     },
     /// Changes nothing; entries of the log itself.
     Nothing,
@@ -208,6 +254,12 @@ impl Command<'_> {
             | Self::Compact { .. }
             | Self::Members(_)
             | Self::Register { .. }
+            | Self::PutWithTtl { .. }
+            | Self::LeaseGrant { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseKeepAlive { .. }
+            | Self::LeaseExpire { .. }
+            | Self::LogTime { .. }
             | Self::Nothing => false,
         }
     }

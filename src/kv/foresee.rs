@@ -16,12 +16,19 @@ impl State {
     pub fn foresee(&self, command: &Command<'_>, tell: &mut dyn FnMut(Miss) -> ControlFlow<()>) {
         // Whether `tell` broke matters only on the way.
         let _ = match command {
-            Command::Put(put) => self.foresee_keys(put.key, &[], tell),
+            Command::Put(put) | Command::PutWithTtl { put, .. } => {
+                self.foresee_keys(put.key, &[], tell)
+            }
             Command::DeleteRange(delete) => self.foresee_keys(delete.key, delete.range_end, tell),
             Command::Txn(txn) => self.foresee_txn(txn, tell),
             Command::Compact { .. }
             | Command::Members(_)
             | Command::Register { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseKeepAlive { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LogTime { .. }
             | Command::Nothing => ControlFlow::Continue(()),
         };
     }

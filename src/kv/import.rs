@@ -20,12 +20,13 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use base::limits::KEY_SIZE_MAX;
-use base::{ClientId, Hash128, LogIndex, Revision, crc32};
+use base::limits::{KEY_SIZE_MAX, TREE_KEY_SIZE_MAX};
+use base::{ClientId, Hash128, LeaseId, LogIndex, Revision, crc32};
 use tree::{CELL_SIZE_MAX, Miss, NewCell, PageFile, RUN_SIZE_MAX, TreeId};
 
 use crate::clients::{Client, ORDER, Remembered, cell_hash, place_hash};
 use crate::keys::{CURRENT, EVENTS, Point};
+use crate::lease::{DEADLINES, LEASE_KEYS, LEASE_SIZE, LEASES, Lease, deadline_key, lease_of_key};
 use crate::outcome::{Stop, charge};
 use crate::state::{OpenError, State};
 use crate::transfer::{
@@ -208,6 +209,11 @@ pub struct Import {
     clients_sum: Hash128,
     /// Over the places that clients have, less those in the order of clients.
     places_sum: Hash128,
+    leases_sum: Hash128,
+    /// Keys that hang on leases, less the leases' lists of them.
+    attached_sum: Hash128,
+    /// Places of leases among the deadlines, less those deadlines.
+    queued_sum: Hash128,
     /// The last client.
     client: Option<(ClientId, Client)>,
 }
@@ -229,6 +235,9 @@ impl Import {
             events_sum: Hash128::ZERO,
             clients_sum: Hash128::ZERO,
             places_sum: Hash128::ZERO,
+            leases_sum: Hash128::ZERO,
+            attached_sum: Hash128::ZERO,
+            queued_sum: Hash128::ZERO,
             client: None,
         }
     }
@@ -347,7 +356,10 @@ impl Import {
         let events = self.state.compacted.is_some() || self.events_sum == self.state.events_sum;
         let clients =
             self.clients_sum == self.state.clients_sum && self.places_sum == Hash128::ZERO;
-        if live && events && clients { Ok(()) } else { Err(ImportRefusal::Sums) }
+        let leases = self.leases_sum == self.state.leases_sum
+            && self.attached_sum == Hash128::ZERO
+            && self.queued_sum == Hash128::ZERO;
+        if live && events && clients && leases { Ok(()) } else { Err(ImportRefusal::Sums) }
     }
 
     fn take_record(
@@ -367,8 +379,8 @@ impl Import {
     fn take_cell(&mut self, reader: &mut Reader<'_>, malformed: ImportRefusal) -> Result<(), Halt> {
         let Some((record, run)) = read_cell(reader) else { return Err(malformed.into()) };
         let wrong = ImportRefusal::Cell { number: self.next };
-        let fits = record.tree <= ORDER
-            && record.key.len() <= KEY_SIZE_MAX
+        let fits = record.tree <= DEADLINES
+            && record.key.len() <= TREE_KEY_SIZE_MAX
             && record.key.len() + record.payload.len() <= CELL_SIZE_MAX
             && run.is_none_or(|size| size <= RUN_SIZE_MAX);
         let follows = self
@@ -462,6 +474,9 @@ impl Import {
         self.live_sum = self.live_sum.plus(sums.live);
         self.events_sum = self.events_sum.plus(sums.events);
         self.clients_sum = self.clients_sum.plus(sums.clients);
+        self.leases_sum = self.leases_sum.plus(sums.leases);
+        self.attached_sum = self.attached_sum.plus(sums.attached).minus(sums.attachment);
+        self.queued_sum = self.queued_sum.plus(sums.queued).minus(sums.queue);
         self.places_sum = self.places_sum.plus(sums.place).minus(sums.place_in_order);
         self.client = sums.client.or(self.client);
         self.totals.records += 1;
@@ -482,7 +497,12 @@ impl Import {
                 return None;
             }
             let hash = live.map_or(Hash128::ZERO, |live| live.hash);
-            return Some(Sums { live: hash, events: hash, ..Sums::default() });
+            let lease = live.map_or(LeaseId::new(0), |live| live.lease);
+            let attached = attachment_hash(lease, record.key);
+            return Some(Sums { live: hash, events: hash, attached, ..Sums::default() });
+        }
+        if record.tree >= LEASES {
+            return if value.is_none() { self.judge_lease(record) } else { None };
         }
         if record.tree != EVENTS {
             return if value.is_none() { self.judge_client(record, newest) } else { None };
@@ -520,6 +540,33 @@ impl Import {
             return None;
         }
         Some(Sums { events: written.plus(replaced), ..Sums::default() })
+    }
+
+    /// The same for a cell of the trees of leases.
+    fn judge_lease(&self, record: &Record<'_>) -> Option<Sums> {
+        if record.number != 0 {
+            return None;
+        }
+        if record.tree == DEADLINES {
+            let key: &[u8; 16] = record.key.try_into().ok()?;
+            let queue = queue_hash(key);
+            let fits = !record.counted && record.payload.is_empty();
+            return fits.then(|| Sums { queue, ..Sums::default() });
+        }
+        let id = lease_of_key(record.key)?;
+        let rest = &record.key[LEASE_SIZE..];
+        if record.tree == LEASE_KEYS {
+            let attachment = attachment_hash(id, rest);
+            let fits = record.counted && record.payload.is_empty() && !rest.is_empty();
+            return fits.then(|| Sums { attachment, ..Sums::default() });
+        }
+        let lease = Lease::decode(record.payload)?;
+        let fits = record.counted
+            && rest.is_empty()
+            && lease.granted <= self.state.applied().0.next()
+            && lease.queued <= lease.deadline;
+        let queued = queue_hash(&deadline_key(lease.queued, id));
+        fits.then(|| Sums { leases: lease.hash(id), queued, ..Sums::default() })
     }
 
     /// The same for a cell of the trees of clients. The record of a client comes right before the
@@ -621,7 +668,34 @@ struct Sums {
     /// The place of a client, and a place in the order of clients.
     place: Hash128,
     place_in_order: Hash128,
+    leases: Hash128,
+    /// A key that says that it hangs on a lease, and a lease that says so.
+    attached: Hash128,
+    attachment: Hash128,
+    /// The place of a lease among the deadlines, and a deadline.
+    queued: Hash128,
+    queue: Hash128,
     client: Option<(ClientId, Client)>,
+}
+
+/// What a key that hangs on a lease adds to the sums; nothing without a lease.
+fn attachment_hash(id: LeaseId, key: &[u8]) -> Hash128 {
+    if id == LeaseId::new(0) {
+        return Hash128::ZERO;
+    }
+    let mut hasher = base::Hasher128::new();
+    hasher.update(b"A");
+    hasher.update(&id.get().to_le_bytes());
+    hasher.update(key);
+    hasher.finish()
+}
+
+/// What a place among the deadlines adds to the sums.
+fn queue_hash(key: &[u8; 16]) -> Hash128 {
+    let mut hasher = base::Hasher128::new();
+    hasher.update(b"Q");
+    hasher.update(key);
+    hasher.finish()
 }
 
 impl<'a> Record<'a> {

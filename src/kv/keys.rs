@@ -4,6 +4,7 @@
 //! tree 0  current   key: the user key, 1 to 2,048 bytes
 //! tree 1  events    key: revision u64 | sub u32, big endian, so that key order is order of time
 //! tree 2, 3  clients and their order (clients.rs)
+//! tree 4, 5, 6  leases, their keys, their deadlines (lease.rs)
 //! ```
 //!
 //! A range of user keys follows etcd: no range end is one key, a range end of one zero byte is every

@@ -7,6 +7,7 @@
 //! ```text
 //! current   user key        -> its newest version, tombstones too
 //! events    (revision, sub) -> which key, put or delete, and the version that this event replaced
+//! leases    leases, the keys that hang on them, and which is due (lease.rs)
 //! clients   client, and client and number of a write -> what came of it (clients.rs)
 //! ```
 //!
@@ -52,6 +53,7 @@ mod foresee;
 mod history;
 mod import;
 mod keys;
+mod lease;
 mod listing;
 mod members;
 mod outcome;
@@ -80,6 +82,7 @@ pub use history::{
 };
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
+pub use lease::{Due, DueError, Lease};
 pub use listing::SORT_SIZE_MAX;
 pub use members::MEMBERS_SIZE_MAX;
 pub use outcome::{OpReply, Outcome, RangeEnd, Reply, Step, TxnOutcome, TxnReply};

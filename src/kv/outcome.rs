@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use base::{ClientId, Revision};
+use base::{ClientId, LeaseId, Revision};
 use tree::Miss;
 
 use crate::clients::Remembered;
@@ -88,6 +88,41 @@ pub enum Outcome {
         revision: Revision,
         /// The oldest revision that stays readable.
         compacted: Revision,
+    },
+    /// The key was written, and a lease was made for it.
+    PutWithLease {
+        /// The revision of the write.
+        revision: Revision,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A lease was made.
+    Granted {
+        /// The current revision.
+        revision: Revision,
+        /// Its id.
+        lease: LeaseId,
+        /// Milliseconds that it lives.
+        ttl_ms: u64,
+    },
+    /// A lease was ended by a client.
+    Revoked {
+        /// The revision of the deletion of its keys, or the current one if it had none.
+        revision: Revision,
+        /// Keys deleted.
+        deleted: u64,
+    },
+    /// Leases begin their time anew.
+    Renewed {
+        /// The current revision.
+        revision: Revision,
+        /// Milliseconds that each lives, in order; 0: there is none.
+        ttls_ms: Vec<u64>,
+    },
+    /// A lease was ended because its time was up.
+    Expired {
+        /// Keys deleted in the last revision of the entry.
+        deleted: u64,
     },
     /// A client has registered.
     Registered {

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-use base::ClientId;
+use base::{ClientId, LeaseId};
 
 /// Why a request takes no effect or has no answer. One variant per thing that a client does
 /// differently.
@@ -22,6 +22,14 @@ pub enum Refusal {
     LeaseProvided,
     /// The lease does not exist.
     LeaseNotFound,
+    /// A lease with this id exists.
+    LeaseExists,
+    /// A lease is to live longer than any may.
+    TtlTooLarge,
+    /// There are as many leases as there may be.
+    TooManyLeases,
+    /// A request names no lease to keep alive, or too many.
+    KeepAlive,
     /// A transaction has more operations than allowed, or is nested too deep.
     TooManyOps,
     /// A branch of a transaction changes a key twice.
@@ -82,6 +90,10 @@ impl Refusal {
             Self::ReplyTooLarge => (13, None),
             Self::SessionExpired => (14, None),
             Self::TooManyUnanswered => (15, None),
+            Self::LeaseExists => (16, None),
+            Self::TtlTooLarge => (17, None),
+            Self::TooManyLeases => (18, None),
+            Self::KeepAlive => (19, None),
         }
     }
 
@@ -102,6 +114,10 @@ impl Refusal {
             Self::ReplyTooLarge,
             Self::SessionExpired,
             Self::TooManyUnanswered,
+            Self::LeaseExists,
+            Self::TtlTooLarge,
+            Self::TooManyLeases,
+            Self::KeepAlive,
         ];
         let Some((size, size_max)) = sizes else {
             return plain.into_iter().find(|refusal| refusal.encode().0 == number);
@@ -123,6 +139,23 @@ impl fmt::Display for Refusal {
             Self::ValueProvided => f.write_str("value is provided"),
             Self::LeaseProvided => f.write_str("lease is provided"),
             Self::LeaseNotFound => f.write_str("requested lease not found"),
+            Self::LeaseExists => f.write_str("lease already exists"),
+            Self::TtlTooLarge => write!(
+                f,
+                "too large lease TTL; a lease lives at most {} ms without being kept alive",
+                base::limits::LEASE_TTL_MAX_MS
+            ),
+            Self::TooManyLeases => write!(
+                f,
+                "there are {} leases, which is the limit; let several keys share one, or revoke those \
+                 that are not needed",
+                base::limits::LEASES_MAX
+            ),
+            Self::KeepAlive => write!(
+                f,
+                "a request keeps 1 to {} leases alive; send several",
+                base::limits::KEEP_ALIVE_MAX
+            ),
             Self::TooManyOps => f.write_str("too many operations in txn request"),
             Self::DuplicateKey => f.write_str("duplicate key given in txn request"),
             Self::InvalidSortOption => f.write_str("invalid sort option"),
@@ -178,6 +211,8 @@ pub enum Damage {
     EventKeyMalformed,
     /// What is kept of this client, or its place in the order of clients, is not such.
     ClientMalformed(ClientId),
+    /// What stands about a lease is not such, or its keys are not there.
+    LeaseMalformed(LeaseId),
     /// The bytes of the newest version of this key are not one.
     VersionMalformed(Box<[u8]>),
 }
@@ -201,6 +236,9 @@ impl fmt::Display for Damage {
             Self::EventKeyMalformed => write!(f, "the key of an event is malformed; {ADVICE}"),
             Self::ClientMalformed(client) => {
                 write!(f, "what is kept of client {} is malformed; {ADVICE}", client.get())
+            }
+            Self::LeaseMalformed(lease) => {
+                write!(f, "what is kept of lease {:x} is malformed; {ADVICE}", lease.get())
             }
             Self::VersionMalformed(key) => write!(
                 f,

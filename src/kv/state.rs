@@ -13,10 +13,11 @@
 //!       | bytes of live keys u64 | bytes of their inline values u64
 //!       | if that entry is a transaction: branches u16, each u8 | deletes done u16, keys of each u32
 //!       | sum over clients and their results 16
+//!       | log time u64 | sum over leases 16
 //! ```
 //!
 //! Format 1 ends before the members, format 2 behind them, format 3 before the clients, of which it has
-//! none. Format 255 has nothing but the format: the state of an
+//! none, format 4 before the log time; it has no leases. Format 255 has nothing but the format: the state of an
 //! [`crate::Import`] that has not come to its end.
 //!
 //! A checkpoint may come in the middle of an entry: its changes so far are in the trees, under the
@@ -39,6 +40,7 @@ use crate::command::{Command, Op};
 use crate::delete::Deleting;
 use crate::history::Recorder;
 use crate::keys::{CURRENT, Point};
+use crate::lease::Renewing;
 use crate::members::{MEMBERS_SIZE_MAX, Members};
 use crate::outcome::{Outcome, Step, Stop, charge};
 use crate::refusal::Refusal;
@@ -46,7 +48,7 @@ use crate::txn::Running;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
 /// The format that ends before the members.
 const FORMAT_WITHOUT_MEMBERS: u8 = 1;
@@ -57,6 +59,9 @@ const FORMAT_WHOLE_ENTRIES: u8 = 2;
 /// The format that ends before the clients.
 const FORMAT_WITHOUT_CLIENTS: u8 = 3;
 
+/// The format that ends before the leases.
+const FORMAT_WITHOUT_LEASES: u8 = 4;
+
 /// The format of a state that has arrived in part.
 const FORMAT_INCOMPLETE: u8 = 255;
 
@@ -64,7 +69,7 @@ const FORMAT_INCOMPLETE: u8 = 255;
 const REVISION_MAX: u64 = u64::MAX >> 1;
 
 /// Bytes of the meta without those about the members.
-const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16;
+const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16 + 8 + 16;
 
 const _: () = assert!(
     META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
@@ -88,6 +93,10 @@ pub struct State {
     pub(crate) events_sum: Hash128,
     /// Sum of the hashes of all clients and results of their writes.
     pub(crate) clients_sum: Hash128,
+    /// Sum of the hashes of all leases.
+    pub(crate) leases_sum: Hash128,
+    /// The greatest log time of all entries.
+    pub(crate) time: u64,
     /// Events before this point have been trimmed: their tombstones and runs are gone. Never beyond
     /// the compacted revision.
     pub(crate) trimmed: Point,
@@ -111,6 +120,8 @@ pub struct State {
     begun: Begun,
     /// What it changes, while somebody wants to be told.
     pub(crate) recorder: Option<Recorder>,
+    /// The operations of a transaction are being carried out.
+    pub(crate) in_txn: bool,
     pub(crate) scratch: Scratch,
 }
 
@@ -121,6 +132,7 @@ enum Progress {
     None,
     Delete(Deleting),
     Txn(Box<Running>),
+    Renew(Renewing),
 }
 
 /// What is kept of a half applied transaction beside the number of its changes.
@@ -191,6 +203,8 @@ impl State {
             live_sum: Hash128::ZERO,
             events_sum: Hash128::ZERO,
             clients_sum: Hash128::ZERO,
+            leases_sum: Hash128::ZERO,
+            time: 0,
             trimmed: beginning,
             undropped: false,
             dropped: Revision::ZERO,
@@ -202,6 +216,7 @@ impl State {
             progress: Progress::None,
             begun: Begun::default(),
             recorder: None,
+            in_txn: false,
             scratch: Scratch::default(),
         }
     }
@@ -234,9 +249,14 @@ impl State {
         if format >= FORMAT_WITHOUT_CLIENTS {
             self.decode_begun(&mut reader).ok_or(OpenError::Malformed)?;
         }
-        if format >= FORMAT {
+        if format >= FORMAT_WITHOUT_LEASES {
             let sum = reader.take().ok_or(OpenError::Malformed)?;
             self.clients_sum = Hash128::from_bytes(sum);
+        }
+        if format >= FORMAT {
+            self.time = reader.u64().ok_or(OpenError::Malformed)?;
+            let sum = reader.take().ok_or(OpenError::Malformed)?;
+            self.leases_sum = Hash128::from_bytes(sum);
         }
         let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
         let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
@@ -310,7 +330,7 @@ impl State {
         match &self.progress {
             _ if self.sub == 0 => (&[], &[]),
             Progress::None => (&self.begun.path, &self.begun.deleted),
-            Progress::Delete(_) => (&[], &[]),
+            Progress::Delete(_) | Progress::Renew(_) => (&[], &[]),
             Progress::Txn(running) => running.begun(),
         }
     }
@@ -370,6 +390,8 @@ impl State {
             meta.extend_from_slice(&count.to_le_bytes());
         }
         meta.extend_from_slice(&self.clients_sum.to_bytes());
+        meta.extend_from_slice(&self.time.to_le_bytes());
+        meta.extend_from_slice(&self.leases_sum.to_bytes());
         meta
     }
 
@@ -445,7 +467,7 @@ impl State {
                     return Ok(Outcome::Refused(refusal));
                 }
                 charge(budget)?;
-                Ok(match self.put(put)? {
+                Ok(match self.put(put, false)? {
                     Ok(()) => Outcome::Put { revision: self.revision.next() },
                     Err(refusal) => Outcome::Refused(refusal),
                 })
@@ -456,7 +478,9 @@ impl State {
                 }
                 let mut deleting = match progress {
                     Progress::Delete(deleting) => deleting,
-                    Progress::None | Progress::Txn(_) => Deleting::resume(delete, self.sub.into()),
+                    Progress::None | Progress::Txn(_) | Progress::Renew(_) => {
+                        Deleting::resume(delete, self.sub.into())
+                    }
                 };
                 match self.delete_range(&mut deleting, budget) {
                     Ok(count) => {
@@ -472,8 +496,10 @@ impl State {
             (Command::Txn(txn), progress @ (Progress::None | Progress::Txn(_))) => {
                 let mut running = match progress {
                     Progress::Txn(running) => *running,
-                    Progress::None | Progress::Delete(_) if self.sub == 0 => Running::default(),
-                    Progress::None | Progress::Delete(_) => {
+                    Progress::None | Progress::Delete(_) | Progress::Renew(_) if self.sub == 0 => {
+                        Running::default()
+                    }
+                    Progress::None | Progress::Delete(_) | Progress::Renew(_) => {
                         let Begun { path, deleted } = core::mem::take(&mut self.begun);
                         Running::resume(txn, path, deleted, self.sub.into())
                     }
@@ -495,9 +521,48 @@ impl State {
                 charge(budget)?;
                 self.register(*clients_max)
             }
+            (Command::PutWithTtl { time, put, ttl_ms }, Progress::None) => {
+                if let Err(refusal) = put.validate(&LIMITS_OF_APPLY) {
+                    return Ok(Outcome::Refused(refusal));
+                }
+                charge(budget)?;
+                self.put_with_ttl(*time, put, *ttl_ms)
+            }
+            (Command::LeaseGrant { time, lease, ttl_ms }, Progress::None) => {
+                charge(budget)?;
+                self.grant(*time, *lease, *ttl_ms)
+            }
+            (Command::LeaseRevoke { lease }, Progress::None) => self.revoke(*lease, budget),
+            (
+                Command::LeaseKeepAlive { time, leases },
+                progress @ (Progress::None | Progress::Renew(_)),
+            ) => {
+                let mut renewing = match progress {
+                    Progress::Renew(renewing) => renewing,
+                    Progress::None | Progress::Delete(_) | Progress::Txn(_) => Renewing::default(),
+                };
+                let result = self.renew(*time, leases, &mut renewing, budget);
+                if result.is_err() {
+                    self.progress = Progress::Renew(renewing);
+                }
+                result
+            }
+            (Command::LeaseExpire { time, due, per_key }, Progress::None) => {
+                self.expire(*time, *due, *per_key, budget)
+            }
+            (Command::LogTime { time }, Progress::None) => {
+                self.note_time(*time);
+                Ok(Outcome::Nothing)
+            }
             (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
         }
+    }
+
+    /// The changes so far are a revision of their own; the entry goes on in the next one.
+    pub(crate) fn complete_revision(&mut self) {
+        self.revision = self.revision.next();
+        self.sub = 0;
     }
 
     /// The revision that the entry being applied has if it changes nothing more.
@@ -617,6 +682,12 @@ impl State {
             hasher.update(b"clients");
             hasher.update(&self.clients_sum.to_bytes());
         }
+        // The same for leases.
+        if self.leases_sum != Hash128::ZERO || self.time > 0 {
+            hasher.update(b"leases");
+            hasher.update(&self.leases_sum.to_bytes());
+            hasher.update(&self.time.to_le_bytes());
+        }
         hasher.finish()
     }
 
@@ -649,7 +720,7 @@ impl State {
             }
         };
         match command {
-            Command::Put(put) => probe(put.key),
+            Command::Put(put) | Command::PutWithTtl { put, .. } => probe(put.key),
             Command::DeleteRange(delete) => probe(delete.key),
             Command::Txn(txn) => {
                 txn.compares.iter().take(128).for_each(|compare| probe(compare.key));
@@ -664,6 +735,11 @@ impl State {
             Command::Compact { .. }
             | Command::Members(_)
             | Command::Register { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseKeepAlive { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LogTime { .. }
             | Command::Nothing => {}
         }
     }

@@ -95,7 +95,10 @@ impl State {
             running.position.start();
             running.stage = Stage::Write;
         }
-        self.write_txn(txn, running, budget)?;
+        self.in_txn = true;
+        let written = self.write_txn(txn, running, budget);
+        self.in_txn = false;
+        written?;
         Ok(Ok(TxnOutcome {
             revision: self.revision_of_changes(),
             base: self.revision,
@@ -128,7 +131,9 @@ impl State {
         let checked = match op {
             Op::Put(put) => match put.validate(&LIMITS_OF_APPLY) {
                 Err(refusal) => Err(refusal),
-                Ok(()) if put.lease != LeaseId::new(0) => Err(Refusal::LeaseNotFound),
+                Ok(()) if put.lease != LeaseId::new(0) && self.lease_at(put.lease)?.is_none() => {
+                    Err(Refusal::LeaseNotFound)
+                }
                 Ok(()) if !put.ignore_value && !put.ignore_lease => Ok(()),
                 Ok(()) if orphan || !self.is_live(put.key)? => Err(Refusal::KeyNotFound),
                 Ok(()) => Ok(()),
@@ -162,7 +167,7 @@ impl State {
             match op {
                 Op::Put(put) => {
                     charge(budget)?;
-                    let written = self.put(put)?;
+                    let written = self.put(put, false)?;
                     debug_assert_eq!(written, Ok(()), "the check lets nothing through that fails");
                 }
                 Op::DeleteRange(delete) => {

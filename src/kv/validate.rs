@@ -6,7 +6,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+use base::limits::{KEEP_ALIVE_MAX, KEY_SIZE_MAX, LEASE_TTL_MAX_MS, VALUE_SIZE_MAX};
 
 use crate::command::{Command, DeleteRange, Op, Put, RangeRequest, Txn};
 use crate::keys::{End, Interval};
@@ -39,9 +39,30 @@ impl Command<'_> {
             Self::DeleteRange(delete) => delete.validate(),
             Self::Txn(txn) => txn.validate(limits),
             Self::Members(bytes) => crate::members::validate(bytes),
-            Self::Compact { .. } | Self::Register { .. } | Self::Nothing => Ok(()),
+            Self::PutWithTtl { put, ttl_ms, .. } => {
+                if put.lease.get() != 0 || put.ignore_lease {
+                    return Err(Refusal::LeaseProvided);
+                }
+                validate_ttl(*ttl_ms)?;
+                put.validate(limits)
+            }
+            Self::LeaseGrant { ttl_ms, .. } => validate_ttl(*ttl_ms),
+            Self::LeaseKeepAlive { leases, .. } => {
+                let count = leases.len() / 8;
+                if count == 0 || count > KEEP_ALIVE_MAX { Err(Refusal::KeepAlive) } else { Ok(()) }
+            }
+            Self::Compact { .. }
+            | Self::Register { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseExpire { .. }
+            | Self::LogTime { .. }
+            | Self::Nothing => Ok(()),
         }
     }
+}
+
+fn validate_ttl(ttl_ms: u64) -> Result<(), Refusal> {
+    if ttl_ms > LEASE_TTL_MAX_MS { Err(Refusal::TtlTooLarge) } else { Ok(()) }
 }
 
 impl Put<'_> {

@@ -56,6 +56,12 @@ const AVAILABLE_MIN: u64 = 2 << 30;
 /// checkpoint begins: three windows take less than a quarter of it.
 const WINDOW_SHARE: u64 = 16;
 
+/// What is handed back to the file system at once, and the pause behind it while clients write: 80 MiB
+/// a second. A disk may discard before it goes on with other writes: 64 MiB took one 10 ms, and all that a
+/// compaction had freed, 700 MB, 70 to 200 ms. What is written meanwhile goes into free pages.
+const RELEASE_SIZE: u64 = 4 << 20;
+const RELEASE_PAUSE_MS: u64 = 50;
+
 /// When checkpoints are made.
 #[derive(Clone, Debug)]
 pub struct CheckpointConfig {
@@ -88,6 +94,8 @@ pub struct Checkpoint {
     /// Applied index of the checkpoint being made, and of the last published one.
     target: LogIndex,
     published: LogIndex,
+    /// How many have begun.
+    begun: u64,
     /// Bytes of log applied since the last plan.
     log_size: u64,
     due_at: Instant,
@@ -100,6 +108,8 @@ pub struct Checkpoint {
     available: Option<u64>,
     space_is_low: bool,
     releasing: bool,
+    /// Not before this more of it is handed back.
+    release_at: Option<Instant>,
     /// Much was freed that only further checkpoints give back.
     is_waiting: bool,
     /// One is wanted as soon as it can begin.
@@ -117,6 +127,7 @@ impl Checkpoint {
             is_planned: false,
             target: published,
             published,
+            begun: 0,
             log_size: 0,
             due_at,
             growing: false,
@@ -126,6 +137,7 @@ impl Checkpoint {
             available: None,
             space_is_low: false,
             releasing: false,
+            release_at: None,
             is_waiting: false,
             is_forced: false,
         }
@@ -149,6 +161,11 @@ impl Checkpoint {
     /// Whether one is being made.
     pub fn is_running(&self) -> bool {
         self.phase != Phase::Idle
+    }
+
+    /// How many have begun.
+    pub fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// Whether the page file is short of space.
@@ -176,6 +193,7 @@ impl Checkpoint {
         match self.phase {
             Phase::Idle if self.is_due(now, state) => {
                 self.target = state.applied().0;
+                self.begun += 1;
                 self.log_size = 0;
                 self.is_forced = false;
                 self.due_at = now.after(self.config.interval);
@@ -190,7 +208,7 @@ impl Checkpoint {
                     // no space.
                     self.due_at = now.after(DUE_RETRY);
                 }
-                self.release(state, effects);
+                self.release(now, state, effects);
             }
             Phase::Writing => self.write(state, allocate, effects),
             Phase::WritingMeta if self.writes == 0 => {
@@ -206,10 +224,9 @@ impl Checkpoint {
 
     fn is_due(&self, now: Instant, state: &State) -> bool {
         let pages = state.pages();
-        let dirty_size = self.limited(self.config.dirty_size, 2 * WINDOW_SHARE);
         let wanted = self.is_forced
             || self.log_size >= self.config.log_size
-            || pages.dirty_size() >= dirty_size
+            || pages.dirty_size() >= self.dirty_size_due()
             || (self.log_size > 0 && (now >= self.due_at || self.holds_back(state)))
             || (self.is_waiting && now >= self.due_at)
             // Space that was freed comes back only with checkpoints.
@@ -329,6 +346,11 @@ impl Checkpoint {
         if self.disk_is_full { size.min(self.config.room_min / share) } else { size }
     }
 
+    /// Dirty bytes at which one is due.
+    pub fn dirty_size_due(&self) -> u64 {
+        self.limited(self.config.dirty_size, 2 * WINDOW_SHARE)
+    }
+
     /// Dirty bytes at which applying waits for the checkpoint; `size` where space is no matter.
     pub fn dirty_size_max(&self, size: u64) -> u64 {
         self.limited(size, WINDOW_SHARE)
@@ -383,23 +405,35 @@ impl Checkpoint {
         waits || (self.space_is_low && (self.is_running() || may_begin()))
     }
 
-    /// Hands free space back, one extent at a time, between checkpoints.
-    fn release<B>(&mut self, state: &mut State, effects: &mut Vec<StoreEffect<B>>) {
+    /// Hands free space back between checkpoints, a little at a time.
+    fn release<B>(&mut self, now: Instant, state: &mut State, effects: &mut Vec<StoreEffect<B>>) {
         // What is free is needed here while there is no more to be had.
         if self.releasing || self.growing || self.disk_is_full {
+            return;
+        }
+        // On an idle server it keeps nobody waiting; one that becomes idle comes here with its next
+        // checkpoint.
+        if self.log_size > 0 && self.release_at.is_some_and(|at| now < at) {
             return;
         }
         let keep = self.room_wanted(state) + state.pages().growth_size();
         // A hole has to be backed again before it is used, and a start does not know of it: where disk
         // space is scarce the file keeps what it has and uses it itself.
         let may_punch = !self.is_tight(state);
-        if let Some(release) = state.pages_mut().release_beyond(keep, may_punch) {
-            self.releasing = true;
-            effects.push(match release {
-                Release::Punch { offset, size } => StoreEffect::Punch { offset, size },
-                Release::Truncate { size } => StoreEffect::Truncate { size },
-            });
-        }
+        let before = state.pages().backed();
+        let release = state.pages_mut().release_beyond(keep, RELEASE_SIZE, may_punch);
+        let size = match release {
+            Some(Release::Punch { size, .. }) => size,
+            Some(Release::Truncate { size }) => before - size,
+            None => 0,
+        };
+        let pause = Duration::from_millis(size.div_ceil(RELEASE_SIZE) * RELEASE_PAUSE_MS);
+        self.release_at = release.map(|_| now.after(pause));
+        self.releasing = release.is_some();
+        effects.extend(release.map(|release| match release {
+            Release::Punch { offset, size } => StoreEffect::Punch { offset, size },
+            Release::Truncate { size } => StoreEffect::Truncate { size },
+        }));
     }
 
     /// Space has been handed back.

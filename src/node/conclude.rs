@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use base::limits::CLIENT_RESULTS_MAX;
 use base::{Revision, Ticket};
 use kv::{Answer, Outcome, Remembered};
-use wire::{Header, RegisterReply};
+use wire::{Header, LeaseGrantReply, LeaseRevokeReply, RegisterReply};
 
 use crate::message::ReplyBody;
 use crate::reads::{Task, Work};
@@ -40,6 +40,31 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Outcome::Compacted { revision, .. } if physical => {
                 self.physical.push((ticket, *revision, false));
             }
+            Outcome::PutWithLease { revision, lease } => {
+                let (revision, mut out) = (translate::i64_of(*revision), Vec::new());
+                let request = ticket.request;
+                self.writer.put_with_lease(&mut out, request, revision, None, lease.get());
+                self.reply(ticket, ReplyBody::Frames(out));
+            }
+            Outcome::Granted { revision, lease, ttl_ms } => {
+                let (revision, lease) = (translate::i64_of(*revision), lease.get());
+                let mut out = Vec::new();
+                let reply = LeaseGrantReply { revision, lease, ttl_ms: *ttl_ms };
+                self.writer.lease_grant(&mut out, ticket.request, &reply);
+                self.reply(ticket, ReplyBody::Frames(out));
+            }
+            Outcome::Revoked { revision, deleted } => {
+                let (revision, deleted) =
+                    (translate::i64_of(*revision), translate::count_of(*deleted));
+                let mut out = Vec::new();
+                let reply = LeaseRevokeReply { revision, deleted };
+                self.writer.lease_revoke(&mut out, ticket.request, &reply);
+                self.reply(ticket, ReplyBody::Frames(out));
+            }
+            Outcome::Renewed { revision, ttls_ms } => {
+                let (revision, ttls_ms) = (revision.get(), ttls_ms.clone());
+                self.reply(ticket, ReplyBody::Renewed { revision, ttls_ms });
+            }
             Outcome::Registered { client } => {
                 let unanswered_max = u32::try_from(CLIENT_RESULTS_MAX).unwrap_or(u32::MAX);
                 let reply = RegisterReply { client: *client, unanswered_max };
@@ -49,7 +74,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
             Outcome::Repeated(Remembered::Compacted { revision, .. }) if physical => {
                 self.physical.push((ticket, *revision, true));
-                self.is_trimming = true;
+                self.trimming.is_wanted = true;
             }
             Outcome::Repeated(result) => {
                 let compacted = self.compacted();
@@ -63,7 +88,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 refused.compacted = self.compacted();
                 self.refuse(ticket, refused);
             }
-            Outcome::Txn(_) | Outcome::Nothing => {
+            Outcome::Txn(_) | Outcome::Expired { .. } | Outcome::Nothing => {
                 unreachable!("a transaction has an answer, and nobody waits for an empty entry")
             }
         }

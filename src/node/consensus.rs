@@ -34,6 +34,8 @@ use crate::beginner::Beginner;
 use crate::disk_watch::DiskWatch;
 use crate::divergence::{Divergence, Verdict};
 use crate::journal::Journal;
+use crate::leases::Leases;
+use crate::log_clock::LogClock;
 use crate::log_reader::LogReader;
 use crate::members::Members;
 use crate::message::{
@@ -91,19 +93,21 @@ pub struct ConsensusConfig {
     pub introduction: Introduction,
     /// Bytes of states that are sent to other members in a second, at most; not 0.
     pub transfer_rate: u64,
+    /// When a lease expires each of its keys is deleted in a revision of its own.
+    pub lease_per_key: bool,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
     pub torn: Option<raft::Position>,
 }
 
 /// A write that has no position yet.
-struct Proposal {
-    ticket: Option<Ticket>,
+pub(crate) struct Proposal {
+    pub ticket: Option<Ticket>,
     /// The number of its kind in the log, with the mark of a forwarded one.
-    kind: u8,
-    frees_space: bool,
+    pub kind: u8,
+    pub frees_space: bool,
     /// The payload.
-    frame: Frame,
-    deadline: Option<Instant>,
+    pub frame: Frame,
+    pub deadline: Option<Instant>,
 }
 
 /// A write that the leader was asked to propose.
@@ -146,7 +150,9 @@ pub struct Consensus<B> {
     /// What members have said of themselves.
     pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
     /// The time of the present turn.
-    now: Instant,
+    pub(crate) now: Instant,
+    pub(crate) log_clock: LogClock,
+    pub(crate) leases: Leases,
     /// Why this member must not go on, and when it ends: what it has answered goes out before.
     pub(crate) excluded: Option<(Instant, String)>,
     /// When members were last heard of.
@@ -184,6 +190,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         {
             raft.handle(Instant::ORIGIN, Input::Compacted { index }, &mut Vec::new());
         }
+        let mut clock = LogClock::new();
+        for kept in tail.pending() {
+            if let Some(time) = EntryKind::time_of(kept.kind, &kept.frame) {
+                clock.hear(Instant::ORIGIN, time);
+            }
+        }
         let own = config.introduction.clone();
         let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
@@ -212,6 +224,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             read_waiters: Vec::new(),
             introduced,
             now: Instant::ORIGIN,
+            log_clock: clock,
+            leases: Leases::default(),
             excluded: None,
             heard: BTreeMap::new(),
             admin: None,
@@ -363,14 +377,36 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Gives the proposal a position and copies it into the open block, unless that is full.
     fn append(&mut self, proposal: Proposal) -> Result<(), Proposal> {
+        // What the state has of log time comes with the first turn of the store.
+        if EntryKind::time_at(proposal.kind).is_some() && !self.log_clock.is_known() {
+            return Err(proposal);
+        }
         let Some((index, term)) = self.raft.next() else { return Err(proposal) };
         let kind = proposal.kind;
-        let record = wal::Entry { index, term, kind, payload: &proposal.frame };
+        let timed = self.with_time(self.now, kind, &proposal.frame);
+        let payload = timed.as_ref().unwrap_or(&proposal.frame);
+        let record = wal::Entry { index, term, kind, payload };
         let Some(hash) = self.journal.append(&record) else { return Err(proposal) };
         self.raft.propose().expect("it leads: it named the next position");
         let Proposal { ticket, frame, .. } = proposal;
+        let frame = timed.unwrap_or(frame);
         self.tail.push(Kept { index, term, kind, frame, hash, ticket });
         Ok(())
+    }
+
+    /// Appends a proposal that no bound holds back, behind those that wait.
+    pub(crate) fn propose_first(&mut self, proposal: Proposal) {
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(proposal);
+        } else if let Err(proposal) = self.append(proposal) {
+            self.waiting.push_back(proposal);
+        }
+    }
+
+    /// The last entry of the log once everything that waits has its position.
+    pub(crate) fn last_proposed(&self) -> LogIndex {
+        let waiting = u64::try_from(self.waiting.len()).expect("proposals are bounded");
+        LogIndex::new(self.raft.log().last().get() + waiting)
     }
 
     /// Puts an entry of this member's own at the position that raft has given it already.
@@ -443,8 +479,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         let is_known = EntryKind::decode(forward.kind, &frame).is_some_and(|payload| {
-            payload.kind != EntryKind::Members
-                && payload.origin.is_some_and(|origin| origin.member == from)
+            !payload.kind.is_leaders() && payload.origin.is_some_and(|origin| origin.member == from)
         });
         let objection = if !is_known {
             Some((Status::InvalidArgument, "the leader does not know this kind of write".into()))
@@ -630,7 +665,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if self.raft.is_lone_voter() {
             let Some(index) = self.raft.read_index() else { return };
             for reactor in self.read_waiters.drain(..) {
-                let event = ReactorEvent::ReadGranted { index };
+                let time = self.log_clock.now(self.now);
+                let event = ReactorEvent::ReadGranted { index, time };
                 effects.push(ConsensusEffect::ToReactor(reactor, event));
             }
             return;
@@ -650,7 +686,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) {
         let reactor = ReactorId::new(u16::try_from(ticket).expect("reactors are the only askers"));
         let event = match index {
-            Some(index) => ReactorEvent::ReadGranted { index },
+            Some(index) => ReactorEvent::ReadGranted { index, time: self.log_clock.now(self.now) },
             None => ReactorEvent::ReadRefused(Refused {
                 status: Status::NoLeader,
                 message: "no leader is known at present, or it cannot reach a quorum; try again \
@@ -765,7 +801,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 self.propose(Proposal { ticket, kind, frees_space, frame, deadline }, effects);
             }
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
-            ConsensusEvent::Applied { bytes, index: _ } => self.proposed_bytes -= bytes,
+            ConsensusEvent::Applied { bytes, index } => {
+                self.proposed_bytes -= bytes;
+                self.leases_applied(index);
+            }
+            ConsensusEvent::LeasesDue { term, due, next } => self.leases_due(term, &due, next),
+            ConsensusEvent::LeaseAdded { deadline } => self.lease_added(deadline),
+            ConsensusEvent::LogTime { time } => {
+                self.log_clock.hear(now, time);
+                self.log_clock.set_known();
+            }
             ConsensusEvent::StateHash { index, hash } => self.divergence.note(index, hash),
             ConsensusEvent::Checkpointed { index } => self.recycle(index.next()),
             ConsensusEvent::LogRead { peer, read, bytes } => {
@@ -855,6 +900,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             self.tick(now, effects);
         }
         self.write_alone(now, effects);
+        self.tend_leases(now, effects);
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();
         self.journal.write_waiting(now, &self.tail, committed, effects);
@@ -878,14 +924,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let journal = self.journal.deadline();
+        let own = [self.journal.deadline(), self.leases_deadline()].into_iter().flatten().min();
         if !self.is_connected() {
-            return journal;
+            return own;
         }
         let raft = self.raft.deadline().filter(|_| self.beginner.is_none());
         let excluded = self.excluded.as_ref().map(|(at, _)| *at);
         let (peers, review) = (self.peers.deadline(), Some(self.review_at));
         let (disk, sending) = (self.disk_deadline(), self.sending_deadline());
-        [journal, raft, peers, review, excluded, disk, sending].into_iter().flatten().min()
+        [own, raft, peers, review, excluded, disk, sending].into_iter().flatten().min()
     }
 }

@@ -3,8 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, NodeId, ReactorId, Ticket};
+use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
 use bytes::BytesMut;
+use kv::Due;
 use wal::WalFile;
 
 use crate::message::EntryKind;
@@ -41,6 +42,25 @@ pub enum ConsensusEvent {
         index: LogIndex,
         /// Bytes of the payloads applied since the last such message.
         bytes: usize,
+    },
+    /// Leases whose time is up, as far as was looked, and when there is something to look at next.
+    LeasesDue {
+        /// The term in which it was asked.
+        term: Term,
+        /// They.
+        due: Vec<Due>,
+        /// A log time; none: there is no lease.
+        next: Option<u64>,
+    },
+    /// A lease has been made that is due before all others.
+    LeaseAdded {
+        /// The log time.
+        deadline: u64,
+    },
+    /// The log time of the state that the store begins with.
+    LogTime {
+        /// It.
+        time: u64,
     },
     /// The state after the entry at `index` has this hash.
     StateHash {

@@ -36,6 +36,9 @@ mod disk_watch;
 mod divergence;
 mod intervals;
 mod journal;
+mod lease_reads;
+mod leases;
+mod log_clock;
 mod log_reader;
 mod members;
 mod message;
@@ -43,6 +46,7 @@ mod moving;
 mod peers;
 mod reactor;
 mod reads;
+mod renewals;
 mod replication;
 mod session;
 mod snapshots;
@@ -50,6 +54,7 @@ mod store;
 mod tail;
 mod transfer;
 mod translate;
+mod trimming;
 mod watch_reads;
 mod watches;
 mod watching;
@@ -61,8 +66,8 @@ pub use consensus::{Consensus, ConsensusConfig, ForPeers};
 pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use members::{Members, membership};
 pub use message::{
-    Committed, EntryKind, Origin, Payload, ReadRequest, Refused, Reply, ReplyBody, STAMP_MARK,
-    Standing, WatchRead, WatchRequest,
+    Committed, EntryKind, Origin, Payload, ReadKind, ReadRequest, Refused, Reply, ReplyBody,
+    STAMP_MARK, Standing, WatchRead, WatchRequest,
 };
 pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};

@@ -29,6 +29,19 @@ pub enum EntryKind {
     Members = 5,
     /// The registration of a client: how many are remembered from here on, 4 bytes, little endian.
     Register = 6,
+    /// A log time and the body of a `Put` request that has a lease made for its key.
+    PutWithTtl = 7,
+    /// A log time and the body of a `LeaseGrant` request.
+    LeaseGrant = 8,
+    /// The body of a `LeaseRevoke` request.
+    LeaseRevoke = 9,
+    /// A log time and leases that begin their time anew, 8 bytes each, little endian.
+    LeaseKeepAlive = 10,
+    /// A log time and a lease whose time is up: its id, the entry that made it, and whether each of its
+    /// keys goes in a revision of its own, 17 bytes, little endian.
+    LeaseExpire = 11,
+    /// A log time, so that a start finds one that is not old.
+    LogTime = 12,
 }
 
 impl EntryKind {
@@ -42,6 +55,12 @@ impl EntryKind {
             4 => Self::Compact,
             5 => Self::Members,
             6 => Self::Register,
+            7 => Self::PutWithTtl,
+            8 => Self::LeaseGrant,
+            9 => Self::LeaseRevoke,
+            10 => Self::LeaseKeepAlive,
+            11 => Self::LeaseExpire,
+            12 => Self::LogTime,
             _ => return None,
         })
     }
@@ -49,8 +68,15 @@ impl EntryKind {
     /// Whether an entry of this kind may go on when space is short: it gives space back.
     pub const fn frees_space(self) -> bool {
         match self {
-            Self::Empty | Self::DeleteRange | Self::Compact | Self::Members => true,
-            Self::Put | Self::Txn | Self::Register => false,
+            Self::Empty
+            | Self::DeleteRange
+            | Self::Compact
+            | Self::Members
+            | Self::LeaseRevoke
+            | Self::LeaseKeepAlive
+            | Self::LeaseExpire
+            | Self::LogTime => true,
+            Self::Put | Self::Txn | Self::Register | Self::PutWithTtl | Self::LeaseGrant => false,
         }
     }
 }
@@ -74,7 +100,48 @@ pub struct Payload {
 impl EntryKind {
     /// Whether an entry of this kind may have a stamp.
     const fn may_have_stamp(self) -> bool {
-        matches!(self, Self::Put | Self::DeleteRange | Self::Txn | Self::Compact)
+        matches!(
+            self,
+            Self::Put
+                | Self::DeleteRange
+                | Self::Txn
+                | Self::Compact
+                | Self::PutWithTtl
+                | Self::LeaseGrant
+                | Self::LeaseRevoke
+        )
+    }
+
+    /// Whether the body of an entry of this kind begins with a log time, which the leader writes there when
+    /// it gives the entry its position.
+    pub const fn is_timed(self) -> bool {
+        matches!(
+            self,
+            Self::PutWithTtl
+                | Self::LeaseGrant
+                | Self::LeaseKeepAlive
+                | Self::LeaseExpire
+                | Self::LogTime
+        )
+    }
+
+    /// Whether only the leader itself may propose such an entry.
+    pub const fn is_leaders(self) -> bool {
+        matches!(self, Self::Empty | Self::Members | Self::LeaseExpire | Self::LogTime)
+    }
+
+    /// Where the log time stands in the payload of an entry with this number; none: it has none.
+    pub fn time_at(number: u8) -> Option<usize> {
+        let kind = Self::from_u8(number & !(Origin::MARK | STAMP_MARK))?;
+        let origin = if number & Origin::MARK == 0 { 0 } else { Origin::SIZE };
+        let stamp = if number & STAMP_MARK == 0 { 0 } else { STAMP_SIZE };
+        kind.is_timed().then_some(origin + stamp)
+    }
+
+    /// The log time in the payload of an entry with this number; none: it has none.
+    pub fn time_of(number: u8, payload: &[u8]) -> Option<u64> {
+        let at = Self::time_at(number)?;
+        payload.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// The kind in the number of a log entry; none if this version does not know the number.
@@ -186,8 +253,10 @@ pub struct ReadRequest {
     pub ticket: Ticket,
     /// The body of a `Range` request, or of a read-only `Txn`.
     pub frame: Frame,
-    /// Whether the body is a transaction.
-    pub is_txn: bool,
+    /// What the body is.
+    pub what: ReadKind,
+    /// The log time when it was granted.
+    pub time: u64,
     /// The store must have applied this much before it answers.
     pub applied_min: LogIndex,
     /// When nobody waits any more.
@@ -230,8 +299,28 @@ pub enum ReplyBody {
     Piece(Vec<u8>),
     /// What the store has read for a watch.
     Watch(WatchRead),
+    /// Leases begin their time anew.
+    Renewed {
+        /// The newest revision.
+        revision: u64,
+        /// Milliseconds that each lives, in the order of the entry; 0: there is none.
+        ttls_ms: Vec<u64>,
+    },
     /// Not carried out.
     Refused(Refused),
+}
+
+/// What a read is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadKind {
+    /// A range of keys.
+    Range,
+    /// A transaction that only reads.
+    Txn,
+    /// A lease, and its keys.
+    Lease,
+    /// The leases that there are.
+    Leases,
 }
 
 /// What the store has read for a watch.

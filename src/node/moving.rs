@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::message::Refused;
 use crate::store::Store;
 use crate::transfer::{Received, Receiver, Sent};
+use crate::trimming::Trimming;
 use crate::{ConsensusEvent, StoreEffect, StoreEvent};
 
 /// The part of the page cache that a state on its way in may take.
@@ -178,10 +179,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let (applied, _) = state.applied();
         self.state = state;
         self.tell_jump(effects);
+        (self.due_asked, self.due_waits_for, self.next_due) = (None, None, None);
+        self.log_time_told = false;
         self.checkpoint = Checkpoint::new(self.config.checkpoint.clone(), applied, now);
-        self.is_trimming = true;
+        self.trimming = Trimming::new();
         self.apply_waits_for = None;
-        self.trim_waits_for = None;
         self.doubted = None;
         self.is_busy = true;
         effects.push(StoreEffect::AdoptIncoming);

@@ -25,6 +25,7 @@ use kv::Recorded;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
 use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::renewals::{Renewals, is_batch};
 use crate::session::{Phase, Session};
 use crate::watches::Watches;
 use crate::watching::Scratch;
@@ -99,6 +100,8 @@ pub enum ReactorEvent {
     ReadGranted {
         /// The store must have applied this index.
         index: LogIndex,
+        /// The log time.
+        time: u64,
     },
     /// Answer of consensus to the open question: not here, not now.
     ReadRefused(Refused),
@@ -198,6 +201,7 @@ pub struct Reactor {
     pub(crate) stopping: bool,
     sweep_at: Option<Instant>,
     pub(crate) watches: Watches,
+    pub(crate) renewals: Renewals,
     /// Connections whose watches may be read for again.
     pub(crate) resuming: Vec<ConnectionId>,
     /// When watches are looked at that tell their progress by the clock.
@@ -227,6 +231,7 @@ impl Reactor {
             stopping: false,
             sweep_at: None,
             watches: Watches::new(),
+            renewals: Renewals::default(),
             resuming: Vec::new(),
             progress_at: None,
             scratch: Scratch::default(),
@@ -568,7 +573,7 @@ impl Reactor {
         }
         match plan {
             translate::Plan::Propose { kind, frees_space } => {
-                let frame = body;
+                let frame = if kind.is_timed() { with_room(&body, stamped) } else { body };
                 let event =
                     ConsensusEvent::Propose { ticket, kind, stamped, frees_space, frame, deadline };
                 effects.push(ReactorEffect::ToConsensus(event));
@@ -580,11 +585,14 @@ impl Reactor {
                     ConsensusEvent::Propose { ticket, kind, stamped, frees_space, frame, deadline };
                 effects.push(ReactorEffect::ToConsensus(event));
             }
-            translate::Plan::Read { is_txn, linearizable } => {
+            translate::Plan::KeepAlive => {
+                self.gather_renewals(ticket, &body, deadline);
+            }
+            translate::Plan::Read { what, linearizable } => {
                 let ticket = Ticket { reads: true, ..ticket };
                 let applied_min = LogIndex::ZERO;
                 let frame = if stamped { body.slice(STAMP_SIZE..) } else { body };
-                let read = ReadRequest { ticket, frame, is_txn, applied_min, deadline };
+                let read = ReadRequest { ticket, frame, what, time: 0, applied_min, deadline };
                 self.start_or_queue(connection, read, linearizable, effects);
             }
             translate::Plan::Watch(plan) => self.begin_watch(now, ticket, &body, &plan, effects),
@@ -639,6 +647,9 @@ impl Reactor {
 
     /// Puts an answer into the send buffer of its connection, if that is still there.
     pub(crate) fn answer(&mut self, now: Instant, reply: Reply, effects: &mut Vec<ReactorEffect>) {
+        if is_batch(reply.ticket) {
+            return self.renewals_answered(now, reply, effects);
+        }
         if reply.ticket.watches {
             return self.watch_answer(now, reply, effects);
         }
@@ -675,7 +686,9 @@ impl Reactor {
             ReplyBody::Frames(bytes) | ReplyBody::Piece(bytes) => {
                 Self::append(&mut session.replies, bytes);
             }
-            ReplyBody::Watch(_) => unreachable!("an answer to a watch has the ticket of one"),
+            ReplyBody::Watch(_) | ReplyBody::Renewed { .. } => {
+                unreachable!("such an answer has a ticket of its own")
+            }
             ReplyBody::Refused(refused) => {
                 let (replies, request) = (&mut session.replies, ticket.request);
                 translate::write_refused(writer, replies, request, &refused, leader);
@@ -888,6 +901,16 @@ impl Reactor {
     }
 }
 
+/// The body of a write with room for the log time in front of its message.
+fn with_room(body: &Frame, stamped: bool) -> Frame {
+    let (stamp, message) = body.split_at(if stamped { STAMP_SIZE } else { 0 });
+    let mut out = Vec::with_capacity(body.len() + 8);
+    out.extend_from_slice(stamp);
+    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(message);
+    Frame::from(out)
+}
+
 fn decode_refusal(error: &DecodeError) -> Refused {
     Refused { status: error.status(), message: format!("{error}"), compacted: 0, applied: false }
 }
@@ -926,11 +949,12 @@ impl Role for Reactor {
                 }
             }
             ReactorEvent::Drained { connection } => self.drained(connection, effects),
-            ReactorEvent::ReadGranted { index } => {
+            ReactorEvent::ReadGranted { index, time } => {
                 self.is_asking = false;
                 for mut read in mem::take(&mut self.reads_asked) {
                     if self.session(read.ticket.connection).is_some() {
                         let early = Mutant::ReadBeforeApplied.is_on();
+                        read.time = time;
                         read.applied_min = if early { LogIndex::ZERO } else { index };
                         effects.push(ReactorEffect::ToStore(StoreEvent::Read(read)));
                     }
@@ -970,6 +994,7 @@ impl Role for Reactor {
         if !self.starving.is_empty() {
             self.feed(now, effects);
         }
+        self.propose_renewals(effects);
         if !self.is_asking && !self.reads_next.is_empty() {
             self.is_asking = true;
             mem::swap(&mut self.reads_asked, &mut self.reads_next);

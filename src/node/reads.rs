@@ -26,6 +26,7 @@ use kv::{Answer, REPLY_SIZE_MAX, Read, ReadTxn, SORT_SIZE_MAX};
 use tree::Miss;
 use wire::{REPLY_BODY_SIZE_MAX, Status};
 
+use crate::message::ReadKind;
 use crate::message::Refused;
 use crate::store::{Store, StoreEffect};
 use crate::watch_reads::WatchTask;
@@ -63,6 +64,8 @@ pub enum Work {
     Txn(ReadTxn, Frame),
     /// What a write has to read for its answer.
     Answer(Answer),
+    /// A lease, or the list of them; the request's body, and the log time.
+    Lease(ReadKind, Frame, u64),
     /// What a watch has not been told.
     Watch(Box<WatchTask>),
 }
@@ -74,7 +77,7 @@ impl Work {
             Self::Range(read) => read.held(),
             Self::Txn(read, _) => read.held(),
             Self::Answer(answer) => answer.held(),
-            Self::Watch(_) => 0,
+            Self::Watch(_) | Self::Lease(..) => 0,
         }
     }
 
@@ -87,7 +90,7 @@ impl Work {
                 0 => 0,
                 held => held + REPLY_BODY_SIZE_MAX,
             },
-            Self::Watch(_) => 0,
+            Self::Watch(_) | Self::Lease(..) => 0,
         }
     }
 
@@ -96,7 +99,7 @@ impl Work {
             Self::Range(read) => read.give_up(),
             Self::Txn(read, _) => read.give_up(),
             Self::Answer(answer) => answer.give_up(),
-            Self::Watch(_) => {}
+            Self::Watch(_) | Self::Lease(..) => {}
         }
     }
 }
@@ -138,6 +141,7 @@ impl Task {
                 Work::Txn(_, frame) => frame.len(),
                 Work::Answer(answer) => answer.size(),
                 Work::Watch(watch) => watch.size(),
+                Work::Lease(_, frame, _) => frame.len(),
             };
         Self {
             ticket,

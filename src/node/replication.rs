@@ -130,6 +130,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             if kept.index < first || kept.index > last {
                 continue;
             }
+            self.hear_entry(kept.kind, &kept.frame);
             if kept.kind == EntryKind::Members as u8 {
                 let list = MemberList::decode(&kept.frame).expect("it was read before");
                 self.adopt(now, kept.index, list, effects);
@@ -203,7 +204,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Message::Newer { term } => PeerMessage::Newer { term },
             Message::Snapshot { .. } => unreachable!("snapshots are moved by the host"),
         };
-        self.send(to, PeerLane::Control, &PeerFrame::Raft(message), effects);
+        let time = self.log_clock.now(now);
+        self.send(to, PeerLane::Control, &PeerFrame::Raft(message, time), effects);
     }
 
     /// Sends entries behind `previous`, as many as one frame takes, and tells raft how many.
@@ -402,7 +404,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) -> Result<(), BadAppend> {
         match frame {
-            PeerFrame::Raft(message) => {
+            PeerFrame::Raft(message, log_time) => {
+                self.log_clock.hear(now, log_time);
                 if let PeerMessage::HeartbeatReply { applied: Some(state), .. } = message {
                     self.compare_states(from, state, effects);
                 }

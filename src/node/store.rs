@@ -27,7 +27,8 @@ use core::ops::ControlFlow;
 
 use base::limits::{ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, READS_SIZE_MAX};
 use base::{
-    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision, Ticket,
+    ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision, Term,
+    Ticket,
 };
 use hashbrown::HashMap;
 use kv::{Answer, Command, HistoryLimits, Outcome, Read, ReadStep, ReadTxn, State, Step};
@@ -37,10 +38,11 @@ use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, Ver
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::message::{
-    Committed, EntryKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
+    Committed, EntryKind, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::transfer::{Receiver, Sender};
+use crate::trimming::Trimming;
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
 
 /// Units of work (keys touched) that applying may take in one turn.
@@ -62,9 +64,6 @@ const PREFETCH_MAX: usize = 64;
 /// when nothing has been applied for so long.
 const HASH_INTERVAL: u64 = 1_024;
 const HASH_QUIET: Duration = Duration::from_millis(100);
-
-/// Units of work that trimming may take in one turn.
-const TRIM_BUDGET: u32 = 512;
 
 /// What the store is told at its making.
 #[derive(Clone, Debug)]
@@ -118,6 +117,13 @@ pub enum StoreEvent {
     },
     /// A watch is behind: read for it. Publishing to its reactor is on.
     Watch(WatchRequest),
+    /// The leader wants to know whose leases' time is up.
+    Due {
+        /// The log time.
+        time: u64,
+        /// The leader's term.
+        term: Term,
+    },
     /// The state of the member is wanted.
     Status {
         /// By whom.
@@ -280,7 +286,6 @@ pub struct Store<B> {
     pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
     pub(crate) apply_waits_for: Option<Miss>,
-    pub(crate) trim_waits_for: Option<Miss>,
     /// Answers of writes; what they read is not trimmed.
     pub(crate) answers: Queue,
     pub(crate) reads: Queue,
@@ -312,8 +317,13 @@ pub struct Store<B> {
     quiet_since: (LogIndex, Instant),
     /// To which reactors changes are published.
     pub(crate) publishing: Vec<bool>,
-    /// There may be something to trim.
-    pub(crate) is_trimming: bool,
+    pub(crate) trimming: Trimming,
+    /// What is due is to be looked for, at this log time, for a leader of this term.
+    pub(crate) due_asked: Option<(u64, Term)>,
+    pub(crate) due_waits_for: Option<Miss>,
+    /// When leases are due next, as consensus was told.
+    pub(crate) next_due: Option<u64>,
+    pub(crate) log_time_told: bool,
     pub(crate) senders: Vec<Sender>,
     pub(crate) receiver: Option<Receiver>,
     /// The receiver's state is to take the place of the present one.
@@ -338,7 +348,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             writer: ReplyWriter::new(),
             entries: VecDeque::new(),
             apply_waits_for: None,
-            trim_waits_for: None,
             answers: Queue::new(ANSWERS_SIZE_MAX),
             reads: Queue::new(READS_SIZE_MAX),
             stalled: HashMap::new(),
@@ -357,7 +366,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             hashed: LogIndex::ZERO,
             quiet_since: (LogIndex::ZERO, now),
             publishing: (0..reactors).map(|_| false).collect(),
-            is_trimming: true,
+            trimming: Trimming::new(),
+            due_asked: None,
+            due_waits_for: None,
+            next_due: None,
+            log_time_told: false,
             senders: Vec::new(),
             receiver: None,
             installing: false,
@@ -506,7 +519,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 return false;
             }
         };
-        self.is_trimming |= matches!(outcome, Outcome::Compacted { .. });
+        self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
+        match outcome {
+            Outcome::Granted { lease, .. } | Outcome::PutWithLease { lease, .. } => {
+                self.lease_made(lease, effects);
+            }
+            _ => {}
+        }
         self.checkpoint.applied(entry.frame.len());
         if entry.index.get().is_multiple_of(HASH_INTERVAL) {
             self.tell_hash(effects);
@@ -567,12 +586,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// A read request becomes a task. Its body was verified before it came here.
     fn read(&mut self, request: ReadRequest) {
         let ticket = request.ticket;
-        let work = if request.is_txn {
-            Work::Txn(ReadTxn::new(), request.frame)
-        } else {
-            match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
-                Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
-                Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
+        let work = match request.what {
+            ReadKind::Txn => Work::Txn(ReadTxn::new(), request.frame),
+            ReadKind::Lease | ReadKind::Leases => {
+                Work::Lease(request.what, request.frame, request.time)
+            }
+            ReadKind::Range => {
+                match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
+                    Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
+                    Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
+                }
             }
         };
         let mut task = Task::new(ticket, work);
@@ -611,7 +634,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let before = slice;
         let held = task.work.held();
         let step = match &mut task.work {
-            Work::Range(_) | Work::Watch(_) => None,
+            Work::Range(_) | Work::Watch(_) | Work::Lease(..) => None,
             Work::Answer(answer) => Some(answer.step(&self.state, &mut slice)),
             Work::Txn(read, frame) => match translate::command(EntryKind::Txn, frame) {
                 Ok(Command::Txn(txn)) => Some(read.step(&self.state, &txn, &mut slice)),
@@ -619,6 +642,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             },
         };
         let next = match step {
+            None if matches!(task.work, Work::Lease(..)) => self.run_lease(&task),
             None => self.run_range(&mut task, &mut slice),
             Some(Step::Done(Ok(reply))) => {
                 let mut out = Vec::new();
@@ -718,38 +742,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         }
     }
 
-    fn trim(&mut self, effects: &mut Vec<StoreEffect<B>>) {
-        if self.trim_waits_for.is_some() || !self.is_trimming || !self.state.between_entries() {
-            return;
-        }
-        // It copies pages like applying does, and gives them back only with the next checkpoints.
-        if self.is_paced() {
-            return;
-        }
-        // An answer may still read at a revision that has been compacted since.
-        let keeps = self.answers.iter().filter_map(|task| match &task.work {
-            Work::Answer(answer) => Some(answer.keeps()),
-            Work::Range(_) | Work::Txn(..) | Work::Watch(_) => None,
-        });
-        let keep = keeps.min().unwrap_or(Revision::MAX);
-        let mut budget = TRIM_BUDGET;
-        match self.state.trim(keep, &mut budget) {
-            Step::Done(()) if keep < Revision::MAX => {}
-            Step::Done(()) => {
-                self.is_trimming = false;
-                for (ticket, revision, repeated) in mem::take(&mut self.physical) {
-                    self.reply_compacted(ticket, revision, repeated);
-                }
-            }
-            Step::More => self.is_busy = true,
-            Step::Miss(miss) => {
-                self.trim_waits_for = Some(miss);
-                self.fetch(miss, effects);
-            }
-            Step::Damaged(damage) => self.halt(&damage, effects),
-        }
-    }
-
     fn installed(&mut self, miss: Miss, bytes: &[u8], effects: &mut Vec<StoreEffect<B>>) {
         self.fetching.retain(|other| *other != miss);
         if let Err(damage) = self.state.pages_mut().install(miss, bytes) {
@@ -769,7 +761,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
         };
         clear(&mut self.apply_waits_for);
-        clear(&mut self.trim_waits_for);
+        clear(&mut self.trimming.waits_for);
+        clear(&mut self.due_waits_for);
         for task in self.answers.iter_mut().chain(self.reads.iter_mut()) {
             clear(&mut task.waits_for);
         }
@@ -861,7 +854,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
 }
 
 /// What a slice of a task came to.
-enum Next {
+pub(crate) enum Next {
     Finished(ReplyBody),
     Piece(Vec<u8>),
     More,
@@ -883,6 +876,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 }
             }
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
+            StoreEvent::Due { time, term } => self.due_asked = Some((time, term)),
             StoreEvent::Publish { reactor, on } => self.set_publishing(reactor, on),
             StoreEvent::Watch(request) => self.watch(request),
             StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
@@ -948,7 +942,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
                 self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
             }
         } else {
+            self.tell_log_time(effects);
             self.apply(effects);
+            self.look_for_due(effects);
             self.publish(effects);
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);

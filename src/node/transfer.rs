@@ -247,6 +247,7 @@ impl Receiver {
             | StoreEvent::Read(_)
             | StoreEvent::Continue { .. }
             | StoreEvent::Cancel { .. }
+            | StoreEvent::Due { .. }
             | StoreEvent::Publish { .. }
             | StoreEvent::Watch(_)
             | StoreEvent::Forget { .. }

@@ -6,19 +6,22 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base::limits::{CONNECTION_REQUESTS_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max};
-use base::{LeaseId, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
+use base::limits::{
+    CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max,
+};
+use base::{LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
-    Command, Compare, DeleteRange, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
+    Command, Compare, DeleteRange, Due, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
     Remembered, SortOrder, SortTarget, Txn,
 };
 use wire::{
-    Cause, ChangeKind, Effect, Header, Hello, HelloReply, Kind, LeaderHint, MoveLeader, OpView,
-    RangeSummary, ReplyWriter, Request, Status, TxnView, VerifyLimits, WatchChange,
+    Cause, ChangeKind, Effect, Header, Hello, HelloReply, Kind, LeaderHint, LeaseGrantReply,
+    LeaseRevokeReply, MoveLeader, OpView, RangeSummary, ReplyWriter, Request, Status, TxnView,
+    VerifyLimits, WatchChange,
 };
 
 use crate::AdminRequest;
-use crate::message::{EntryKind, Refused};
+use crate::message::{EntryKind, ReadKind, Refused};
 use crate::watching::{self, WatchPlan};
 
 /// What becomes of a request that may be carried out.
@@ -35,11 +38,13 @@ pub enum Plan {
     Register,
     /// It is read.
     Read {
-        /// A transaction that only reads.
-        is_txn: bool,
+        /// What.
+        what: ReadKind,
         /// Whether consensus is asked first.
         linearizable: bool,
     },
+    /// Leases begin their time anew.
+    KeepAlive,
     /// It is watched.
     Watch(WatchPlan),
     /// The state of the member.
@@ -56,6 +61,16 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         command.validate(&limits).map(|()| plan).map_err(refused)
     };
     match request {
+        Request::Put(view) if view.ttl_ms > 0 && view.prev_kv => {
+            let message =
+                "a put has either ttl_ms or prev_kv; read the key first, or grant a lease";
+            Err(invalid(message))
+        }
+        Request::Put(view) if view.ttl_ms > 0 => {
+            let (time, ttl_ms) = (0, view.ttl_ms);
+            let command = Command::PutWithTtl { time, put: put(view), ttl_ms };
+            propose(command, EntryKind::PutWithTtl)
+        }
         Request::Put(view) => propose(Command::Put(put(view)), EntryKind::Put),
         Request::DeleteRange(view) => {
             propose(Command::DeleteRange(delete_range(view)), EntryKind::DeleteRange)
@@ -66,7 +81,11 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         }
         Request::Range(view) => {
             range(view).validate().map_err(refused)?;
-            Ok(Plan::Read { is_txn: false, linearizable: !view.serializable })
+            Ok(Plan::Read { what: ReadKind::Range, linearizable: !view.serializable })
+        }
+        Request::Txn(view) if has_ttl(view) => {
+            let message = "ttl_ms is for a put alone; grant a lease and name it in the transaction";
+            Err(invalid(message))
         }
         Request::Txn(view) => {
             let txn = txn(view);
@@ -75,23 +94,29 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
             let command = Command::Txn(txn);
             command.validate(&limits).map_err(refused)?;
             if reads {
-                Ok(Plan::Read { is_txn: true, linearizable: !local })
+                Ok(Plan::Read { what: ReadKind::Txn, linearizable: !local })
             } else {
                 Ok(Plan::Propose { kind: EntryKind::Txn, frees_space })
             }
         }
         Request::Watch(watch) => watching::plan(watch).map(Plan::Watch),
-        Request::WatchProgress
-        | Request::LeaseGrant(_)
-        | Request::LeaseRevoke(_)
-        | Request::LeaseKeepAlive(_)
-        | Request::LeaseTimeToLive(_)
-        | Request::LeaseList(_) => Err(Refused {
-            status: Status::InvalidArgument,
-            message: format!("{:?} is not served by this version", request.kind()),
-            compacted: 0,
-            applied: false,
-        }),
+        Request::LeaseGrant(view) => {
+            let (time, lease, ttl_ms) = (0, LeaseId::new(view.lease), view.ttl_ms);
+            propose(Command::LeaseGrant { time, lease, ttl_ms }, EntryKind::LeaseGrant)
+        }
+        Request::LeaseRevoke(view) => {
+            let lease = LeaseId::new(view.lease);
+            propose(Command::LeaseRevoke { lease }, EntryKind::LeaseRevoke)
+        }
+        Request::LeaseKeepAlive(view) => {
+            let count = view.leases.len();
+            if count == 0 || count > KEEP_ALIVE_MAX {
+                return Err(refused(Refusal::KeepAlive));
+            }
+            Ok(Plan::KeepAlive)
+        }
+        Request::LeaseTimeToLive(_) => Ok(Plan::Read { what: ReadKind::Lease, linearizable: true }),
+        Request::LeaseList(_) => Ok(Plan::Read { what: ReadKind::Leases, linearizable: true }),
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
         Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
@@ -105,12 +130,14 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         Request::MoveLeader(MoveLeader { target }) => {
             Ok(Plan::Admin(AdminRequest::MoveLeader { target: *target }))
         }
-        Request::Hello(_) | Request::Ping | Request::Cancel => Err(Refused {
-            status: Status::ProtocolError,
-            message: format!("a frame of kind {:?} cannot stand here", request.kind()),
-            compacted: 0,
-            applied: false,
-        }),
+        Request::Hello(_) | Request::Ping | Request::Cancel | Request::WatchProgress => {
+            Err(Refused {
+                status: Status::ProtocolError,
+                message: format!("a frame of kind {:?} cannot stand here", request.kind()),
+                compacted: 0,
+                applied: false,
+            })
+        }
     }
 }
 
@@ -150,6 +177,46 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
             let bytes = body.try_into().map_err(|_| wire::DecodeError::Malformed)?;
             return Ok(Command::Register { clients_max: u32::from_le_bytes(bytes) });
         }
+        EntryKind::LeaseKeepAlive => {
+            let (time, leases) = timed(body)?;
+            return Ok(Command::LeaseKeepAlive { time, leases });
+        }
+        EntryKind::LeaseExpire => {
+            let (time, body) = timed(body)?;
+            let malformed = wire::DecodeError::Malformed;
+            let (lease, body) = body.split_first_chunk().ok_or(malformed)?;
+            let (granted, body) = body.split_first_chunk().ok_or(malformed)?;
+            let &[per_key] = body else { return Err(malformed) };
+            let due = Due {
+                lease: LeaseId::new(i64::from_le_bytes(*lease)),
+                granted: LogIndex::new(u64::from_le_bytes(*granted)),
+            };
+            return Ok(Command::LeaseExpire { time, due, per_key: per_key != 0 });
+        }
+        EntryKind::LogTime => {
+            let (time, _) = timed(body)?;
+            return Ok(Command::LogTime { time });
+        }
+        EntryKind::PutWithTtl => {
+            let (time, body) = timed(body)?;
+            return match Request::verify(Kind::Put, body, &VerifyLimits::REQUEST)? {
+                Request::Put(view) => {
+                    Ok(Command::PutWithTtl { time, put: put(&view), ttl_ms: view.ttl_ms })
+                }
+                _ => unreachable!("a put was verified as one"),
+            };
+        }
+        EntryKind::LeaseGrant => {
+            let (time, body) = timed(body)?;
+            return match Request::verify(Kind::LeaseGrant, body, &VerifyLimits::REQUEST)? {
+                Request::LeaseGrant(view) => {
+                    let (lease, ttl_ms) = (LeaseId::new(view.lease), view.ttl_ms);
+                    Ok(Command::LeaseGrant { time, lease, ttl_ms })
+                }
+                _ => unreachable!("a grant was verified as one"),
+            };
+        }
+        EntryKind::LeaseRevoke => Kind::LeaseRevoke,
         EntryKind::Put => Kind::Put,
         EntryKind::DeleteRange => Kind::DeleteRange,
         EntryKind::Txn => Kind::Txn,
@@ -162,11 +229,11 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         Request::Compact(view) => {
             Command::Compact { revision: view.revision, physical: view.physical }
         }
+        Request::LeaseRevoke(view) => Command::LeaseRevoke { lease: LeaseId::new(view.lease) },
         Request::Range(_)
         | Request::Watch(_)
         | Request::WatchProgress
         | Request::LeaseGrant(_)
-        | Request::LeaseRevoke(_)
         | Request::LeaseKeepAlive(_)
         | Request::LeaseTimeToLive(_)
         | Request::LeaseList(_)
@@ -179,6 +246,12 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         | Request::MemberChange(_)
         | Request::MoveLeader(_) => unreachable!("{kind:?} is none of these"),
     })
+}
+
+/// The log time at the front of a body, and the rest.
+fn timed(body: &[u8]) -> Result<(u64, &[u8]), wire::DecodeError> {
+    let (time, body) = body.split_first_chunk().ok_or(wire::DecodeError::Malformed)?;
+    Ok((u64::from_le_bytes(*time), body))
 }
 
 /// A put as the state knows it.
@@ -238,6 +311,21 @@ fn txn<'a>(view: &TxnView<'a>) -> Txn<'a> {
     }
 }
 
+/// A refusal of what can never be right.
+fn invalid(message: &str) -> Refused {
+    let (status, message) = (Status::InvalidArgument, message.to_string());
+    Refused { status, message, compacted: 0, applied: false }
+}
+
+/// Whether any branch of a transaction has a put that wants a lease made. As deep as transactions nest.
+fn has_ttl(txn: &TxnView<'_>) -> bool {
+    txn.success().chain(txn.failure()).any(|op| match op {
+        OpView::Put(put) => put.ttl_ms > 0,
+        OpView::Txn(inner) => has_ttl(&inner),
+        OpView::Range(_) | OpView::DeleteRange(_) => false,
+    })
+}
+
 /// Whether any branch of a transaction writes a key. As deep as transactions nest.
 fn has_put(txn: &Txn<'_>) -> bool {
     txn.success.iter().chain(&txn.failure).any(|op| match op {
@@ -285,6 +373,9 @@ pub fn refused(refusal: Refusal) -> Refused {
         | Refusal::InvalidSortOption => Status::InvalidArgument,
         Refusal::KeyNotFound => Status::KeyNotFound,
         Refusal::LeaseNotFound => Status::LeaseNotFound,
+        Refusal::LeaseExists => Status::LeaseExists,
+        Refusal::TtlTooLarge | Refusal::KeepAlive => Status::InvalidArgument,
+        Refusal::TooManyLeases => Status::Overloaded,
         Refusal::TooManyOps => Status::TooManyOps,
         Refusal::DuplicateKey => Status::DuplicateKey,
         Refusal::Compacted => Status::Compacted,
@@ -488,6 +579,17 @@ pub fn write_repeated(
         }
         Remembered::Txn { revision, succeeded } => {
             writer.txn(out, request, i64_of(*revision), *succeeded, 0).finish().expect(FITS);
+        }
+        Remembered::PutWithLease { revision, lease } => {
+            writer.put_with_lease(out, request, i64_of(*revision), None, lease.get());
+        }
+        Remembered::Granted { revision, lease, ttl_ms } => {
+            let (revision, lease, ttl_ms) = (i64_of(*revision), lease.get(), *ttl_ms);
+            writer.lease_grant(out, request, &LeaseGrantReply { revision, lease, ttl_ms });
+        }
+        Remembered::Revoked { revision, deleted } => {
+            let (revision, deleted) = (i64_of(*revision), count_of(*deleted));
+            writer.lease_revoke(out, request, &LeaseRevokeReply { revision, deleted });
         }
         Remembered::Compacted { revision, .. } => {
             writer.compact(out, request, i64_of(*revision));

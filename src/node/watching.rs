@@ -283,7 +283,10 @@ impl Reactor {
                 let Refused { status, message, compacted, .. } = refused;
                 self.refuse_watch(connection, ticket.request, status, message, compacted, effects);
             }
-            ReplyBody::Put { .. } | ReplyBody::Frames(_) | ReplyBody::Piece(_) => {
+            ReplyBody::Put { .. }
+            | ReplyBody::Frames(_)
+            | ReplyBody::Piece(_)
+            | ReplyBody::Renewed { .. } => {
                 unreachable!("the store answers a watch with what it has read")
             }
         }

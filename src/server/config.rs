@@ -155,6 +155,8 @@ pub struct Config {
     pub value_size_max: usize,
     /// Bytes of states that are sent to members behind the log in a second, at most.
     pub transfer_rate: u64,
+    /// When a lease expires each of its keys is deleted in a revision of its own, not all in one.
+    pub lease_per_key: bool,
     /// How a WAL group is made durable.
     pub sync: SyncMethod,
     /// Go on where the file system has no O_DIRECT. For development: slower, and a lost write may
@@ -193,6 +195,7 @@ impl Config {
             wal_segment_size: Self::WAL_SEGMENT_SIZE_DEFAULT,
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
+            lease_per_key: false,
             sync: SyncMethod::Auto,
             unsafe_buffered: false,
         }

@@ -413,6 +413,7 @@ async fn consensus(
             .map(|(index, term)| Position { index, term }),
         for_peers: ForPeers::SERVER,
         transfer_rate: plan.config.transfer_rate,
+        lease_per_key: plan.config.lease_per_key,
         alone: plan.config.cluster.alone,
         introduction: Introduction {
             cluster: plan.identity.cluster,

@@ -21,7 +21,7 @@ pub struct TreeId(pub u8);
 /// A cell, borrowed from its leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cell<'a> {
-    /// The key; at most [`base::limits::KEY_SIZE_MAX`] bytes.
+    /// The key; at most [`base::limits::TREE_KEY_SIZE_MAX`] bytes.
     pub key: &'a [u8],
     /// Whether [`Summary::count`] counts this cell.
     pub counted: bool,

@@ -304,11 +304,12 @@ impl PageFile {
     /// Disk space that can be handed back while the file is in use, newest knowledge first; none:
     /// nothing more before the next checkpoint. Keeps a growth step of room.
     pub fn release_next(&mut self) -> Option<Release> {
-        self.release_beyond(0, true)
+        self.release_beyond(0, u64::MAX, true)
     }
 
-    /// The same, but keeps `keep` bytes of room, a growth step at least, and makes holes only if it may.
-    pub fn release_beyond(&mut self, keep: u64, may_punch: bool) -> Option<Release> {
+    /// The same, but keeps `keep` bytes of room, a growth step at least, makes holes only if it may, and
+    /// hands back at most `size_max` bytes at once; when it cuts the file, a growth step at least.
+    pub fn release_beyond(&mut self, keep: u64, size_max: u64, may_punch: bool) -> Option<Release> {
         let step = self.growth_size();
         let keep = keep.max(step);
         // A meta slot that says that it needs more than the file has would be refused.
@@ -318,13 +319,16 @@ impl PageFile {
         let spare = self.room().saturating_sub(keep);
         let size = size.max(self.backed().saturating_sub(spare).next_multiple_of(step));
         if self.backed() >= size + step {
+            let cut = (size_max / step * step).max(step);
+            let size = size.max(self.backed().saturating_sub(cut)).next_multiple_of(step);
             self.set_backed(size);
             return Some(Release::Truncate { size });
         }
         if !may_punch {
             return None;
         }
-        let (first, pages) = self.free.punch_next(keep)?;
+        let pages_max = u32::try_from(size_max / PAGE_SIZE as u64).unwrap_or(u32::MAX);
+        let (first, pages) = self.free.punch_next(keep, pages_max)?;
         assert!(first.is_multiple_of(CHUNK) && pages >= CHUNK, "whole chunks only");
         Some(Release::Punch {
             offset: u64::from(first) * PAGE_SIZE as u64,

@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use base::PageNo;
-use base::limits::KEY_SIZE_MAX;
+use base::limits::TREE_KEY_SIZE_MAX;
 
 use crate::file::PageFile;
 use crate::file::Root;
@@ -122,7 +122,7 @@ impl PageFile {
     fn write(&mut self, place: &mut Place, key: &[u8], cell: &NewCell<'_>) -> bool {
         self.check_place(place);
         assert!(
-            key.len() <= KEY_SIZE_MAX && key.len() + cell.payload.len() <= CELL_SIZE_MAX,
+            key.len() <= TREE_KEY_SIZE_MAX && key.len() + cell.payload.len() <= CELL_SIZE_MAX,
             "a cell of {} + {} bytes",
             key.len(),
             cell.payload.len()

@@ -439,8 +439,8 @@ impl Free {
     }
 
     /// The next extent of whole chunks that are free and still have disk space; they count as given
-    /// back from now on. `keep`: bytes of room to keep.
-    pub fn punch_next(&mut self, keep: u64) -> Option<(u32, u32)> {
+    /// back from now on. `keep`: bytes of room to keep; `pages_max`: how many pages it may have.
+    pub fn punch_next(&mut self, keep: u64, pages_max: u32) -> Option<(u32, u32)> {
         let whole = u8::try_from(CHUNK).expect("128 fits");
         let good = |free: &Self, chunk: usize| {
             chunk < free.counts.len()
@@ -452,6 +452,7 @@ impl Free {
         let room_of_chunk = u64::from(CHUNK) * PAGE_SIZE as u64;
         let mut chunks = 0;
         while first >= wide(chunks)
+            && chunks < pages_max / CHUNK
             && good(self, first - wide(chunks))
             && self.room() >= keep + room_of_chunk
         {
@@ -721,7 +722,7 @@ mod tests {
             }
             if prng.one_in(1_000) {
                 free.published(root(1));
-                while free.punch_next(0).is_some() {}
+                while free.punch_next(0, u32::MAX).is_some() {}
             }
             let in_use = free.end() - free.free_count() - RESERVED;
             assert_eq!(usize::try_from(in_use).unwrap(), used.len());
@@ -746,7 +747,7 @@ mod tests {
         let first = free.take_run(256);
         assert_eq!(free.room(), (6 << 20) - (256 << 10));
         free.give(first, 256);
-        assert!(free.punch_next(0).is_some());
+        assert!(free.punch_next(0, u32::MAX).is_some());
         assert!(free.room() < 7 << 20, "punched space must be backed again first");
     }
 

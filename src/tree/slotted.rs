@@ -19,7 +19,7 @@ use core::cmp::Ordering;
 use core::hint::select_unpredictable;
 
 use base::PageNo;
-use base::limits::{KEY_SIZE_MAX, PAGE_SIZE};
+use base::limits::{PAGE_SIZE, TREE_KEY_SIZE_MAX};
 
 use crate::cell::{Cell, NewCell, RUN_SIZE, Run, Summary};
 use crate::page::{
@@ -43,13 +43,13 @@ const RUN: usize = 0x2000;
 /// Bytes for slots and cells.
 pub(crate) const CAPACITY: usize = PAGE_SIZE - HEADER_SIZE;
 
-const _: () = assert!(KEY_SIZE_MAX <= KEY_MASK, "a key size fits its twelve bits");
+const _: () = assert!(TREE_KEY_SIZE_MAX <= KEY_MASK, "a key size fits its twelve bits");
 const _: () = assert!(
     2 * (crate::CELL_SIZE_MAX + LEAF_FIXED + RUN_SIZE + SLOT_SIZE) <= CAPACITY,
     "two greatest cells fit a leaf, so that every split succeeds"
 );
 const _: () = assert!(
-    3 * (KEY_SIZE_MAX + BRANCH_FIXED + SLOT_SIZE) <= CAPACITY,
+    3 * (TREE_KEY_SIZE_MAX + BRANCH_FIXED + SLOT_SIZE) <= CAPACITY,
     "three greatest separators fit a branch, so that every split succeeds"
 );
 
@@ -614,7 +614,7 @@ pub(crate) fn validate(page: &Page) -> bool {
             return false;
         }
         let (size, key_size) = (cell_size(page, index), word & KEY_MASK);
-        if at + size > PAGE_SIZE || key_size > KEY_SIZE_MAX {
+        if at + size > PAGE_SIZE || key_size > TREE_KEY_SIZE_MAX {
             return false;
         }
         if branch && (word & (COUNTED | RUN) != 0 || (index == 0 && key_size != 0)) {

@@ -27,18 +27,18 @@ const SNAPSHOT_ACK: Layout<3> = Layout::new([8, 8, 4]);
 
 // The table of raft messages, with the fields that each kind sets. Slots: 0 kind, 1 flag, 2 term,
 // 3 index, 4 index_term, 5 previous, 6 committed, 7 number, 8 matched, 9 verified, 10 applied,
-// 11 state_hash.
-const TERM_ONLY: Layout<3> = Layout::new([1, 0, 8]);
-const ANSWER: Layout<3> = Layout::new([1, 1, 8]);
-const VOTE: Layout<5> = Layout::new([1, 1, 8, 8, 8]);
-const ACCEPTED: Layout<10> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 8, 8]);
-const REJECTED: Layout<6> = Layout::new([1, 0, 8, 8, 8, 8]);
-const HEARTBEAT: Layout<8> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8]);
-const HEARTBEAT_STATE: Layout<12> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8, 0, 0, 8, 16]);
-const HEARTBEAT_REPLY: Layout<9> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8]);
-const HEARTBEAT_REPLY_STATE: Layout<12> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 8, 16]);
-const READ: Layout<8> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8]);
-const READ_REPLY: Layout<8> = Layout::new([1, 1, 8, 8, 0, 0, 0, 8]);
+// 11 state_hash, 12 log_time.
+const TERM_ONLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
+const ANSWER: Layout<13> = Layout::new([1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
+const VOTE: Layout<13> = Layout::new([1, 1, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0, 8]);
+const ACCEPTED: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 8, 8, 0, 0, 8]);
+const REJECTED: Layout<13> = Layout::new([1, 0, 8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 8]);
+const HEARTBEAT: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0, 8]);
+const HEARTBEAT_STATE: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8, 0, 0, 8, 16, 8]);
+const HEARTBEAT_REPLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 0, 0, 8]);
+const HEARTBEAT_REPLY_STATE: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 8, 16, 8]);
+const READ: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8]);
+const READ_REPLY: Layout<13> = Layout::new([1, 1, 8, 8, 0, 0, 0, 8, 0, 0, 0, 0, 8]);
 
 /// Appends frames between members to send buffers.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ impl PeerEncoder {
         let root = body.root_offset();
         match frame {
             PeerFrame::Append(_) => {}
-            PeerFrame::Raft(message) => raft(&mut body, message),
+            PeerFrame::Raft(message, log_time) => raft(&mut body, message, *log_time),
             PeerFrame::Forward(frame) => {
                 let table = body.table(root, &FORWARD);
                 body.set_u64(table, 0, frame.sequence);
@@ -270,12 +270,12 @@ fn snapshot_begin(body: &mut Body<'_>, frame: &PeerSnapshotBegin<'_>) {
 
 /// Begins the table of a raft message: its kind and its term.
 #[inline]
-fn message<const N: usize>(
+fn message(
     body: &mut Body<'_>,
-    layout: &'static Layout<N>,
+    layout: &'static Layout<13>,
     kind: RaftKind,
     term: Term,
-) -> Table<'static, N> {
+) -> Table<'static, 13> {
     let table = body.table(body.root_offset(), layout);
     body.set_u8(table, 0, kind.number());
     body.set_u64(table, 2, term.get());
@@ -283,9 +283,10 @@ fn message<const N: usize>(
 }
 
 /// A kind that has nothing but a term and a yes or no.
-fn answer(body: &mut Body<'_>, kind: RaftKind, term: Term, granted: bool) {
+fn answer(body: &mut Body<'_>, kind: RaftKind, term: Term, granted: bool) -> Table<'static, 13> {
     let table = message(body, &ANSWER, kind, term);
     body.set_bool(table, 1, granted);
+    table
 }
 
 fn vote(
@@ -294,80 +295,86 @@ fn vote(
     term: Term,
     (last_index, last_term): (LogIndex, Term),
     transfer: bool,
-) {
+) -> Table<'static, 13> {
     let table = message(body, &VOTE, kind, term);
     body.set_bool(table, 1, transfer);
     body.set_u64(table, 3, last_index.get());
     body.set_u64(table, 4, last_term.get());
+    table
 }
 
-fn raft(body: &mut Body<'_>, what: &PeerMessage) {
-    match *what {
+fn raft(body: &mut Body<'_>, what: &PeerMessage, log_time: u64) {
+    let table = match *what {
         PeerMessage::PreVote { term, last_index, last_term } => {
-            vote(body, RaftKind::PreVote, term, (last_index, last_term), false);
+            vote(body, RaftKind::PreVote, term, (last_index, last_term), false)
         }
         PeerMessage::Vote { term, last_index, last_term, transfer } => {
-            vote(body, RaftKind::Vote, term, (last_index, last_term), transfer);
+            vote(body, RaftKind::Vote, term, (last_index, last_term), transfer)
         }
         PeerMessage::PreVoteReply { term, granted } => {
-            answer(body, RaftKind::PreVoteReply, term, granted);
+            answer(body, RaftKind::PreVoteReply, term, granted)
         }
         PeerMessage::VoteReply { term, granted } => {
-            answer(body, RaftKind::VoteReply, term, granted);
+            answer(body, RaftKind::VoteReply, term, granted)
         }
         PeerMessage::Accepted { term, matched, verified } => {
             let table = message(body, &ACCEPTED, RaftKind::Accepted, term);
             body.set_u64(table, 8, matched.get());
             body.set_u64(table, 9, verified.get());
+            table
         }
         PeerMessage::Rejected { term, previous, hint_index, hint_term } => {
             let table = message(body, &REJECTED, RaftKind::Rejected, term);
             body.set_u64(table, 3, hint_index.get());
             body.set_u64(table, 4, hint_term.get());
             body.set_u64(table, 5, previous.get());
+            table
         }
         PeerMessage::Heartbeat { term, committed, round, applied: None } => {
             let table = message(body, &HEARTBEAT, RaftKind::Heartbeat, term);
             body.set_u64(table, 6, committed.get());
             body.set_u64(table, 7, round);
+            table
         }
         PeerMessage::Heartbeat { term, committed, round, applied: Some(applied) } => {
             let table = message(body, &HEARTBEAT_STATE, RaftKind::Heartbeat, term);
             body.set_u64(table, 6, committed.get());
             body.set_u64(table, 7, round);
             state(body, table, &applied);
+            table
         }
         PeerMessage::HeartbeatReply { term, round, matched, applied: None } => {
             let table = message(body, &HEARTBEAT_REPLY, RaftKind::HeartbeatReply, term);
             body.set_u64(table, 7, round);
             body.set_u64(table, 8, matched.get());
+            table
         }
         PeerMessage::HeartbeatReply { term, round, matched, applied: Some(applied) } => {
             let table = message(body, &HEARTBEAT_REPLY_STATE, RaftKind::HeartbeatReply, term);
             body.set_u64(table, 7, round);
             body.set_u64(table, 8, matched.get());
             state(body, table, &applied);
+            table
         }
-        PeerMessage::TimeoutNow { term } => {
-            message(body, &TERM_ONLY, RaftKind::TimeoutNow, term);
-        }
+        PeerMessage::TimeoutNow { term } => message(body, &TERM_ONLY, RaftKind::TimeoutNow, term),
         PeerMessage::Read { term, number } => {
             let table = message(body, &READ, RaftKind::Read, term);
             body.set_u64(table, 7, number);
+            table
         }
         PeerMessage::ReadReply { term, number, index } => {
             let table = message(body, &READ_REPLY, RaftKind::ReadReply, term);
             body.set_bool(table, 1, index.is_some());
             body.set_u64(table, 3, index.unwrap_or_default().get());
             body.set_u64(table, 7, number);
+            table
         }
-        PeerMessage::Newer { term } => {
-            message(body, &TERM_ONLY, RaftKind::Newer, term);
-        }
-    }
+        PeerMessage::Newer { term } => message(body, &TERM_ONLY, RaftKind::Newer, term),
+    };
+    body.set_u64(table, 12, log_time);
 }
 
-fn state(body: &mut Body<'_>, table: Table<'_, 12>, applied: &AppliedState) {
+fn state(body: &mut Body<'_>, table: Table<'_, 13>, applied: &AppliedState) {
     body.set_u64(table, 10, applied.index.get());
     body.set_bytes16(table, 11, applied.hash.to_bytes());
 }

@@ -465,6 +465,7 @@ impl Node {
                 .map(|(index, term)| raft::Position { index, term }),
             for_peers: plan.for_peers,
             transfer_rate: plan.transfer_rate,
+            lease_per_key: false,
             alone: false,
             introduction: Introduction {
                 cluster: CLUSTER,

@@ -902,6 +902,12 @@ fn asked(command: &Command<'_>) -> bool {
         | Command::Compact { .. }
         | Command::Members(_)
         | Command::Register { .. }
+        | Command::PutWithTtl { .. }
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::LeaseKeepAlive { .. }
+        | Command::LeaseExpire { .. }
+        | Command::LogTime { .. }
         | Command::Nothing => false,
     }
 }

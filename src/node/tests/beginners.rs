@@ -51,6 +51,7 @@ fn beginner() -> Consensus<Vec<u8>> {
         torn: None,
         for_peers: ForPeers::SERVER,
         transfer_rate: node::TRANSFER_RATE,
+        lease_per_key: false,
         alone: false,
         introduction: Introduction {
             cluster: 9,

@@ -17,7 +17,8 @@ use bytes::BytesMut;
 use kv::{Command, State, Step};
 use node::{
     CheckpointConfig, CloseReason, ConsensusEvent, Reactor, ReactorConfig, ReactorEffect,
-    ReactorEvent, ReadRequest, ReplyBody, Role, Store, StoreConfig, StoreEffect, StoreEvent,
+    ReactorEvent, ReadKind, ReadRequest, ReplyBody, Role, Store, StoreConfig, StoreEffect,
+    StoreEvent,
 };
 use tree::PageFile;
 use wire::{Call, Op, Put, Range, RequestEncoder, SortOrder, SortTarget, Splitter, Status, Txn};
@@ -118,7 +119,8 @@ impl Reads {
         self.event(StoreEvent::Read(ReadRequest {
             ticket,
             frame,
-            is_txn,
+            what: if is_txn { ReadKind::Txn } else { ReadKind::Range },
+            time: 0,
             applied_min,
             deadline: None,
         }));
@@ -143,7 +145,7 @@ impl Reads {
                         continue;
                     }
                     ReplyBody::Put { .. } | ReplyBody::Frames(_) => Status::Ok,
-                    ReplyBody::Watch(_) => unreachable!("nobody watches"),
+                    ReplyBody::Watch(_) | ReplyBody::Renewed { .. } => unreachable!("nobody asks"),
                     ReplyBody::Refused(refused) => refused.status,
                 };
                 self.done.entry(reply.ticket).or_default().push(status);
@@ -538,7 +540,7 @@ fn a_connection_that_goes_takes_its_reads_along_from_the_reactor_and_the_store()
     }));
     all.store.clear();
     for _ in 0..2 {
-        all.event(ReactorEvent::ReadGranted { index: LogIndex::new(1) });
+        all.event(ReactorEvent::ReadGranted { index: LogIndex::new(1), time: 0 });
         all.turn();
     }
     let reads: Vec<ConnectionId> = all
@@ -567,11 +569,11 @@ fn a_read_is_never_granted_by_a_question_that_was_asked_before_it_came() {
     let later = all.frame(6, &get);
     all.receive(0, &later);
     all.turn();
-    all.event(ReactorEvent::ReadGranted { index: LogIndex::new(1) });
+    all.event(ReactorEvent::ReadGranted { index: LogIndex::new(1), time: 0 });
     assert!(all.store.iter().all(|event| !matches!(event, StoreEvent::Read(_))));
     all.turn();
     assert_eq!(all.consensus.len(), 2, "it has a question of its own");
-    all.event(ReactorEvent::ReadGranted { index: LogIndex::new(2) });
+    all.event(ReactorEvent::ReadGranted { index: LogIndex::new(2), time: 0 });
     let index = all.store.iter().find_map(|event| match event {
         StoreEvent::Read(read) => Some(read.applied_min),
         _ => None,

@@ -72,6 +72,7 @@ impl Member {
             torn: None,
             for_peers: ForPeers::SERVER,
             transfer_rate: node::TRANSFER_RATE,
+            lease_per_key: false,
             alone: false,
             introduction: Introduction {
                 cluster: 9,

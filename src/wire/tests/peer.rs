@@ -206,7 +206,7 @@ fn frame<'p>(prng: &mut Prng, pool: &'p [u8]) -> (Vec<u8>, Option<PeerFrame<'p>>
             message: text(prng),
         }),
         10 => return (append(&entries(prng), &[slice(prng, pool)]), None),
-        _ => PeerFrame::Raft(message(prng)),
+        _ => PeerFrame::Raft(message(prng), prng.next_u64()),
     };
     (encoded(&frame), Some(frame))
 }
@@ -434,7 +434,7 @@ fn library_agrees(body: &[u8], frame: &PeerFrame<'_>) {
             assert_eq!(table.code().0, refused.code.number());
             assert_eq!(table.message(), Some(refused.message));
         }
-        PeerFrame::Raft(message) => {
+        PeerFrame::Raft(message, log_time) => {
             let table = root::<tables::Raft<'_>>(body);
             let applied = match message {
                 PeerMessage::Heartbeat { applied, committed, round, .. } => {
@@ -454,6 +454,7 @@ fn library_agrees(body: &[u8], frame: &PeerFrame<'_>) {
                 PeerMessage::HeartbeatReply { applied, .. } => *applied,
                 _ => None,
             };
+            assert_eq!(table.log_time(), *log_time);
             assert_eq!(table.state_hash().map(wide), applied.map(|state| of_hash(state.hash)));
             assert_eq!(table.applied(), applied.map_or(0, |state| state.index.get()));
         }
@@ -535,7 +536,7 @@ fn the_library_reads_what_the_encoder_writes() {
 
 #[test]
 fn a_header_with_more_than_a_kind_and_a_client_kind_are_refused() {
-    let bytes = encoded(&PeerFrame::Raft(PeerMessage::Newer { term: Term::new(1) }));
+    let bytes = encoded(&PeerFrame::Raft(PeerMessage::Newer { term: Term::new(1) }, 0));
     let (header, body) = open(&bytes);
     for wrong in [
         Header { status: Status::Internal, ..header },
@@ -619,7 +620,7 @@ fn pinned_frames() -> Vec<(&'static str, Vec<u8>)> {
         runs: vec![(at(21), in_term(5)), (at(23), in_term(7))],
     };
     let nothing = Entries { last: at(20), runs: Vec::new(), head: entries.head };
-    let raft = |message| encoded(&PeerFrame::Raft(message));
+    let raft = |message| encoded(&PeerFrame::Raft(message, 77));
     let term = in_term(7);
     let (last_index, last_term) = (at(20), in_term(5));
     let (matched, verified, committed, round) = (at(18), at(20), at(19), 300);

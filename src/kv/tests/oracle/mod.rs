@@ -274,6 +274,12 @@ impl<'p> Oracle<'p> {
             Command::Register { clients_max } => {
                 Told::Registered(self.clients.register(self.applied, *clients_max))
             }
+            Command::PutWithTtl { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseKeepAlive { .. }
+            | Command::LeaseExpire { .. }
+            | Command::LogTime { .. } => unreachable!("leases have a model of their own"),
             Command::Nothing => Told::Nothing,
         };
         if self.sub > 0 {
@@ -537,6 +543,12 @@ pub fn validate(command: &Command<'_>, limits: &Limits) -> Result<(), Refusal> {
             changes(&txn.failure).map(|_| ())
         }
         Command::Members(bytes) => validate_members(bytes),
+        Command::PutWithTtl { .. }
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::LeaseKeepAlive { .. }
+        | Command::LeaseExpire { .. }
+        | Command::LogTime { .. } => unreachable!("leases have a model of their own"),
         Command::Compact { .. } | Command::Register { .. } | Command::Nothing => Ok(()),
     }
 }

@@ -1,0 +1,130 @@
+//! Trimming: when the store may drop the history that compaction gave up, and how much of it per turn.
+//!
+//! Dropping whole leaves unread costs next to nothing, a million versions in some 30 ms. Deletes and
+//! large values have to be looked at one by one, and copy pages as applying does. So trimming gives way
+//! to clients, in time and in dirty memory, and gets on although they never rest:
+//!
+//! ```text
+//! dirty memory     below the mark at which a checkpoint is due    above it
+//! trimming takes   what a turn has for it                         its share, once per checkpoint
+//! ```
+//!
+//! The share counts from the begin of one checkpoint to the begin of the next, and comes on top of the
+//! bound at which applying waits: who applies up to the bound in every turn would leave nothing else,
+//! and the file would grow for ever. A turn has less for trimming while clients keep the store busy.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use base::{LogIndex, Revision};
+use kv::Step;
+use tree::Miss;
+
+use crate::StoreEffect;
+use crate::reads::Work;
+use crate::store::Store;
+
+/// Units of work that trimming may take in one turn, and in one in which entries were applied or wait:
+/// some 60 us then.
+const BUDGET_QUIET: u32 = 512;
+const BUDGET_LOADED: u32 = 128;
+
+/// Units after which dirty memory is looked at again: a page is copied for each of them at worst.
+const SLICE: u32 = 16;
+
+/// The part of the bound on dirty memory that trimming has to itself.
+const SHARE: u64 = 16;
+
+/// The state of trimming.
+pub struct Trimming {
+    /// There may be something to trim.
+    pub is_wanted: bool,
+    /// The page that it needs.
+    pub waits_for: Option<Miss>,
+    /// Bytes that it made dirty since the checkpoint of this number began.
+    dirtied: u64,
+    checkpoint: u64,
+    /// The last entry that was applied when trimming last had its turn.
+    applied: LogIndex,
+}
+
+impl Trimming {
+    /// After a start there may be something left over.
+    pub fn new() -> Self {
+        Self {
+            is_wanted: true,
+            waits_for: None,
+            dirtied: 0,
+            checkpoint: 0,
+            applied: LogIndex::ZERO,
+        }
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
+    /// Goes on with trimming as far as this turn allows.
+    pub(crate) fn trim(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        let applied = self.state.applied().0;
+        let was_applied = mem::replace(&mut self.trimming.applied, applied);
+        let is_loaded = applied != was_applied || !self.entries.is_empty();
+        let mut budget = if is_loaded { BUDGET_LOADED } else { BUDGET_QUIET };
+        // An answer may still read at a revision that has been compacted since.
+        let mut keep = None;
+        while self.may_trim() {
+            if budget == 0 {
+                self.is_busy = true;
+                return;
+            }
+            let keep = *keep.get_or_insert_with(|| self.kept_for_answers());
+            let mut slice = SLICE.min(budget);
+            budget -= slice;
+            let before = self.state.pages().dirty_size();
+            let step = self.state.trim(keep, &mut slice);
+            budget += slice;
+            self.trimming.dirtied += self.state.pages().dirty_size().saturating_sub(before);
+            match step {
+                Step::More => {}
+                Step::Done(()) if keep < Revision::MAX => return,
+                Step::Done(()) => {
+                    self.trimming.is_wanted = false;
+                    for (ticket, revision, repeated) in mem::take(&mut self.physical) {
+                        self.reply_compacted(ticket, revision, repeated);
+                    }
+                }
+                Step::Miss(miss) => {
+                    self.trimming.waits_for = Some(miss);
+                    self.fetch(miss, effects);
+                }
+                Step::Damaged(damage) => return self.halt(&damage, effects),
+            }
+        }
+    }
+
+    /// Whether trimming has something to do, and dirty memory and space for it.
+    fn may_trim(&mut self) -> bool {
+        let Trimming { is_wanted, waits_for, .. } = &self.trimming;
+        if waits_for.is_some() || !is_wanted || !self.state.between_entries() {
+            return false;
+        }
+        // It copies pages like applying does, and gives them back only with the next checkpoints.
+        if self.checkpoint.holds_back(&self.state) {
+            return false;
+        }
+        let begun = self.checkpoint.begun();
+        if self.trimming.checkpoint != begun {
+            (self.trimming.checkpoint, self.trimming.dirtied) = (begun, 0);
+        }
+        let dirty_size_max = self.checkpoint.dirty_size_max(self.config.dirty_size_max);
+        self.state.pages().dirty_size() < self.checkpoint.dirty_size_due()
+            || self.trimming.dirtied < dirty_size_max / SHARE
+    }
+
+    /// The first revision that an answer still reads.
+    fn kept_for_answers(&self) -> Revision {
+        let keeps = self.answers.iter().filter_map(|task| match &task.work {
+            Work::Answer(answer) => Some(answer.keeps()),
+            Work::Range(_) | Work::Txn(..) | Work::Watch(_) | Work::Lease(..) => None,
+        });
+        keeps.min().unwrap_or(Revision::MAX)
+    }
+}
