@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use bench::watch::WatchError;
 
+use client::recipes::RecipeError;
+
 use super::txn_text::TxnTextError;
 
 /// The exit codes of every command, those of etcdctl.
@@ -27,6 +29,8 @@ pub enum ExitStatus {
     Io,
     /// The command line is not understood.
     Arguments,
+    /// That of a command that was run.
+    Command(u8),
 }
 
 impl From<ExitStatus> for ExitCode {
@@ -40,6 +44,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Unhealthy => 5,
             ExitStatus::Io => 6,
             ExitStatus::Arguments => 128,
+            ExitStatus::Command(code) => code,
         })
     }
 }
@@ -69,6 +74,16 @@ pub enum Failure {
     Disk(bench::disk::DiskError),
     /// A plot.
     Plot(bench::plot::PlotError),
+    /// A lease that is not there, or was lost.
+    Lease(String),
+    /// The end of a watch.
+    Watch(client::WatchEnd),
+    /// A lock, an election or another recipe.
+    Recipe(RecipeError),
+    /// A signal came before it was done.
+    Interrupted,
+    /// A command that was run did not end well, and has said why itself.
+    Command(u8),
     /// A server that does not start or go on, or a data directory that is not sound.
     Stopped(String),
 }
@@ -82,6 +97,11 @@ impl Failure {
     /// True if the reader of standard output has gone.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// True if there is nothing to say that has not been said.
+    pub fn is_silent(&self) -> bool {
+        self.is_broken_pipe() || matches!(self, Self::Command(_))
     }
 
     /// The exit code.
@@ -104,10 +124,16 @@ impl Failure {
             }
             Self::Text(_) => ExitStatus::Input,
             Self::Io(..) | Self::Disk(_) | Self::Plot(_) => ExitStatus::Io,
-            Self::Unhealthy(_) => ExitStatus::Unhealthy,
+            Self::Unhealthy(_) | Self::Interrupted => ExitStatus::Unhealthy,
+            Self::Recipe(RecipeError::Call(error)) => client_status(error),
+            Self::Recipe(RecipeError::TimedOut) => ExitStatus::Connection,
+            Self::Command(code) => ExitStatus::Command(*code),
             Self::Bench(bench::Error::Load(_))
             | Self::Incomplete(_)
             | Self::Member(_)
+            | Self::Lease(_)
+            | Self::Watch(_)
+            | Self::Recipe(_)
             | Self::Stopped(_) => ExitStatus::Error,
         }
     }
@@ -138,7 +164,19 @@ impl fmt::Display for Failure {
             | Self::Incomplete(text)
             | Self::Unhealthy(text)
             | Self::Member(text)
+            | Self::Lease(text)
             | Self::Stopped(text) => f.write_str(text),
+            Self::Watch(client::WatchEnd::Compacted { revision }) => write!(
+                f,
+                "what the watch would tell next has been compacted; watch with --rev {} or later",
+                revision + 1
+            ),
+            Self::Watch(end) => end.fmt(f),
+            Self::Recipe(error) => error.fmt(f),
+            Self::Interrupted => {
+                f.write_str("interrupted before it was done; nothing is left behind")
+            }
+            Self::Command(code) => write!(f, "the command ended with exit code {code}"),
             Self::Bench(error) => error.fmt(f),
             Self::Watches(error) => error.fmt(f),
             Self::Disk(error) => error.fmt(f),
@@ -150,6 +188,18 @@ impl fmt::Display for Failure {
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         Self::Client(error)
+    }
+}
+
+impl From<client::WatchEnd> for Failure {
+    fn from(end: client::WatchEnd) -> Self {
+        Self::Watch(end)
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        Self::Recipe(error)
     }
 }
 

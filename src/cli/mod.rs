@@ -8,12 +8,16 @@ mod bench_watch;
 mod cluster_file;
 mod compact;
 mod del;
+mod elect;
 mod export;
 mod failure;
 mod get;
+mod hold;
 mod import;
 mod inspect;
+mod lease;
 mod local_cluster;
+mod lock;
 mod member;
 mod move_leader;
 mod names;
@@ -21,10 +25,12 @@ mod output;
 mod progress;
 mod put;
 mod range;
+mod register;
 mod restarts;
 mod roster;
 mod server;
 mod session;
+mod signals;
 mod size;
 mod status;
 mod supervised;
@@ -34,6 +40,8 @@ mod tree_path;
 mod tree_walk;
 mod txn;
 mod txn_text;
+mod watch;
+mod watch_command;
 mod write_file;
 
 use std::io::Write as _;
@@ -52,10 +60,12 @@ Exit codes:
     2  no connection, or no answer in time
     3  the text of a transaction is not understood
     4  the server does not keep to the protocol
-    5  a server is not healthy, or one of several cannot be reached (status)
+    5  a server is not healthy, or one of several cannot be reached (status); a signal came before the
+       lock was held or the election won (lock, elect)
     6  reading or writing here failed (files, standard input and output)
     7  the cluster excludes this member: removed, other data, or another state (server)
   128  arguments are not understood
+  lock and register with a command end with its exit code, 128 and the signal's number if one ended it
 
 Errors go to standard error and begin with \"Error: \".";
 
@@ -93,6 +103,21 @@ enum Command {
     /// Give up history below a revision
     #[command(visible_alias = "compaction")]
     Compact(compact::CompactArguments),
+    /// Show changes of a key or a range of keys as they are made
+    #[command(long_about = watch::LONG_ABOUT)]
+    Watch(watch::WatchArguments),
+    /// Make, end and look at leases: keys that hang on one go with it
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Hold a lock, while a command runs or until a signal comes
+    #[command(long_about = lock::LONG_ABOUT)]
+    Lock(lock::LockArguments),
+    /// Lead an election until a signal comes, or see who leads
+    #[command(long_about = elect::LONG_ABOUT)]
+    Elect(elect::ElectArguments),
+    /// Keep a key there, while a command runs or until a signal comes
+    #[command(long_about = register::LONG_ABOUT)]
+    Register(register::RegisterArguments),
     /// Show the state of each endpoint: one in full, several as a table
     Status,
     /// Show the members of the cluster, or change who they are
@@ -127,8 +152,8 @@ pub fn main() -> ExitCode {
     };
     match run(arguments) {
         Ok(()) => ExitStatus::Success.into(),
-        // The reader of standard output has gone: nobody is left to tell.
-        Err(failure) if failure.is_broken_pipe() => failure.status().into(),
+        // The reader of standard output has gone, or a command has said it: nobody is left to tell.
+        Err(failure) if failure.is_silent() => failure.status().into(),
         Err(failure) => {
             eprintln!("Error: {failure}");
             failure.status().into()
@@ -165,6 +190,11 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Del(arguments) => del::run(global, arguments),
         Command::Txn(arguments) => txn::run(global, arguments),
         Command::Compact(arguments) => compact::run(global, arguments),
+        Command::Watch(arguments) => watch::run(global, arguments),
+        Command::Lease(command) => lease::run(global, command),
+        Command::Lock(arguments) => lock::run(global, arguments),
+        Command::Elect(arguments) => elect::run(global, arguments),
+        Command::Register(arguments) => register::run(global, arguments),
         Command::Status => status::run(global),
         Command::Member(command) => member::run(global, command),
         Command::MoveLeader(arguments) => move_leader::run(global, arguments),
@@ -201,6 +231,21 @@ mod tests {
             "quorate del k --prefix --command-timeout 2s",
             "quorate txn -i",
             "quorate compaction 5 --physical",
+            "quorate put k v --ttl 500ms",
+            "quorate watch k",
+            "quorate watch a z --rev 7 --prev-kv --keys-only --filter put -w json",
+            "quorate watch k --prefix --progress=5s -- env -i",
+            "quorate watch -i",
+            "quorate lease grant 500ms",
+            "quorate lease grant 10 --id 1f",
+            "quorate lease revoke 1f",
+            "quorate lease keep-alive 1f --once",
+            "quorate lease timetolive 1f --keys",
+            "quorate lease list",
+            "quorate lock n --ttl 5 -- sh -c true",
+            "quorate elect n v",
+            "quorate elect -l n",
+            "quorate register k v --ttl 5s -- sleep 1",
             "quorate status",
             "quorate status --endpoint h:1,h:2 --endpoint h:3 -w json",
             "quorate member list",
@@ -229,6 +274,16 @@ mod tests {
     #[test]
     fn what_lacks_something_or_contradicts_itself_is_refused() {
         for line in [
+            "quorate watch k --filter all",
+            "quorate watch k --rev x",
+            "quorate watch k -i",
+            "quorate lease",
+            "quorate lease grant",
+            "quorate lease grant x",
+            "quorate lease revoke xyz",
+            "quorate elect n",
+            "quorate elect -l n v",
+            "quorate put k v --ttl 5 --lease 1f",
             "quorate member",
             "quorate member add d",
             "quorate member add d --peer 4",

@@ -37,6 +37,11 @@ impl Output<'_> {
         Self { format, cluster, member, out: Box::new(BufWriter::new(std::io::stdout().lock())) }
     }
 
+    /// True if each answer is a JSON object.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Text as it is.
     ///
     /// # Errors
@@ -46,20 +51,36 @@ impl Output<'_> {
         self.flush()
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Bytes as they are, not flushed.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(Failure::output)
     }
 
-    fn line(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// A line of bytes, not flushed.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn line(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.bytes(bytes)?;
         self.bytes(b"\n")
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Hands over what was written.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(Failure::output)
     }
 
-    fn object(&mut self, mut object: Map<String, Value>, revision: i64) -> Result<(), Failure> {
+    /// An object with a header.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn object(&mut self, mut object: Map<String, Value>, revision: i64) -> Result<(), Failure> {
         object.insert("header".into(), self.header(revision));
         self.line(Value::Object(object).to_string().as_bytes())?;
         self.flush()
@@ -157,7 +178,11 @@ impl Output<'_> {
         self.text(&format!("{object}\n"))
     }
 
-    fn pair(&mut self, member: &OwnedKeyValue) -> Result<(), Failure> {
+    /// Key line and value line, not flushed.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn pair(&mut self, member: &OwnedKeyValue) -> Result<(), Failure> {
         self.line(&member.key)?;
         self.line(&member.value)
     }
@@ -263,7 +288,8 @@ fn pair_object(member: &KeyValue<'_>) -> Map<String, Value> {
     object
 }
 
-fn owned_pair(member: &OwnedKeyValue) -> Value {
+/// A key as an object.
+pub fn owned_pair(member: &OwnedKeyValue) -> Value {
     Value::Object(pair_object(&KeyValue {
         key: &member.key,
         value: &member.value,
@@ -279,6 +305,7 @@ fn put_object(result: &PutResult) -> Map<String, Value> {
     if let Some(previous) = &result.previous {
         object.insert("prev_kv".into(), owned_pair(previous));
     }
+    number(&mut object, "lease", result.lease);
     object
 }
 

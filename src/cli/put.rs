@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use clap::Args;
 use client::Put;
@@ -11,6 +12,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::range::parse_lease;
 use super::session::Global;
+use super::time_span;
 
 /// Flags of `put`.
 #[derive(Clone, Debug, Args)]
@@ -23,6 +25,10 @@ pub struct PutArguments {
     /// Lease to attach the key to, a hexadecimal id
     #[arg(long, default_value = "0", value_parser = parse_lease)]
     pub lease: i64,
+    /// Time after which the key goes, 10s or 500ms: the server makes a lease for this key alone, whose id
+    /// -w json shows, and which lease keep-alive prolongs
+    #[arg(long, value_parser = time_span::parse, conflicts_with_all = ["lease", "ignore_lease"])]
+    pub ttl: Option<Duration>,
     /// Print the key as it was before
     #[arg(long)]
     pub prev_kv: bool,
@@ -43,6 +49,7 @@ impl PutArguments {
         if self.key.is_empty() {
             return Err(Failure::Arguments("the key is empty".into()));
         }
+        let ttl_ms = self.ttl.map_or(Ok(0), time_span::milliseconds)?;
         Ok(Put {
             key: self.key.as_bytes(),
             value,
@@ -50,7 +57,7 @@ impl PutArguments {
             prev_kv: self.prev_kv,
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
-            ttl_ms: 0,
+            ttl_ms,
         })
     }
 

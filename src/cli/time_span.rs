@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::failure::Failure;
+
 /// The text is no span of time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TimeSpanError(String);
@@ -20,6 +22,25 @@ impl std::error::Error for TimeSpanError {}
 /// The text is no span of time.
 pub fn parse(text: &str) -> Result<Duration, TimeSpanError> {
     parse_parts(text.trim()).ok_or_else(|| TimeSpanError(text.to_owned()))
+}
+
+/// The time of a lease, in the milliseconds that the protocol wants.
+///
+/// # Errors
+/// It is 0.
+pub fn milliseconds(span: Duration) -> Result<u64, Failure> {
+    if span.is_zero() {
+        return Err(Failure::Arguments("a lease needs more than 0 time; give it like 10s".into()));
+    }
+    Ok(u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
+/// The span as text: whole seconds as such, anything else in milliseconds.
+pub fn show(span: Duration) -> String {
+    match span.subsec_millis() {
+        0 => format!("{}s", span.as_secs()),
+        _ => format!("{}ms", span.as_millis()),
+    }
 }
 
 fn parse_parts(text: &str) -> Option<Duration> {

@@ -187,18 +187,27 @@ pub fn compare(line: &[u8]) -> Result<Compare, TxnTextError> {
     Ok(Compare { key, target, relation, operand })
 }
 
+/// Splits a line at white space, quotes taken off.
+///
+/// # Errors
+/// A quote has no end.
+pub fn items(line: &[u8]) -> Result<Vec<OsString>, TxnTextError> {
+    let mut items = Vec::new();
+    let mut text = Text { bytes: line, line };
+    text.skip_space();
+    while let Some(item) = text.item(b"")? {
+        items.push(OsString::from_vec(item));
+        text.skip_space();
+    }
+    Ok(items)
+}
+
 /// Reads one operation.
 ///
 /// # Errors
 /// The line is none.
 pub fn operation(line: &[u8]) -> Result<Operation, TxnTextError> {
-    let mut words = Vec::new();
-    let mut text = Text { bytes: line, line };
-    text.skip_space();
-    while let Some(word) = text.item(b"")? {
-        words.push(OsString::from_vec(word));
-        text.skip_space();
-    }
+    let words = items(line)?;
     if !words.first().is_some_and(|name| {
         [OsString::from("put"), "get".into(), "del".into(), "delete".into()].contains(name)
     }) {

@@ -9,7 +9,7 @@ use tree::{NewCell, Run};
 use crate::command::Put;
 use crate::history::{pair, tombstone};
 use crate::keys::{CURRENT, EVENTS};
-use crate::lease::Leaves;
+use crate::lease::{Lease, Leaves};
 use crate::outcome::Stop;
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
@@ -31,13 +31,15 @@ struct Old {
 impl State {
     /// Writes a key as the next change of the entry being applied. Refused before anything has changed
     /// when it keeps the value or lease of a key that is not there.
-    /// `is_made`: the entry itself makes the lease that the put names.
+    /// `made`: the lease that the put names, where it comes to be with it; there is room for it in
+    /// memory.
     pub(crate) fn put(
         &mut self,
         put: &Put<'_>,
-        is_made: bool,
+        made: Option<&Lease>,
     ) -> Result<Result<(), Refusal>, Stop> {
-        if put.lease != LeaseId::new(0) && !is_made && self.lease_at(put.lease)?.is_none() {
+        let names_other = put.lease != LeaseId::new(0) && made.is_none();
+        if names_other && self.lease_at(put.lease)?.is_none() {
             return Ok(Err(Refusal::LeaseNotFound));
         }
         let at = self.now();
@@ -126,10 +128,15 @@ impl State {
         self.live_sum = self.live_sum.plus(live.hash);
         self.events_sum = self.events_sum.plus(live.hash);
         self.sub = at.next().sub;
-        self.leave(&leaves, put.key);
+        // What is added comes first: what leaves may take its leaf away, and then another key that was
+        // to have its place there belongs to a leaf that nobody has asked for.
+        if let Some(made) = made {
+            self.add_lease(lease, made);
+        }
         if attaches {
             self.attach(lease, put.key);
         }
+        self.leave(&leaves, put.key);
         Ok(Ok(()))
     }
 

@@ -15,6 +15,9 @@ impl State {
     /// and what a page that is missing refers to is not known.
     pub fn foresee(&self, command: &Command<'_>, tell: &mut dyn FnMut(Miss) -> ControlFlow<()>) {
         // Whether `tell` broke matters only on the way.
+        if self.foresee_leases(command, tell).is_break() {
+            return;
+        }
         let _ = match command {
             Command::Put(put) | Command::PutWithTtl { put, .. } => {
                 self.foresee_keys(put.key, &[], tell)

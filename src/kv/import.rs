@@ -26,7 +26,9 @@ use tree::{CELL_SIZE_MAX, Miss, NewCell, PageFile, RUN_SIZE_MAX, TreeId};
 
 use crate::clients::{Client, ORDER, Remembered, cell_hash, place_hash};
 use crate::keys::{CURRENT, EVENTS, Point};
-use crate::lease::{DEADLINES, LEASE_KEYS, LEASE_SIZE, LEASES, Lease, deadline_key, lease_of_key};
+use crate::lease::{
+    DEADLINES, LEASE_KEYS, LEASE_SIZE, LEASES, Lease, deadline_key, lease_key, lease_of_key,
+};
 use crate::outcome::{Stop, charge};
 use crate::state::{OpenError, State};
 use crate::transfer::{
@@ -453,6 +455,10 @@ impl Import {
         wrong: ImportRefusal,
     ) -> Result<(), Halt> {
         // Before anything is counted: a record that misses comes again.
+        if record.tree == LEASE_KEYS {
+            let lease = lease_of_key(record.key).ok_or(wrong)?;
+            self.state.pages.get(LEASES, &lease_key(lease))?.ok_or(wrong)?;
+        }
         if let Some(value) = value {
             if let Some(miss) = self.state.pages.missing(record.tree, record.key) {
                 return Err(miss.into());

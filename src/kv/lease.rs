@@ -25,7 +25,7 @@ use base::limits::{LEASE_TTL_MIN_MS, LEASES_MAX};
 use base::{Hash128, Hasher128, LeaseId, LogIndex, Mutant};
 use tree::{Direction, KeyRange, Miss, NewCell, TreeId};
 
-use crate::command::Put;
+use crate::command::{Command, Put};
 use crate::outcome::{Outcome, Stop, charge};
 use crate::refusal::{Damage, Refusal};
 use crate::state::State;
@@ -45,6 +45,11 @@ pub(crate) const LEASE_SIZE: usize = 8;
 
 /// The first id that the state chooses by itself, less the index of the entry.
 const CHOSEN: i64 = 0x7000_0000_0000_0000;
+
+/// The ids from there on, and the step from one that is taken to the next: odd, so that it comes to each.
+/// Part of the format.
+const CHOSEN_MASK: u64 = u64::MAX >> 4;
+const CHOSEN_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Keys found in one walk and then deleted one by one.
 const BATCH: usize = 64;
@@ -214,8 +219,7 @@ impl State {
             if others { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         self.pages.walk(LEASE_KEYS, range, Direction::Ascending, &mut |_| false, visit)?;
-        // A later operation of a transaction may hang a key on it.
-        if others || self.in_txn || Mutant::PutLeaseStays.is_on() {
+        if others || self.spared.contains(&id) || Mutant::PutLeaseStays.is_on() {
             return Ok(Leaves::Key(id));
         }
         self.need_page(DEADLINES, &deadline_key(lease.queued, id))?;
@@ -248,13 +252,39 @@ impl State {
         Ok(())
     }
 
-    /// The id for a lease that the present entry makes without naming one.
-    fn choose_lease(&self) -> Result<LeaseId, Stop> {
-        let mut id = CHOSEN.wrapping_add_unsigned(self.applied_next().get() & (u64::MAX >> 4));
-        while self.pages.get(LEASES, &lease_key(LeaseId::new(id)))?.is_some() {
-            id = id.checked_add(1).unwrap_or(1);
+    /// Takes the leases of puts away that a transaction has left without a key, among those that its
+    /// puts name: while it ran they were spared, for a later operation might have hung a key on them.
+    pub(crate) fn drop_emptied(&mut self) -> Result<(), Stop> {
+        for place in 0..self.spared.len() {
+            let id = self.spared[place];
+            let Some(lease) = self.lease_at(id)?.filter(|lease| lease.of_put) else { continue };
+            let mut is_empty = true;
+            let (start, end) = keys_of(id);
+            let range = KeyRange { start: &start, end: end.as_ref().map(|end| &end[..]) };
+            let visit = &mut |_: tree::Cell<'_>| {
+                is_empty = false;
+                ControlFlow::Break(())
+            };
+            self.pages.walk(LEASE_KEYS, range, Direction::Ascending, &mut |_| false, visit)?;
+            if is_empty && !Mutant::PutLeaseStays.is_on() {
+                self.plan_lease(id, &lease)?;
+                self.drop_lease(id, &lease)?;
+            }
         }
-        Ok(LeaseId::new(id))
+        Ok(())
+    }
+
+    /// The id for a lease that the present entry makes without naming one. One that is taken is left by
+    /// a great stride: a client that takes many neighbours of it must not make each choice a long walk.
+    fn choose_lease(&self) -> Result<LeaseId, Stop> {
+        let mut number = self.applied_next().get();
+        loop {
+            let id = LeaseId::new(CHOSEN.wrapping_add_unsigned(number & CHOSEN_MASK));
+            if self.pages.get(LEASES, &lease_key(id))?.is_none() {
+                return Ok(id);
+            }
+            number = number.wrapping_add(CHOSEN_STRIDE);
+        }
     }
 
     /// The lease that an entry with log time `time` makes.
@@ -271,7 +301,8 @@ impl State {
         self.need_page(DEADLINES, &deadline_key(lease.queued, id))
     }
 
-    fn add_lease(&mut self, id: LeaseId, lease: &Lease) {
+    /// Adds a lease, after [`Self::plan_lease`].
+    pub(crate) fn add_lease(&mut self, id: LeaseId, lease: &Lease) {
         let cell = NewCell { payload: &lease.encode(), ..COUNTED };
         self.pages.put(LEASES, &lease_key(id), &cell).expect(RESIDENT);
         self.pages.put(DEADLINES, &deadline_key(lease.queued, id), &NO_CELL).expect(RESIDENT);
@@ -312,10 +343,9 @@ impl State {
         let id = self.choose_lease()?;
         let lease = self.new_lease(time, ttl_ms, true);
         self.plan_lease(id, &lease)?;
-        if let Err(refusal) = self.put(&Put { lease: id, ..*put }, true)? {
+        if let Err(refusal) = self.put(&Put { lease: id, ..*put }, Some(&lease))? {
             return Ok(Outcome::Refused(refusal));
         }
-        self.add_lease(id, &lease);
         self.note_time(time);
         Ok(Outcome::PutWithLease { revision: self.revision.next(), lease: id })
     }
@@ -342,6 +372,8 @@ impl State {
                 let cell = NewCell { payload: &new.encode(), ..COUNTED };
                 self.pages.put(LEASES, &lease_key(id), &cell)?;
                 self.leases_sum = self.leases_sum.minus(old.hash(id)).plus(new.hash(id));
+                // Renewed again by the same entry it stays as it is: a restart begins anew.
+                self.steps = self.steps.saturating_add(1);
             }
             renewing.ttls_ms.push(old.ttl_ms);
         }
@@ -372,13 +404,14 @@ impl State {
             lease.granted == due.granted
                 && (lease.deadline <= time || Mutant::ExpiresRenewed.is_on())
         };
-        if !self.lease_at(due.lease)?.is_some_and(|lease| is_due(&lease)) && self.sub == 0 {
+        let has_begun = self.sub > 0 || self.steps > 0;
+        if !has_begun && !self.lease_at(due.lease)?.is_some_and(|lease| is_due(&lease)) {
             self.note_time(time);
             return Ok(Outcome::Nothing);
         }
         self.end_lease(due.lease, Cause::Expired, per_key, budget)?;
         self.note_time(time);
-        Ok(Outcome::Expired { deleted: u64::from(self.sub) })
+        Ok(Outcome::Expired { deleted: u64::from(self.sub) + u64::from(self.steps) })
     }
 
     /// Deletes the keys of a lease in order, then the lease. Called again it goes on with those that are
@@ -420,6 +453,48 @@ impl State {
             self.drop_lease(id, &lease)?;
         }
         Ok(())
+    }
+
+    /// Tells the pages of the trees of leases that applying `command` will miss, as far as it names them,
+    /// until `tell` breaks.
+    pub(crate) fn foresee_leases(
+        &self,
+        command: &Command<'_>,
+        tell: &mut dyn FnMut(Miss) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut page = |tree, key: &[u8]| {
+            self.pages.missing(tree, key).map_or(ControlFlow::Continue(()), &mut *tell)
+        };
+        match command {
+            Command::Put(put) if put.lease != LeaseId::new(0) => {
+                page(LEASES, &lease_key(put.lease))?;
+                page(LEASE_KEYS, &attachment(put.lease, put.key))
+            }
+            Command::LeaseGrant { lease, .. } if *lease != LeaseId::new(0) => {
+                page(LEASES, &lease_key(*lease))
+            }
+            Command::LeaseKeepAlive { leases, .. } => {
+                let (ids, _) = leases.as_chunks::<LEASE_SIZE>();
+                ids.iter()
+                    .map(|id| LeaseId::new(i64::from_le_bytes(*id)))
+                    .try_for_each(|id| page(LEASES, &lease_key(id)))
+            }
+            Command::LeaseRevoke { lease }
+            | Command::LeaseExpire { due: Due { lease, .. }, .. } => {
+                page(LEASES, &lease_key(*lease))?;
+                page(LEASE_KEYS, &lease_key(*lease))
+            }
+            Command::Put(_)
+            | Command::LeaseGrant { .. }
+            | Command::PutWithTtl { .. }
+            | Command::DeleteRange(_)
+            | Command::Txn(_)
+            | Command::Compact { .. }
+            | Command::Members(_)
+            | Command::Register { .. }
+            | Command::LogTime { .. }
+            | Command::Nothing => ControlFlow::Continue(()),
+        }
     }
 
     /// The leases whose time is up at `time`, at most `most`, and when there is something to do next; none:
@@ -467,10 +542,11 @@ impl State {
             let moved = Lease { queued: lease.deadline, ..lease };
             self.plan_lease(id, &moved)?;
             self.need_page(DEADLINES, &place)?;
-            self.pages.remove(DEADLINES, &place).expect(RESIDENT);
+            // The new place first, as in `put`.
             let cell = NewCell { payload: &moved.encode(), ..COUNTED };
             self.pages.put(LEASES, &lease_key(id), &cell).expect(RESIDENT);
             self.pages.put(DEADLINES, &deadline_key(moved.queued, id), &NO_CELL).expect(RESIDENT);
+            self.pages.remove(DEADLINES, &place).expect(RESIDENT);
         }
         Ok(Some(time))
     }

@@ -121,7 +121,7 @@ pub enum Outcome {
     },
     /// A lease was ended because its time was up.
     Expired {
-        /// Keys deleted in the last revision of the entry.
+        /// Keys deleted.
         deleted: u64,
     },
     /// A client has registered.

@@ -13,7 +13,7 @@
 //!       | bytes of live keys u64 | bytes of their inline values u64
 //!       | if that entry is a transaction: branches u16, each u8 | deletes done u16, keys of each u32
 //!       | sum over clients and their results 16
-//!       | log time u64 | sum over leases 16
+//!       | log time u64 | sum over leases 16 | steps of the next entry made already, beside changes, u32
 //! ```
 //!
 //! Format 1 ends before the members, format 2 behind them, format 3 before the clients, of which it has
@@ -24,15 +24,18 @@
 //! revision behind the newest complete one and so invisible, and their number tells where to go on. A
 //! delete goes in the order of keys, and what it has deleted is not live: it goes on from the begin of
 //! its range. A transaction goes on behind the operations whose changes are counted; which branches it
-//! takes was judged before its first change, and is kept.
+//! takes was judged before its first change, and is kept. What an entry does to leases without a change of
+//! the revision that is open, or in revisions of its own, is counted as steps: it may be done twice, but
+//! as long as there are any the state is not that behind the entry before, and nobody is told its hash.
 //!
 //! Trimmed is how far trimming has got: up to the compacted revision with taking events away, from
 //! there on with having those of that revision shed what they replaced.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
-use base::{Hash128, LogIndex, Mutant, Revision, Stamp, Term};
+use base::{Hash128, LeaseId, LogIndex, Mutant, Revision, Stamp, Term};
 use tree::{Miss, PageFile};
 
 use crate::clients::RESULT_KEY_SIZE;
@@ -69,7 +72,8 @@ const FORMAT_INCOMPLETE: u8 = 255;
 const REVISION_MAX: u64 = u64::MAX >> 1;
 
 /// Bytes of the meta without those about the members.
-const META_FIXED_SIZE: usize = 1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16 + 8 + 16;
+const META_FIXED_SIZE: usize =
+    1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16 + 8 + 16 + 4;
 
 const _: () = assert!(
     META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
@@ -97,6 +101,9 @@ pub struct State {
     pub(crate) leases_sum: Hash128,
     /// The greatest log time of all entries.
     pub(crate) time: u64,
+    /// Leases renewed so far by the entry that is being applied, or keys that it has deleted in
+    /// revisions of their own.
+    pub(crate) steps: u32,
     /// Events before this point have been trimmed: their tombstones and runs are gone. Never beyond
     /// the compacted revision.
     pub(crate) trimmed: Point,
@@ -120,8 +127,9 @@ pub struct State {
     begun: Begun,
     /// What it changes, while somebody wants to be told.
     pub(crate) recorder: Option<Recorder>,
-    /// The operations of a transaction are being carried out.
-    pub(crate) in_txn: bool,
+    /// Leases that the puts of the transaction name whose operations are being carried out: they stay
+    /// until its end, also without a key.
+    pub(crate) spared: Vec<LeaseId>,
     pub(crate) scratch: Scratch,
 }
 
@@ -205,6 +213,7 @@ impl State {
             clients_sum: Hash128::ZERO,
             leases_sum: Hash128::ZERO,
             time: 0,
+            steps: 0,
             trimmed: beginning,
             undropped: false,
             dropped: Revision::ZERO,
@@ -216,7 +225,7 @@ impl State {
             progress: Progress::None,
             begun: Begun::default(),
             recorder: None,
-            in_txn: false,
+            spared: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -257,6 +266,8 @@ impl State {
             self.time = reader.u64().ok_or(OpenError::Malformed)?;
             let sum = reader.take().ok_or(OpenError::Malformed)?;
             self.leases_sum = Hash128::from_bytes(sum);
+            let steps = reader.take().ok_or(OpenError::Malformed)?;
+            self.steps = u32::from_le_bytes(steps);
         }
         let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
         let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
@@ -392,6 +403,7 @@ impl State {
         meta.extend_from_slice(&self.clients_sum.to_bytes());
         meta.extend_from_slice(&self.time.to_le_bytes());
         meta.extend_from_slice(&self.leases_sum.to_bytes());
+        meta.extend_from_slice(&self.steps.to_le_bytes());
         meta
     }
 
@@ -445,6 +457,7 @@ impl State {
                 self.revision = self.revision.next();
                 self.sub = 0;
             }
+            self.steps = 0;
             let refused = matches!(result, Ok(Outcome::Refused(_)));
             if refused && Mutant::RefusedNotApplied.is_on() {
                 return result.into();
@@ -467,7 +480,7 @@ impl State {
                     return Ok(Outcome::Refused(refusal));
                 }
                 charge(budget)?;
-                Ok(match self.put(put, false)? {
+                Ok(match self.put(put, None)? {
                     Ok(()) => Outcome::Put { revision: self.revision.next() },
                     Err(refusal) => Outcome::Refused(refusal),
                 })
@@ -562,6 +575,7 @@ impl State {
     /// The changes so far are a revision of their own; the entry goes on in the next one.
     pub(crate) fn complete_revision(&mut self) {
         self.revision = self.revision.next();
+        self.steps = self.steps.saturating_add(self.sub);
         self.sub = 0;
     }
 
@@ -636,7 +650,7 @@ impl State {
 
     /// Whether no entry is half applied.
     pub fn between_entries(&self) -> bool {
-        matches!(self.progress, Progress::None) && self.sub == 0
+        matches!(self.progress, Progress::None) && self.sub == 0 && self.steps == 0
     }
 
     /// Bytes by which the trees may grow when everything that is live now is deleted, before
@@ -712,6 +726,14 @@ impl State {
     /// at the same time: single keys of a put, a delete, or the first 128 compares and operations of a
     /// transaction.
     pub fn prefetch(&self, command: &Command<'_>, misses: &mut Vec<Miss>) {
+        let mut left = 128;
+        let _ = self.foresee_leases(command, &mut |miss| {
+            if !misses.contains(&miss) {
+                misses.push(miss);
+                left -= 1;
+            }
+            if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         let mut probe = |key: &[u8]| {
             if let Err(miss) = self.pages.get(CURRENT, key)
                 && !misses.contains(&miss)

@@ -32,6 +32,8 @@ pub(crate) struct Running {
     /// Keys deleted by each delete so far.
     deleted: Vec<u64>,
     deleting: Option<Deleting>,
+    /// The leases that puts of the taken path name.
+    leases: Option<Vec<LeaseId>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,9 +97,10 @@ impl State {
             running.position.start();
             running.stage = Stage::Write;
         }
-        self.in_txn = true;
-        let written = self.write_txn(txn, running, budget);
-        self.in_txn = false;
+        let path = &running.compares.path;
+        self.spared = running.leases.take().unwrap_or_else(|| leases_named(txn, path));
+        let written = self.write_txn(txn, running, budget).and_then(|()| self.drop_emptied());
+        running.leases = Some(core::mem::take(&mut self.spared));
         written?;
         Ok(Ok(TxnOutcome {
             revision: self.revision_of_changes(),
@@ -167,7 +170,7 @@ impl State {
             match op {
                 Op::Put(put) => {
                     charge(budget)?;
-                    let written = self.put(put, false)?;
+                    let written = self.put(put, None)?;
                     debug_assert_eq!(written, Ok(()), "the check lets nothing through that fails");
                 }
                 Op::DeleteRange(delete) => {
@@ -220,6 +223,23 @@ impl<'c, 'a, 'p> TakenPath<'c, 'a, 'p> {
     pub fn advance(&mut self) {
         self.walk.advance();
     }
+}
+
+/// The leases that the puts of the taken path name.
+fn leases_named(txn: &Txn<'_>, path: &[bool]) -> Vec<LeaseId> {
+    let mut leases = Vec::new();
+    let mut position = Position::default();
+    let mut walk = TakenPath::resume(txn, path, &mut position);
+    while let Some(op) = walk.peek() {
+        if let Op::Put(put) = op
+            && put.lease != LeaseId::new(0)
+            && !leases.contains(&put.lease)
+        {
+            leases.push(put.lease);
+        }
+        walk.advance();
+    }
+    leases
 }
 
 /// The first operation of the taken path that keeps the value or lease of a key which an operation

@@ -32,7 +32,7 @@ impl Naive {
         self.keys.iter().filter(|(_, own)| **own == lease).map(|(key, _)| key.clone()).collect()
     }
 
-    /// A key leaves what it hung on; in a transaction a lease of a put stays.
+    /// A key leaves what it hung on; in a transaction a lease of a put stays until its end.
     fn leave(&mut self, key: &[u8], in_txn: bool) {
         let Some(old) = self.keys.remove(key) else { return };
         let of_put = self.leases.get(&old).is_some_and(|lease| lease.3);
@@ -49,11 +49,14 @@ impl Naive {
     }
 
     fn chosen(&self) -> i64 {
-        let mut id = 0x7000_0000_0000_0000 + i64::try_from(self.index).unwrap();
-        while self.leases.contains_key(&id) {
-            id += 1;
+        let mut number = self.index;
+        loop {
+            let id = 0x7000_0000_0000_0000 + i64::try_from(number & (u64::MAX >> 4)).unwrap();
+            if !self.leases.contains_key(&id) {
+                return id;
+            }
+            number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
         }
-        id
     }
 
     fn end(&mut self, lease: i64) -> u64 {
@@ -102,7 +105,7 @@ impl Driver {
             }
             if self.prng.one_in(40) && self.other.state.may_checkpoint() {
                 self.other.checkpoint();
-                if self.prng.one_in(2) && !matches!(command, Command::LeaseKeepAlive { .. }) {
+                if self.prng.one_in(2) {
                     self.other.reopen();
                     if self.other.state.applied().0 == self.machine.state.applied().0 {
                         break;
@@ -240,6 +243,8 @@ impl Driver {
                     self.bump();
                     self.naive.put(&key, id, true);
                     self.naive.leave(&other, true);
+                    let attached: BTreeSet<i64> = self.naive.keys.values().copied().collect();
+                    self.naive.leases.retain(|id, own| !own.3 || attached.contains(id));
                 }
             }
             8 => {
@@ -406,7 +411,12 @@ fn the_cause_of_a_delete_and_its_revisions_are_told_to_watches() {
     machine.apply(&Command::LeaseExpire { time: 2_000_000_000, due: due[1], per_key: false });
     machine.apply(&Command::LeaseExpire { time: 2_000_000_000, due: due[2], per_key: true });
     let start = Point { revision: Revision::new(8), sub: 0 };
-    let mut history = History::new(start, [(&b"\0"[..], &b"\0"[..])], Wanted::default());
+    let mut history = History::new(
+        start,
+        [(&b"\0"[..], &b"\0"[..])],
+        Wanted::default(),
+        &kv::HistoryLimits::SERVER,
+    );
     let mut out = kv::Changes::default();
     let step = history.step(&machine.state, &mut 1_000, &mut out);
     assert_eq!(step, HistoryStep::Caught(Revision::new(11)));

@@ -1,0 +1,102 @@
+//! The command that `watch` runs for each change: its environment and its standard input.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use client::OwnedChange;
+
+use super::failure::Failure;
+use super::watch::kind;
+
+/// Greatest value that is put into the environment: the kernel takes 128 KiB, the quoted form may take
+/// several times as much as it quotes.
+const VARIABLE_SIZE_MAX: usize = 64 << 10;
+
+/// Runs the command for a change, to its end.
+///
+/// # Errors
+/// It cannot be started; it did not end well.
+pub fn run(command: &[OsString], change: &OwnedChange) -> Result<(), Failure> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let (key, value) = (&change.kv.key, &change.kv.value);
+    let revision = change.revision().to_string();
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("QUORATE_WATCH_REVISION", &revision)
+        .env("QUORATE_WATCH_EVENT_TYPE", kind(change))
+        .env("ETCD_WATCH_REVISION", &revision)
+        .env("ETCD_WATCH_EVENT_TYPE", quoted(kind(change).as_bytes()));
+    for (name, bytes) in [("KEY", key), ("VALUE", value)] {
+        let (raw, etcd) = (format!("QUORATE_WATCH_{name}"), format!("ETCD_WATCH_{name}"));
+        // What is left over from this process's own environment would be a lie.
+        command.env_remove(&raw).env_remove(&etcd);
+        if bytes.len() <= VARIABLE_SIZE_MAX && !bytes.contains(&0) {
+            command.env(raw, OsStr::from_bytes(bytes));
+        }
+        let quoted = quoted(bytes);
+        if quoted.len() <= VARIABLE_SIZE_MAX {
+            command.env(etcd, quoted);
+        }
+    }
+    let shown = program.to_string_lossy();
+    let fail = |error| Failure::Io(shown.to_string(), error);
+    let mut child = command.stdin(Stdio::piped()).spawn().map_err(fail)?;
+    let input = child.stdin.take();
+    let status = thread::scope(|scope| {
+        // Who does not read its input breaks the pipe: no failure.
+        scope.spawn(move || input.map(|mut input| input.write_all(value)));
+        child.wait()
+    });
+    let status = status.map_err(fail)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Incomplete(format!(
+        "the command {shown} ended with {status} for {} of {:?} at revision {revision}; go on with \
+         --rev {}",
+        kind(change),
+        String::from_utf8_lossy(key),
+        change.revision() + 1
+    )))
+}
+
+/// The bytes in double quotes, with what is no printable text escaped, as etcdctl (Go's %q) has it.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\t' => text.push_str("\\t"),
+                c if c.is_ascii_control() => {
+                    let _ = write!(text, "\\x{:02x}", u32::from(c));
+                }
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_can_be_quoted() {
+        assert_eq!(quoted(b"plain"), "\"plain\"");
+        assert_eq!(quoted(b"a\"b\\c\n\0\xff"), r#""a\"b\\c\n\x00\xff""#);
+        assert_eq!(quoted("Größe".as_bytes()), "\"Größe\"");
+    }
+}
