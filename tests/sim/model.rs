@@ -317,6 +317,10 @@ impl Model {
         }
         if range.keys_only {
             all.iter_mut().for_each(|pair| pair.value.clear());
+            // As etcd answers from its index.
+            if range.sort_target != SortTarget::Value {
+                all.iter_mut().for_each(|pair| pair.lease = 0);
+            }
         }
         Listed { revision: header, count, more, pairs: all }
     }
