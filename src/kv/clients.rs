@@ -537,9 +537,15 @@ mod tests {
         assert_eq!(meta[0], 5);
         assert!(State::open(create(), &meta).is_ok());
         assert!(State::open(create(), &meta[..meta.len() - 1]).is_err());
-        meta[0] = 3;
-        assert!(State::open(create(), &meta).is_err());
-        meta.truncate(meta.len() - 16 - 24);
+        // Log time, the sum over leases and the steps of a half applied entry.
+        let without_leases = meta.len() - 8 - 16 - 4;
+        for (format, size) in [(4, without_leases), (3, without_leases - 16)] {
+            meta[0] = format;
+            assert!(State::open(create(), &meta).is_err());
+            let before = State::open(create(), &meta[..size]).unwrap();
+            assert_eq!((before.leases_count(), before.log_time()), (0, 0));
+        }
+        meta.truncate(without_leases - 16);
         let before = State::open(create(), &meta).unwrap();
         assert_eq!((before.clients(), before.state_hash()), (0, state.state_hash()));
     }
