@@ -248,6 +248,20 @@ mutants!(
     NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
     /// A member that does not lead any more proposes the end of leases.
     DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
+    /// The leader is not told of a lease that is due before all others.
+    HintNotMoved = "hint-not-moved" breaks "a lease lives no longer than its time and a little more",
+    /// A request for renewals is told the time of another lease of its batch.
+    KeepAliveMixed = "keep-alive-mixed" breaks "an answer is of its request",
+    /// A put that keeps the lease of its key has none.
+    IgnoreLeaseDrops = "ignore-lease-drops" breaks "ignore_lease keeps the lease",
+    /// Keys of a lease are deleted as if a client had asked for it.
+    CauseUntold = "cause-untold" breaks "a delete says why",
+    /// A renewal gives half of the time.
+    RenewalShort = "renewal-short" breaks "a lease lives as long as its time",
+    /// Reads about leases do not ask the leader.
+    LeaseReadLocal = "lease-read-local" breaks "a follower asks the leader",
+    /// A lease that is revoked loses its keys and stays.
+    RevokedStays = "revoked-stays" breaks "a lease that has ended is gone",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

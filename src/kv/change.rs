@@ -60,7 +60,8 @@ impl State {
             return Ok(Err(Refusal::KeyNotFound));
         }
         let kept_lease = replaced.map_or(LeaseId::new(0), |live| live.lease);
-        let lease = if put.ignore_lease { kept_lease } else { put.lease };
+        let keeps = put.ignore_lease && !Mutant::IgnoreLeaseDrops.is_on();
+        let lease = if keeps { kept_lease } else { put.lease };
         let leaves = if lease == kept_lease {
             Leaves::Nothing
         } else {

@@ -366,7 +366,8 @@ impl State {
                 renewing.ttls_ms.push(0);
                 continue;
             };
-            let deadline = time.saturating_add(old.ttl_ms.saturating_mul(1_000_000));
+            let lived = if Mutant::RenewalShort.is_on() { old.ttl_ms / 2 } else { old.ttl_ms };
+            let deadline = time.saturating_add(lived.saturating_mul(1_000_000));
             let new = Lease { deadline: deadline.max(old.deadline), ..old };
             if !Mutant::RenewalLost.is_on() {
                 let cell = NewCell { payload: &new.encode(), ..COUNTED };
@@ -439,6 +440,7 @@ impl State {
             }
             for key in &keys {
                 charge(budget)?;
+                let cause = if Mutant::CauseUntold.is_on() { Cause::Request } else { cause };
                 if !self.delete(key, cause)? {
                     return Err(Stop::Damaged(Damage::LeaseMalformed(id)));
                 }
@@ -448,7 +450,9 @@ impl State {
             }
         }
         // One that was made by a put has gone with its last key.
-        if let Some(lease) = self.lease_at(id)? {
+        if let Some(lease) = self.lease_at(id)?
+            && !(Mutant::RevokedStays.is_on() && cause == Cause::Revoked)
+        {
             self.plan_lease(id, &lease)?;
             self.drop_lease(id, &lease)?;
         }

@@ -76,6 +76,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let mut found: Vec<Vec<u8>> = Vec::new();
         if let Some(lease) = self.state.lease(id)? {
             reply.granted_ms = lease.ttl_ms;
+            // What has been applied since the read was granted counts too.
+            let time = time.max(self.state.log_time());
             // Whole milliseconds, and never 0 before its time is up.
             reply.left_ms = lease.deadline.saturating_sub(time).div_ceil(1_000_000);
             reply.key_count = translate::count_of(self.state.lease_keys_count(id)?);

@@ -199,7 +199,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// A lease was made: consensus has to know if it is due before all others.
     pub(crate) fn lease_made(&mut self, lease: LeaseId, effects: &mut Vec<StoreEffect<B>>) {
         let Ok(Some(lease)) = self.state.lease(lease) else { return };
-        if self.next_due.is_none_or(|next| lease.deadline < next) {
+        if self.next_due.is_none_or(|next| lease.deadline < next && !Mutant::HintNotMoved.is_on()) {
             self.next_due = Some(lease.deadline);
             let event = ConsensusEvent::LeaseAdded { deadline: lease.deadline };
             effects.push(StoreEffect::ToConsensus(event));

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use base::limits::KEEP_ALIVE_MAX;
-use base::{ConnectionId, Frame, Instant, RequestId, Ticket};
+use base::{ConnectionId, Frame, Instant, Mutant, RequestId, Ticket};
 use wire::{Kind, LeaseKeepAliveReply, Numbers, Request, VerifyLimits};
 
 use crate::ConsensusEvent;
@@ -124,6 +124,7 @@ impl Reactor {
                 ReplyBody::Renewed { revision, ttls_ms } => {
                     let ttl = |lease: &i64| {
                         let place = batch.places.get(lease).copied().unwrap_or(usize::MAX);
+                        let place = if Mutant::KeepAliveMixed.is_on() { 0 } else { place };
                         ttls_ms.get(place).map_or(0, |ttl| ttl.cast_signed())
                     };
                     let ttls: Vec<i64> = leases.iter().map(ttl).collect();

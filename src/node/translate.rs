@@ -115,7 +115,10 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
             }
             Ok(Plan::KeepAlive)
         }
-        Request::LeaseTimeToLive(_) => Ok(Plan::Read { what: ReadKind::Lease, linearizable: true }),
+        Request::LeaseTimeToLive(_) => {
+            let linearizable = !Mutant::LeaseReadLocal.is_on();
+            Ok(Plan::Read { what: ReadKind::Lease, linearizable })
+        }
         Request::LeaseList(_) => Ok(Plan::Read { what: ReadKind::Leases, linearizable: true }),
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),

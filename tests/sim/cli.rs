@@ -22,8 +22,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sim::{
-    Adjust, CHANGES_TOLD, FRAGMENT_TOLD, Fault, Kind, PROGRESS_TOLD, Plan, Report, Trial,
-    WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED, run, trial,
+    Adjust, CHANGES_TOLD, FRAGMENT_TOLD, Fault, Kind, LEASE_LIVES, PROGRESS_TOLD, Plan, RENEWALS,
+    Report, Trial, WATCH_COMPACTED, WATCH_OPENED, WATCH_RESUMED, run, trial,
 };
 
 /// How often a long run says how far it is.
@@ -103,14 +103,16 @@ const FLOORS: [(&str, u64); 3] = [("judgements", 400), ("replies", 150), ("event
 const FLOOR_SEEDS_RARE: u64 = 2_000;
 const RARE: [&str; 3] = ["state sent", "state resumed", "state installed"];
 
-/// What so many seeds do about watches, each at the very least.
-const WATCHED: [(&str, u64); 6] = [
+/// What so many seeds do about watches and leases, each at the very least.
+const FOLLOWED: [(&str, u64); 8] = [
     (CHANGES_TOLD, 500),
     (WATCH_OPENED, 5),
     (WATCH_RESUMED, 10),
     (WATCH_COMPACTED, 1),
     (PROGRESS_TOLD, 15),
     (FRAGMENT_TOLD, 20),
+    (LEASE_LIVES, 3),
+    (RENEWALS, 3),
 ];
 
 /// What all seeds came to together.
@@ -171,7 +173,7 @@ impl Totals {
                 println!("floor: no {name} in {} seeds", self.seeds);
             }
         }
-        for (name, floor) in WATCHED {
+        for (name, floor) in FOLLOWED {
             let sum = self.count(name);
             if sum < floor * self.seeds {
                 self.violations += 1;
@@ -223,6 +225,12 @@ impl Totals {
             self.count(WATCH_COMPACTED),
             self.count(PROGRESS_TOLD),
         );
+        let leased = format!(
+            "{} leases granted, {} expired, {} requests to keep them alive answered",
+            self.count("lease grant"),
+            self.count(LEASE_LIVES),
+            self.count(RENEWALS),
+        );
         let seconds = elapsed.as_secs_f64();
         for fault in Fault::ALL {
             let count = self.counts.remove(fault.text()).unwrap_or(0);
@@ -250,6 +258,7 @@ impl Totals {
             self.longest / 1_000_000,
         );
         println!("{watched}");
+        println!("{leased}");
         println!(
             "{} canaries that had to be found out, {} seeds that ran twice",
             self.canaries, self.twice

@@ -300,7 +300,8 @@ impl Ghost {
                 .split_first_chunk()
                 .ok_or_else(|| format!("entry {index} has no log time"))?;
             frame = body;
-            self.timed(index, entry.kind, u64::from_le_bytes(*time), body)?;
+            let at = (index, entry.term.get());
+            self.timed(at, entry.kind, u64::from_le_bytes(*time), body)?;
         }
         if entry.kind == EntryKind::Register {
             let clients_max = entry.frame[..].try_into().map(u32::from_le_bytes);
@@ -371,7 +372,13 @@ impl Ghost {
     }
 
     /// An entry with a log time, and what only the leader or a batch has asked for.
-    fn timed(&mut self, index: u64, kind: EntryKind, time: u64, body: &[u8]) -> Verdict {
+    fn timed(
+        &mut self,
+        (index, term): (u64, u64),
+        kind: EntryKind,
+        time: u64,
+        body: &[u8],
+    ) -> Verdict {
         self.judged += 1;
         self.leases.check_time(time, self.model.time, self.now)?;
         self.model.note_time(time);
@@ -389,7 +396,7 @@ impl Ghost {
                 };
                 let granted = granted.cast_unsigned();
                 if let Some(lease) = self.model.expire(time, id, granted) {
-                    self.leases.expired(id, &lease, self.now)?;
+                    self.leases.expired(id, &lease, term, self.now)?;
                 }
             }
             _ => {}
@@ -487,6 +494,7 @@ impl Ghost {
             return Ok(());
         }
         self.judged += 1;
+        self.leases.leads_since.insert(term, self.now);
         if let Some(other) = self.leaders.insert(term, member) {
             return Err(format!("I1: members {other} and {member} lead term {term}"));
         }

@@ -14,8 +14,15 @@ use crate::load::{Ask, Seen};
 use crate::model::{Lease, Model};
 use crate::plan::{MS, SECOND};
 
+/// What is counted.
+pub const LEASE_LIVES: &str = "lease expired";
+pub const RENEWALS: &str = "renewals answered";
+
 /// An election time-out and a second.
 const GRACE: u64 = 1_200 * MS;
+
+/// Time that clients have to come over to a new leader.
+const COMES_OVER: u64 = 500 * MS;
 
 /// What a request, its entry and its answer take when all is well.
 const SLACK: u64 = 400 * MS;
@@ -54,6 +61,8 @@ pub struct Leases {
     pub drift: u64,
     /// Starts of members: a clock begins with a millisecond.
     pub starts: u64,
+    /// Since when somebody leads a term.
+    pub leads_since: HashMap<u64, u64>,
     /// Lives that have come to their end, and renewals that were answered.
     pub lives: u64,
     pub renewals_answered: u64,
@@ -94,9 +103,17 @@ impl Leases {
         self.renewals.push(Renewed { index, revision, leases });
     }
 
-    /// A lease has come to its end.
-    pub fn expired(&mut self, id: i64, lease: &Lease, now: u64) -> Verdict {
+    /// A lease has come to its end by an entry of this term.
+    pub fn expired(&mut self, id: i64, lease: &Lease, term: u64, now: u64) -> Verdict {
         self.lives += 1;
+        let since = self.leads_since.get(&term).copied().unwrap_or(0);
+        check(self.counted(since, now) >= COMES_OVER, || {
+            format!(
+                "I13: lease {id} has ended {} ns after a leader of term {term} was there: nobody could \
+                 come over and renew it",
+                now - since
+            )
+        })?;
         let name = (id, lease.granted);
         self.ended.insert(name, (now, lease.ttl_ms));
         let sent = self.sent.get(&name).copied().unwrap_or(now);

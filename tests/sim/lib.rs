@@ -45,6 +45,7 @@ mod watching;
 mod world;
 
 pub use ghost::Ghost;
+pub use leased::{LEASE_LIVES, RENEWALS};
 pub use plan::{Adjust, Fault, Plan};
 pub use trial::{Kind, Trial, trial};
 pub use watching::{
@@ -87,6 +88,10 @@ pub fn run(seed: u64, adjust: &Adjust, with_text: bool) -> Report {
     let mut world = World::new(plan, with_text);
     world.run();
     let entries = world.ghost.log.len() as u64;
+    let leases = &world.ghost.leases;
+    for (name, sum) in [(LEASE_LIVES, leases.lives), (RENEWALS, leases.renewals_answered)] {
+        *world.counts.entry(name).or_default() += sum;
+    }
     world.trace.mix(entries);
     Report {
         violation: world.violation.take(),

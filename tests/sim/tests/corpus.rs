@@ -94,6 +94,13 @@ fn every_kind_of_request_is_made() {
         "changes told",
         "fragment told",
         "progress told",
+        "lease grant",
+        "lease revoke",
+        "keep alive",
+        "time to live",
+        "lease list",
+        "lease expired",
+        "renewals answered",
     ] {
         assert!(made.contains(kind), "nobody asks for: {kind}");
     }
