@@ -20,6 +20,7 @@ mod connection;
 pub mod disk;
 mod handshake;
 mod keys;
+pub mod lease;
 mod link;
 mod load;
 mod number;

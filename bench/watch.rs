@@ -276,7 +276,7 @@ pub fn run(
         let address = plan.addresses[number % plan.addresses.len()];
         links.push(Link::open(address, &poll, Token(number))?);
     }
-    let servers = processes(plan);
+    let servers = processes(&plan.addresses);
     let mut run = Run {
         plan,
         poll,
@@ -356,9 +356,9 @@ fn check(plan: &WatchPlan) -> Result<(), WatchError> {
 }
 
 /// The processes of the servers, as far as they are on this machine.
-fn processes(plan: &WatchPlan) -> Vec<Process> {
+pub(crate) fn processes(addresses: &[SocketAddr]) -> Vec<Process> {
     let mut found: Vec<Process> = Vec::new();
-    for address in &plan.addresses {
+    for address in addresses {
         let Ok(stream) = std::net::TcpStream::connect(address) else { continue };
         // The server's side of the connection is known once it has been accepted.
         std::thread::sleep(Duration::from_millis(20));
@@ -372,11 +372,11 @@ fn processes(plan: &WatchPlan) -> Vec<Process> {
     found
 }
 
-fn resident(servers: &[Process]) -> Option<u64> {
+pub(crate) fn resident(servers: &[Process]) -> Option<u64> {
     if servers.is_empty() { None } else { servers.iter().map(|own| own.resident_size()).sum() }
 }
 
-fn cpu(servers: &[Process]) -> Option<Duration> {
+pub(crate) fn cpu(servers: &[Process]) -> Option<Duration> {
     if servers.is_empty() { None } else { servers.iter().map(|own| own.cpu_time()).sum() }
 }
 

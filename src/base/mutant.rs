@@ -184,24 +184,6 @@ mutants!(
     WatchJumps = "watch-jumps" breaks "what lies before an installed state is read",
     /// The progress of a watch that is behind is told.
     ProgressEarly = "progress-early" breaks "progress comes behind the changes that it speaks of",
-    /// A key that leaves its lease stays among the keys of the lease.
-    DetachForgets = "detach-forgets" breaks "a lease has the keys that hang on it",
-    /// A lease that a put made stays when its key has gone.
-    PutLeaseStays = "put-lease-stays" breaks "a lease made by a put goes with its last key",
-    /// A renewal is answered and changes nothing.
-    RenewalLost = "renewal-lost" breaks "an answered renewal moves the deadline",
-    /// A lease ends although it has been renewed since it was due.
-    ExpiresRenewed = "expires-renewed" breaks "a lease ends when its time is up, not before",
-    /// A lease ends and its keys stay.
-    KeysLeftBehind = "keys-left-behind" breaks "keys go with their lease",
-    /// The log time does not go on between two messages.
-    LogTimeStands = "log-time-stands" breaks "a lease lives no longer than its time and a little more",
-    /// The log time goes twice as fast as the clock.
-    LogTimeRuns = "log-time-runs" breaks "a lease lives as long as its time",
-    /// A new leader has leases end at once.
-    NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
-    /// A member that does not lead any more proposes the end of leases.
-    DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
     /// Progress tells one revision more than has been published.
     ProgressAhead = "progress-ahead" breaks "progress comes behind the changes that it speaks of",
     /// A watch from the compacted revision on is refused.
@@ -248,6 +230,24 @@ mutants!(
     CancelledStays = "cancelled-stays" breaks "a refusal is the end of a watch",
     /// A watch that owes its progress while it is behind forgets it.
     ProgressForgotten = "progress-forgotten" breaks "progress that is asked for is told",
+    /// A key that leaves its lease stays among the keys of the lease.
+    DetachForgets = "detach-forgets" breaks "a lease has the keys that hang on it",
+    /// A lease that a put made stays when its key has gone.
+    PutLeaseStays = "put-lease-stays" breaks "a lease made by a put goes with its last key",
+    /// A renewal is answered and changes nothing.
+    RenewalLost = "renewal-lost" breaks "an answered renewal moves the deadline",
+    /// A lease ends although it has been renewed since it was due.
+    ExpiresRenewed = "expires-renewed" breaks "a lease ends when its time is up, not before",
+    /// A lease ends and its keys stay.
+    KeysLeftBehind = "keys-left-behind" breaks "keys go with their lease",
+    /// The log time does not go on between two messages.
+    LogTimeStands = "log-time-stands" breaks "a lease lives no longer than its time and a little more",
+    /// The log time goes twice as fast as the clock.
+    LogTimeRuns = "log-time-runs" breaks "a lease lives as long as its time",
+    /// A new leader has leases end at once.
+    NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
+    /// A member that does not lead any more proposes the end of leases.
+    DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bench::{Distribution, Operation, Plan, Report, Warning};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::bench_lease::{self, LeaseArguments};
 use super::bench_watch::{self, WatchArguments};
 use super::failure::Failure;
 use super::progress::Progress;
@@ -29,6 +30,8 @@ pub enum BenchCommand {
     Mixed(LoadArguments),
     /// Watches: changes told in a second, how late they come, memory of an idle watch, catching up
     Watch(WatchArguments),
+    /// Leases: what keeping many alive costs, and what their end does to writes beside it
+    Lease(LeaseArguments),
     /// The disk alone: 4 KiB O_DIRECT overwrites, each with fdatasync, by one thread
     Disk(DiskArguments),
 }
@@ -136,6 +139,7 @@ pub fn run(global: &Global, command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Txn(arguments) => (Operation::Txn, arguments),
         BenchCommand::Mixed(arguments) => (Operation::Mixed, arguments),
         BenchCommand::Watch(arguments) => return bench_watch::run(global, arguments),
+        BenchCommand::Lease(arguments) => return bench_lease::run(global, arguments),
         BenchCommand::Disk(arguments) => return run_disk(global, arguments),
     };
     let plan = plan(addresses(global)?, operation, arguments);

@@ -4,6 +4,7 @@
 //! etcdctl's where there is such a command.
 
 mod bench;
+mod bench_lease;
 mod bench_watch;
 mod cluster_file;
 mod compact;

@@ -807,10 +807,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             }
             ConsensusEvent::LeasesDue { term, due, next } => self.leases_due(term, &due, next),
             ConsensusEvent::LeaseAdded { deadline } => self.lease_added(deadline),
-            ConsensusEvent::LogTime { time } => {
-                self.log_clock.hear(now, time);
-                self.log_clock.set_known();
-            }
+            ConsensusEvent::LogTime { time } => self.log_clock.set_known(now, time),
             ConsensusEvent::StateHash { index, hash } => self.divergence.note(index, hash),
             ConsensusEvent::Checkpointed { index } => self.recycle(index.next()),
             ConsensusEvent::LogRead { peer, read, bytes } => {

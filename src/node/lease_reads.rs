@@ -46,8 +46,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                         ControlFlow::Continue(())
                     }
                 });
-                listed.map(|()| {
-                    let more = leases.len() > limit;
+                whole_or_part(listed, leases.len()).map(|whole| {
+                    let more = !whole || leases.len() > limit;
                     leases.truncate(limit);
                     let revision = translate::i64_of(self.state.revision());
                     let reply = LeaseListReply { revision, more, leases: Numbers::Given(&leases) };
@@ -82,7 +82,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             if request.keys {
                 let limit = within(request.limit);
                 let mut size = 0;
-                self.state.lease_keys(id, request.after_key, &mut |key| {
+                let listed = self.state.lease_keys(id, request.after_key, &mut |key| {
                     reply.more = found.len() == limit || size > REPLY_PIECE_SIZE;
                     if reply.more {
                         return ControlFlow::Break(());
@@ -90,13 +90,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                     size += key.len();
                     found.push(key.to_vec());
                     ControlFlow::Continue(())
-                })?;
+                });
+                reply.more |= !whole_or_part(listed, found.len())?;
             }
         }
         let keys: Vec<&[u8]> = found.iter().map(Vec::as_slice).collect();
         reply.keys = Keys::Given(&keys);
         self.writer.lease_time_to_live(out, task.ticket.request, &reply);
         Ok(())
+    }
+}
+
+/// Whether all was found. Where a page is missing, what there is before it goes out: begun anew once it has
+/// come, a long list would need all of its pages in memory at once, and a small cache never has them.
+fn whole_or_part(listed: Result<(), DueError>, found: usize) -> Result<bool, DueError> {
+    match listed {
+        Ok(()) => Ok(true),
+        Err(DueError::Miss(_)) if found > 0 => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

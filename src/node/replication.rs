@@ -405,7 +405,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     ) -> Result<(), BadAppend> {
         match frame {
             PeerFrame::Raft(message, log_time) => {
-                self.log_clock.hear(now, log_time);
+                let leads = self.raft.role() == RoleName::Leader;
+                self.log_clock.hear_message(now, log_time, leads);
                 if let PeerMessage::HeartbeatReply { applied: Some(state), .. } = message {
                     self.compare_states(from, state, effects);
                 }

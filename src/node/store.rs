@@ -618,6 +618,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.refuse(task.ticket, overdue());
             return None;
         }
+        if matches!(task.work, Work::Lease(..)) && !self.state.between_entries() {
+            // What an entry that is half applied does to leases is in their trees already.
+            task.applied_min = task.applied_min.max(self.state.applied().0.next());
+        }
         if task.waits_for.is_some() || self.state.applied().0 < task.applied_min {
             return Some(task);
         }

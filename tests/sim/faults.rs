@@ -84,6 +84,7 @@ impl World {
                 let nanos = self.prng.below(nanos);
                 if let Some(process) = &mut self.nodes[node].process {
                     process.clock.jump(now, nanos);
+                    self.ghost.leases.leaps.push((now, nanos));
                 }
                 for role in [REACTOR, CONSENSUS, STORE] {
                     self.wake_soon(node, role);
@@ -93,6 +94,7 @@ impl World {
                 // From its next start on.
                 let ppm = i64::try_from(self.prng.below(200_001)).expect("small") - 100_000;
                 self.nodes[node].ppm = if self.prng.one_in(2) { ppm } else { ppm / 200 };
+                self.ghost.leases.drift = 100_000;
             }
             Fault::BreakLink => {
                 struck = self.network.sever_any(now, &mut self.prng).is_some();

@@ -10,6 +10,7 @@ use wal::{GroupHeader, Header, Recovered};
 use wire::{Effect, MemberList, Status};
 
 use crate::disk::GroupId;
+use crate::leased::Leases;
 use crate::load::{Ask, Seen, is_local, token};
 use crate::model::{Command, Model, Told};
 
@@ -58,6 +59,9 @@ pub struct Request {
     seen: i64,
     /// The status that it was refused with.
     status: Option<Status>,
+    /// When it was sent, and how far the log was.
+    pub asked_at: u64,
+    pub asked_behind: u64,
 }
 
 impl Request {
@@ -162,6 +166,9 @@ pub struct Ghost {
     pub checked: u64,
     /// Break something on purpose.
     pub canary: bool,
+    /// What time it is.
+    pub now: u64,
+    pub leases: Leases,
     /// The last commands, for the report.
     told: HashMap<u64, i64>,
 }
@@ -175,6 +182,7 @@ fn is_about_way(seen: &Seen) -> bool {
                     status,
                     Status::KeyNotFound
                         | Status::LeaseNotFound
+                        | Status::LeaseExists
                         | Status::Compacted
                         | Status::FutureRevision
                         | Status::DuplicateKey
@@ -237,6 +245,8 @@ impl Ghost {
             judged: 0,
             checked: 0,
             canary,
+            now: 0,
+            leases: Leases::default(),
             told: HashMap::new(),
         }
     }
@@ -275,8 +285,23 @@ impl Ghost {
     fn extend(&mut self, entry: &Committed) -> Verdict {
         let index = entry.index.get();
         let mut members = None;
-        let is_command =
-            !matches!(entry.kind, EntryKind::Empty | EntryKind::Members | EntryKind::Register);
+        let is_command = !matches!(
+            entry.kind,
+            EntryKind::Empty
+                | EntryKind::Members
+                | EntryKind::Register
+                | EntryKind::LeaseKeepAlive
+                | EntryKind::LeaseExpire
+                | EntryKind::LogTime
+        );
+        let mut frame = &entry.frame[..];
+        if entry.kind.is_timed() {
+            let (time, body) = frame
+                .split_first_chunk()
+                .ok_or_else(|| format!("entry {index} has no log time"))?;
+            frame = body;
+            self.timed(index, entry.kind, u64::from_le_bytes(*time), body)?;
+        }
         if entry.kind == EntryKind::Register {
             let clients_max = entry.frame[..].try_into().map(u32::from_le_bytes);
             let clients_max = clients_max.map_err(|_| format!("entry {index} registers nobody"))?;
@@ -291,7 +316,7 @@ impl Ghost {
             members = Some(list);
         }
         if is_command {
-            let number = token(&entry.frame).ok_or_else(|| {
+            let number = token(frame).ok_or_else(|| {
                 format!("I4: entry {index} of kind {:?} was asked for by nobody", entry.kind)
             })?;
             let place = usize::try_from(number).unwrap_or(usize::MAX);
@@ -299,7 +324,7 @@ impl Ghost {
                 .requests
                 .get_mut(place)
                 .ok_or_else(|| format!("I4: entry {index} has the unknown number {number}"))?;
-            check(request.body[..] == entry.frame[..] && request.stamp == entry.stamp, || {
+            check(request.body[..] == *frame && request.stamp == entry.stamp, || {
                 format!("I2: entry {index} is not what request {number} asked for")
             })?;
             check(request.place.is_none(), || {
@@ -329,13 +354,46 @@ impl Ghost {
                     request.status, request.ask
                 )
             })?;
+            if let Told::Granted { lease, .. } | Told::PutWithLease { lease, .. } = &told
+                && !repeated
+            {
+                self.leases.made(*lease, index, request.asked_at, self.now);
+            }
             request.place = Some((index, told));
             request.repeated = repeated;
         }
+        self.leases.note(index, &self.model);
         self.told.insert(index, self.model.revision);
         let (term, hash) = (entry.term.get(), entry.hash);
         self.committed = self.committed.max((index, term));
         self.log.push(Entry { term, hash, members, is_command });
+        Ok(())
+    }
+
+    /// An entry with a log time, and what only the leader or a batch has asked for.
+    fn timed(&mut self, index: u64, kind: EntryKind, time: u64, body: &[u8]) -> Verdict {
+        self.judged += 1;
+        self.leases.check_time(time, self.model.time, self.now)?;
+        self.model.note_time(time);
+        let numbers = |bytes: &[u8]| -> Vec<i64> {
+            bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+        };
+        match kind {
+            EntryKind::LeaseKeepAlive => {
+                let renewed = self.model.renew(time, &numbers(body));
+                self.leases.renewed(index, self.model.revision, renewed, self.now);
+            }
+            EntryKind::LeaseExpire => {
+                let [id, granted] = numbers(body)[..] else {
+                    return Err(format!("I13: entry {index} ends no lease"));
+                };
+                let granted = granted.cast_unsigned();
+                if let Some(lease) = self.model.expire(time, id, granted) {
+                    self.leases.expired(id, &lease, self.now)?;
+                }
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -707,6 +765,8 @@ impl Ghost {
             compacted: self.compacted,
             seen,
             status: None,
+            asked_at: self.now,
+            asked_behind: self.log.len() as u64,
         });
         number
     }
@@ -813,6 +873,16 @@ impl Ghost {
                     owner => Err(wrong(&format!("the id is that of {owner:?}"))),
                 };
             }
+            Seen::Renewed { .. } | Seen::Lease { .. } | Seen::Leases { .. } => {
+                request.fate = Fate::Answered;
+                let (at, behind, seen_before) =
+                    (request.asked_at, request.asked_behind, request.seen);
+                let verdict = self.leases.answered(&request.ask, &seen, (at, behind));
+                let ask = &request.ask;
+                verdict
+                    .map_err(|text| format!("I13: request {number}, {ask:?}: {text}: {seen:?}"))?;
+                return Ok(seen_before);
+            }
             Seen::Members(_) | Seen::Other | Seen::Hello | Seen::Watch(_) => {
                 request.fate = Fate::Answered;
                 return Ok(request.seen);
@@ -832,6 +902,9 @@ impl Ghost {
                     Told::Put { revision, .. }
                     | Told::Delete { revision, .. }
                     | Told::Compact { revision }
+                    | Told::PutWithLease { revision, .. }
+                    | Told::Granted { revision, .. }
+                    | Told::Revoked { revision, .. }
                     | Told::Txn { revision, .. } => *revision,
                     Told::Range(_) | Told::Refused(_) => 0,
                 };

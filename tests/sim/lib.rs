@@ -28,6 +28,8 @@ mod fallback;
 mod faults;
 mod frames;
 mod ghost;
+mod leased;
+mod leasing;
 mod lives;
 mod load;
 mod member;

@@ -15,6 +15,7 @@ impl World {
             return;
         }
         machine.life += 1;
+        self.ghost.leases.starts += 1;
         let id = machine.id;
         let seed = self.seeds.next_u64();
         let ghost = &mut self.ghost;

@@ -34,6 +34,17 @@ pub enum Ask {
     MoveLeader(u64),
     Register,
     Ping,
+    KeepAlive(Vec<i64>),
+    TimeToLive {
+        lease: i64,
+        keys: bool,
+        after: Vec<u8>,
+        limit: u32,
+    },
+    Leases {
+        after: i64,
+        limit: u32,
+    },
 }
 
 impl Ask {
@@ -53,6 +64,11 @@ impl Ask {
             Self::MoveLeader(_) => "move leader",
             Self::Register => "register",
             Self::Ping => "ping",
+            Self::Write(Command::Grant { .. }) => "lease grant",
+            Self::Write(Command::Revoke { .. }) => "lease revoke",
+            Self::KeepAlive(_) => "keep alive",
+            Self::TimeToLive { .. } => "time to live",
+            Self::Leases { .. } => "lease list",
         }
     }
 }
@@ -70,6 +86,25 @@ pub enum Seen {
     Registered(u64),
     /// A watch tells something.
     Watch(Box<Step>),
+    /// Leases live so long.
+    Renewed {
+        revision: i64,
+        ttls_ms: Vec<u64>,
+    },
+    /// A lease has so much left.
+    Lease {
+        revision: i64,
+        granted_ms: u64,
+        left_ms: u64,
+        count: i64,
+        more: bool,
+        keys: Vec<Vec<u8>>,
+    },
+    Leases {
+        revision: i64,
+        more: bool,
+        leases: Vec<i64>,
+    },
     Other,
 }
 
@@ -81,7 +116,7 @@ fn put(put: &Put) -> wire::Put<'_> {
         prev_kv: put.prev_kv,
         ignore_value: put.ignore_value,
         ignore_lease: put.ignore_lease,
-        ttl_ms: 0,
+        ttl_ms: put.ttl_ms,
     }
 }
 
@@ -171,6 +206,27 @@ pub fn encode(
         }
         Ask::Register => call(&Call::Register),
         Ask::Ping => call(&Call::Ping),
+        Ask::Write(Command::Grant { lease, ttl_ms }) => {
+            call(&Call::LeaseGrant(wire::LeaseGrant { lease: *lease, ttl_ms: *ttl_ms }));
+        }
+        Ask::Write(Command::Revoke { lease }) => {
+            call(&Call::LeaseRevoke(wire::LeaseRevoke { lease: *lease }));
+        }
+        Ask::KeepAlive(leases) => {
+            let leases = wire::Numbers::Given(leases);
+            call(&Call::LeaseKeepAlive(wire::LeaseKeepAlive { leases }));
+        }
+        Ask::TimeToLive { lease, keys, after, limit } => {
+            call(&Call::LeaseTimeToLive(wire::LeaseTimeToLive {
+                lease: *lease,
+                keys: *keys,
+                after_key: after,
+                limit: *limit,
+            }));
+        }
+        Ask::Leases { after, limit } => {
+            call(&Call::LeaseList(wire::LeaseList { after_lease: *after, limit: *limit }));
+        }
     }
     let mut body = frame.split_off(HEADER_SIZE);
     if matches!(ask, Ask::Write(_)) {
@@ -238,6 +294,32 @@ fn txn_told(view: &TxnReplyView<'_>) -> Told {
 pub fn seen(reply: &Reply<'_>) -> Seen {
     match *reply {
         Reply::Hello(_) => Seen::Hello,
+        Reply::Put(reply) if reply.lease != 0 => {
+            Seen::Told(Told::PutWithLease { revision: reply.revision, lease: reply.lease })
+        }
+        Reply::LeaseGrant(wire::LeaseGrantReply { revision, lease, ttl_ms }) => {
+            Seen::Told(Told::Granted { revision, lease, ttl_ms })
+        }
+        Reply::LeaseRevoke(wire::LeaseRevokeReply { revision, deleted }) => {
+            Seen::Told(Told::Revoked { revision, deleted })
+        }
+        Reply::LeaseKeepAlive(reply) => Seen::Renewed {
+            revision: reply.revision,
+            ttls_ms: reply.ttls_ms.iter().map(i64::cast_unsigned).collect(),
+        },
+        Reply::LeaseTimeToLive(reply) => Seen::Lease {
+            revision: reply.revision,
+            granted_ms: reply.granted_ms,
+            left_ms: reply.left_ms,
+            count: reply.key_count,
+            more: reply.more,
+            keys: reply.keys.iter().map(<[u8]>::to_vec).collect(),
+        },
+        Reply::LeaseList(reply) => Seen::Leases {
+            revision: reply.revision,
+            more: reply.more,
+            leases: reply.leases.iter().collect(),
+        },
         Reply::Put(reply) => {
             Seen::Told(Told::Put { revision: reply.revision, previous: reply.previous.map(pair) })
         }
@@ -257,13 +339,7 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
         Reply::Register(reply) => Seen::Registered(reply.client.get()),
         Reply::Watch(reply) => Seen::Watch(Box::new(Step::new(&reply))),
-        Reply::Ping
-        | Reply::MoveLeader(_)
-        | Reply::LeaseGrant(_)
-        | Reply::LeaseRevoke(_)
-        | Reply::LeaseKeepAlive(_)
-        | Reply::LeaseTimeToLive(_)
-        | Reply::LeaseList(_) => Seen::Other,
+        Reply::Ping | Reply::MoveLeader(_) => Seen::Other,
     }
 }
 
@@ -312,6 +388,7 @@ impl Generator {
             prev_kv: prng.one_in(4),
             ignore_value,
             ignore_lease: false,
+            ttl_ms: 0,
         }
     }
 

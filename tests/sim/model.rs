@@ -17,6 +17,8 @@ pub struct Put {
     pub prev_kv: bool,
     pub ignore_value: bool,
     pub ignore_lease: bool,
+    /// Make a lease for it.
+    pub ttl_ms: u64,
 }
 
 /// A range as a client asks for it.
@@ -80,6 +82,20 @@ pub enum Command {
     Delete(Delete),
     Txn(Txn),
     Compact { revision: i64, physical: bool },
+    Grant { lease: i64, ttl_ms: u64 },
+    Revoke { lease: i64 },
+}
+
+/// A lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    pub ttl_ms: u64,
+    /// The log time at which its time is up.
+    pub deadline: u64,
+    /// The entry that made it.
+    pub granted: u64,
+    /// It was made by a put, and goes with its last key.
+    of_put: bool,
 }
 
 /// A key as clients see it.
@@ -110,6 +126,9 @@ pub enum Told {
     Range(Listed),
     Txn { revision: i64, succeeded: bool, ops: Vec<Told> },
     Compact { revision: i64 },
+    PutWithLease { revision: i64, lease: i64 },
+    Granted { revision: i64, lease: i64, ttl_ms: u64 },
+    Revoked { revision: i64, deleted: i64 },
     Refused(Status),
 }
 
@@ -124,7 +143,12 @@ impl Told {
             Self::Txn { revision, succeeded, .. } => {
                 Self::Txn { revision: *revision, succeeded: *succeeded, ops: Vec::new() }
             }
-            Self::Compact { .. } | Self::Refused(_) | Self::Range(_) => self.clone(),
+            Self::Compact { .. }
+            | Self::PutWithLease { .. }
+            | Self::Granted { .. }
+            | Self::Revoked { .. }
+            | Self::Refused(_)
+            | Self::Range(_) => self.clone(),
         }
     }
 }
@@ -143,6 +167,7 @@ struct Live {
     create: i64,
     version: i64,
     value: Vec<u8>,
+    lease: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +193,13 @@ pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     /// All changes in their order.
     pub changes: Vec<Change>,
+    /// Leases by id.
+    pub leases: BTreeMap<i64, Lease>,
+    /// The log time.
+    pub time: u64,
+    /// Why keys are deleted by the running entry, and its index.
+    cause: Cause,
+    index: u64,
     /// What reads below were refused, from when on.
     pub compactions: Vec<i64>,
     /// The newest revision.
@@ -198,7 +230,7 @@ fn pair(key: &[u8], revision: i64, live: &Live) -> Pair {
         create: live.create,
         modified: revision,
         version: live.version,
-        lease: 0,
+        lease: live.lease,
     }
 }
 
@@ -214,6 +246,10 @@ impl Model {
         Self {
             keys: BTreeMap::new(),
             changes: Vec::new(),
+            leases: BTreeMap::new(),
+            time: 0,
+            cause: Cause::Request,
+            index: 0,
             compactions: Vec::new(),
             clients: BTreeMap::new(),
             revision: 1,
@@ -281,6 +317,10 @@ impl Model {
         }
         if range.keys_only {
             all.iter_mut().for_each(|pair| pair.value.clear());
+            // As etcd answers from its index.
+            if range.sort_target != SortTarget::Value {
+                all.iter_mut().for_each(|pair| pair.lease = 0);
+            }
         }
         Listed { revision: header, count, more, pairs: all }
     }
@@ -313,6 +353,104 @@ impl Model {
         self.clients.insert(index, Registered { place: index, ..Registered::default() });
     }
 
+    /// Notes the log time of an entry.
+    pub fn note_time(&mut self, time: u64) {
+        self.time = self.time.max(time);
+    }
+
+    /// The keys that hang on a lease.
+    pub fn keys_of(&self, lease: i64) -> Vec<Vec<u8>> {
+        let hangs = |key: &&Vec<u8>| {
+            self.live_at(key, i64::MAX).is_some_and(|(_, live)| live.lease == lease)
+        };
+        self.keys.keys().filter(hangs).cloned().collect()
+    }
+
+    fn drop_empty(&mut self) {
+        let of_put = self.leases.iter().filter(|(_, lease)| lease.of_put).map(|(id, _)| *id);
+        let empty: Vec<i64> = of_put.filter(|id| self.keys_of(*id).is_empty()).collect();
+        for id in empty {
+            self.leases.remove(&id);
+        }
+    }
+
+    fn add_lease(&mut self, id: i64, ttl_ms: u64, of_put: bool) -> Lease {
+        let ttl_ms = ttl_ms.max(100);
+        let (deadline, granted) = (self.time + ttl_ms * 1_000_000, self.index);
+        let lease = Lease { ttl_ms, deadline, granted, of_put };
+        self.leases.insert(id, lease.clone());
+        lease
+    }
+
+    fn choose_lease(&self) -> i64 {
+        let index = i64::try_from(self.index).expect("runs are short");
+        let from = 0x7000_0000_0000_0000 + index;
+        (from..).find(|id| !self.leases.contains_key(id)).expect("there are few")
+    }
+
+    fn grant(&mut self, lease: i64, ttl_ms: u64) -> Told {
+        let id = if lease == 0 { self.choose_lease() } else { lease };
+        if self.leases.contains_key(&id) {
+            return Told::Refused(Status::LeaseExists);
+        }
+        let Lease { ttl_ms, .. } = self.add_lease(id, ttl_ms, false);
+        Told::Granted { revision: self.revision, lease: id, ttl_ms }
+    }
+
+    fn put_with_ttl(&mut self, put: &Put) -> Told {
+        if let Err(status) = self.check_put(put, &BTreeMap::new()) {
+            return Told::Refused(status);
+        }
+        let lease = self.choose_lease();
+        self.put(&Put { lease, ..put.clone() });
+        self.add_lease(lease, put.ttl_ms, true);
+        Told::PutWithLease { revision: self.revision + 1, lease }
+    }
+
+    /// Deletes the keys of a lease, then the lease; says how many there were.
+    fn end_lease(&mut self, lease: i64, cause: Cause) -> i64 {
+        self.cause = cause;
+        let keys = self.keys_of(lease);
+        for key in &keys {
+            self.change(key, None);
+        }
+        self.cause = Cause::Request;
+        self.leases.remove(&lease);
+        i64::try_from(keys.len()).expect("few keys")
+    }
+
+    fn revoke(&mut self, lease: i64) -> Told {
+        if !self.leases.contains_key(&lease) {
+            return Told::Refused(Status::LeaseNotFound);
+        }
+        let deleted = self.end_lease(lease, Cause::Revoked);
+        Told::Revoked { revision: self.current(), deleted }
+    }
+
+    /// Renewals: how long each lease lives from now on, and which entry has made it.
+    pub fn renew(&mut self, time: u64, ids: &[i64]) -> Vec<(i64, u64, u64)> {
+        self.note_time(time);
+        let renew = |id: &i64| match self.leases.get_mut(id) {
+            None => (*id, 0, 0),
+            Some(lease) => {
+                lease.deadline = lease.deadline.max(time + lease.ttl_ms * 1_000_000);
+                (*id, lease.ttl_ms, lease.granted)
+            }
+        };
+        ids.iter().map(renew).collect()
+    }
+
+    /// The end of the lease that the entry `granted` has made, if it has come; says what lease that was.
+    pub fn expire(&mut self, time: u64, id: i64, granted: u64) -> Option<Lease> {
+        self.note_time(time);
+        let is_due = |lease: &&Lease| lease.granted == granted && lease.deadline <= time;
+        let lease = self.leases.get(&id).filter(is_due).cloned()?;
+        self.changed = false;
+        self.end_lease(id, Cause::Expired);
+        self.revision += i64::from(std::mem::take(&mut self.changed));
+        Some(lease)
+    }
+
     /// The next entry of the log, at `index`, with a stamp if it has one. What it comes to, and whether
     /// that is what the same write had come to before.
     pub fn apply_once(
@@ -321,6 +459,7 @@ impl Model {
         index: u64,
         command: &Command,
     ) -> (Told, bool) {
+        self.index = index;
         let Some(stamp) = stamp else { return (self.apply(command), false) };
         let id = stamp.client.get();
         let Some(client) = self.clients.get(&id) else {
@@ -351,6 +490,9 @@ impl Model {
     pub fn apply(&mut self, command: &Command) -> Told {
         self.changed = false;
         let told = match command {
+            Command::Put(put) if put.ttl_ms > 0 => self.put_with_ttl(put),
+            Command::Grant { lease, ttl_ms } => self.grant(*lease, *ttl_ms),
+            Command::Revoke { lease } => self.revoke(*lease),
             Command::Put(put) => match self.check_put(put, &BTreeMap::new()) {
                 Ok(()) => self.put(put),
                 Err(status) => Told::Refused(status),
@@ -386,6 +528,7 @@ impl Model {
             self.revision += 1;
             self.changed = false;
         }
+        self.drop_empty();
         told
     }
 
@@ -399,7 +542,7 @@ impl Model {
         let before = self.changes.last().filter(|before| before.revision == revision);
         let sub = before.map_or(0, |before| before.sub + 1);
         let versions = self.keys.entry(key.to_vec()).or_default();
-        let (key, cause, place) = (key.to_vec(), Cause::Request, versions.len());
+        let (key, cause, place) = (key.to_vec(), self.cause, versions.len());
         self.changes.push(Change { revision, sub, key, cause, place });
         versions.push(Version { revision, live });
     }
@@ -421,6 +564,8 @@ impl Model {
         let previous = old.as_ref().map(|(at, live)| pair(&put.key, *at, live));
         let revision = self.revision + 1;
         let old = old.map(|(_, live)| live);
+        let kept = old.as_ref().map_or(0, |old| old.lease);
+        let lease = if put.ignore_lease { kept } else { put.lease };
         let mut value = match &old {
             Some(old) if put.ignore_value => old.value.clone(),
             _ => put.value.clone(),
@@ -430,7 +575,7 @@ impl Model {
         }
         let create = old.as_ref().map_or(revision, |old| old.create);
         let version = old.map_or(0, |old| old.version) + 1;
-        self.change(&put.key, Some(Live { create, version, value }));
+        self.change(&put.key, Some(Live { create, version, value, lease }));
         Told::Put { revision, previous: previous.filter(|_| put.prev_kv) }
     }
 
@@ -472,7 +617,7 @@ impl Model {
                 CompareTarget::Version => live.version.cmp(&compare.number),
                 CompareTarget::CreateRevision => live.create.cmp(&compare.number),
                 CompareTarget::ModRevision => modified.cmp(&compare.number),
-                CompareTarget::Lease => 0.cmp(&compare.number),
+                CompareTarget::Lease => live.lease.cmp(&compare.number),
                 CompareTarget::Value => live.value.cmp(&compare.value),
             };
             if !relates(compare.result, ordering) {
@@ -485,7 +630,7 @@ impl Model {
     }
 
     fn check_put(&self, put: &Put, seen: &BTreeMap<Vec<u8>, bool>) -> Result<(), Status> {
-        if put.lease != 0 {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(Status::LeaseNotFound);
         }
         let absent = self.live_at(&put.key, i64::MAX).is_none();

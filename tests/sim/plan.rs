@@ -184,6 +184,27 @@ impl Watchers {
     }
 }
 
+/// What is done with leases.
+#[derive(Clone, Debug)]
+pub struct LeasePlan {
+    pub are_used: bool,
+    /// Nobody keeps one alive.
+    pub abandoned: bool,
+    /// Between these are the times of most.
+    pub ttl_ms: (u64, u64),
+}
+
+impl LeasePlan {
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::new(seed).fork("leases");
+        Self {
+            are_used: prng.one_in(2),
+            abandoned: prng.one_in(6),
+            ttl_ms: [(100, 400), (200, 1_500), (1_000, 4_000)][pick(&mut prng, 3)],
+        }
+    }
+}
+
 /// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -224,6 +245,7 @@ pub struct Plan {
     pub sessions: bool,
     pub clients_max: u32,
     pub watchers: Watchers,
+    pub leases: LeasePlan,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -357,6 +379,7 @@ impl Plan {
             sessions: sessions.one_in(2),
             clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
             watchers: Watchers::new(seed),
+            leases: LeasePlan::new(seed),
             // Slow enough that a link breaks while a state is on its way.
             transfer_rate: if sessions.one_in(2) {
                 node::TRANSFER_RATE

@@ -10,6 +10,7 @@ use wire::{Member, MemberList, MemberRole};
 use crate::client::Client;
 use crate::frames::Frames;
 use crate::ghost::Ghost;
+use crate::leased::are_over;
 use crate::member::{Absence, CONSENSUS, Node, REACTOR, STORE, address_of, name_of};
 use crate::network::{Delivery, Network};
 use crate::plan::{MS, Plan, SECOND};
@@ -80,8 +81,11 @@ pub struct World {
     chances: Vec<Prng>,
     /// What sessions draw from, so that the rest goes as it would without them.
     pub sessions: Prng,
-    /// The same for watches.
+    /// The same for watches and leases.
     pub watches: Prng,
+    pub leasing: Prng,
+    /// Who leads, as far as it was looked at, and since when.
+    leads_since: (Option<(usize, u64)>, u64),
     /// The randomness that members get at their start.
     pub seeds: Prng,
     pub plan: Plan,
@@ -163,6 +167,8 @@ impl World {
             prng: prng.fork("events"),
             sessions: root.fork("sessions"),
             watches: root.fork("watches"),
+            leasing: root.fork("leases"),
+            leads_since: (None, 0),
             plan,
         };
         world.trace.mix(prng.next_u64());
@@ -170,6 +176,7 @@ impl World {
             let at = world.prng.below(300 * MS);
             world.schedule(at, Event::Start { node });
         }
+        world.ghost.leases.is_on = world.plan.leases.are_used;
         for client in 0..world.clients.len() {
             let at = world.prng.below(300 * MS);
             world.schedule(at, Event::ClientTick { client });
@@ -260,6 +267,7 @@ impl World {
                 continue;
             }
             looked = self.now;
+            self.check_leases();
             if self.leaderless == 0 && self.leader().is_some() {
                 self.leaderless = (self.now - healed).max(1);
             }
@@ -275,7 +283,8 @@ impl World {
             if self.now > healed + self.plan.aftermath && self.leaderless > 0 {
                 self.asks_on = false;
             }
-            if !self.asks_on && self.is_settled() {
+            let are_over = are_over(&self.ghost.model);
+            if !self.asks_on && are_over && self.is_settled() {
                 self.is_over = true;
                 for node in 0..self.nodes.len() {
                     if let Some(process) = &self.nodes[node].process {
@@ -304,9 +313,25 @@ impl World {
         (lacks_some && self.nodes.iter().any(abstains)) || is_young
     }
 
+    /// Whether leases have ended that had to.
+    fn check_leases(&mut self) {
+        let leader = self.leader();
+        let term = |node: &Node| node.process.as_ref().map_or(0, |process| process.leads);
+        let leader = leader.map(|node| (node, term(&self.nodes[node])));
+        if leader != self.leads_since.0 {
+            self.leads_since = (leader, self.now);
+        }
+        if leader.is_some() {
+            let since = self.leads_since.1;
+            let verdict = self.ghost.leases.check_late(&self.ghost.model, since, self.now);
+            self.judge(verdict);
+        }
+    }
+
     fn step(&mut self) -> bool {
         let Some(Reverse(Timed { at, event, .. })) = self.queue.pop() else { return false };
         self.now = at;
+        self.ghost.now = at;
         self.events += 1;
         match event {
             Event::Turn { node, life, role } => self.role_turn(node, life, role),

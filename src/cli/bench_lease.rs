@@ -1,0 +1,68 @@
+//! `bench lease`: the flags, progress, and where figures go.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bench::lease::{LeasePlan, run as measure};
+use clap::Args;
+
+use super::bench::addresses;
+use super::failure::Failure;
+use super::progress::Progress;
+use super::session::{Format, Global};
+use super::time_span;
+
+/// Flags of leases under load.
+#[derive(Clone, Debug, Args)]
+pub struct LeaseArguments {
+    /// Leases
+    #[arg(long, default_value_t = 100_000)]
+    pub leases: usize,
+    /// How long each lives; it is renewed once in a third of that
+    #[arg(long, default_value = "9", value_parser = time_span::parse)]
+    pub ttl: Duration,
+    /// Leases without a key
+    #[arg(long)]
+    pub no_keys: bool,
+    /// Puts in flight beside
+    #[arg(long, default_value_t = 64)]
+    pub writers: usize,
+    /// Seconds that are measured, once without and once with puts
+    #[arg(long, default_value = "10", value_parser = time_span::parse)]
+    pub duration: Duration,
+    /// Write the figures to this file as one JSON object; - is standard output, with nothing else
+    /// there
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// The arguments, the server, or a file.
+pub fn run(global: &Global, arguments: &LeaseArguments) -> Result<(), Failure> {
+    let plan = LeasePlan {
+        addresses: addresses(global)?,
+        leases: arguments.leases,
+        ttl: arguments.ttl,
+        keys: !arguments.no_keys,
+        writers: arguments.writers,
+        duration: arguments.duration,
+    };
+    let line = Progress::line();
+    let report = measure(&plan, &mut |phase| line.say(phase.to_owned()));
+    line.end();
+    let report = report.map_err(Failure::Watches)?;
+    let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    match global.write_out {
+        Format::Simple if !to_stdout => print!("{report}"),
+        Format::Simple | Format::Json => println!("{}", report.to_json()),
+    }
+    if let Some(path) = &arguments.json
+        && !to_stdout
+    {
+        std::fs::write(path, report.to_json() + "\n")
+            .map_err(|error| Failure::Io(path.display().to_string(), error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,534 @@
+//! Leases through the three roles of one member: what a turn of renewals comes to in the log, when leases
+//! end, and what log time does meanwhile.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+
+use base::{
+    ConnectionId, Duration, FileId, Instant, LeaseId, LogIndex, NodeId, ReactorId, RequestId, Term,
+};
+use bytes::BytesMut;
+use kv::{Due, State};
+use node::{
+    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, ForPeers,
+    Introduction, Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Role, Store,
+    StoreConfig, StoreEffect, StoreEvent, Tail,
+};
+use raft::{HardState, Log, Membership, Raft};
+use tree::PageFile;
+use wire::{
+    Call, LeaseGrant, LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive, Numbers, Put, Range,
+    Reply, RequestEncoder, Splitter, Status,
+};
+
+const MEMBER: NodeId = NodeId::new(7);
+const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+
+/// One member, the only voter, whose disk does what it is asked when it is told to.
+struct Member {
+    reactor: Reactor,
+    consensus: Consensus<Vec<u8>>,
+    store: Store<Vec<u8>>,
+    to_reactor: VecDeque<ReactorEvent>,
+    to_consensus: VecDeque<ConsensusEvent>,
+    to_store: VecDeque<StoreEvent>,
+    /// Effects of consensus that the disk has to complete.
+    disk: VecDeque<ConsensusEffect<Vec<u8>>>,
+    sent: BytesMut,
+    splitter: Splitter,
+    encoder: RequestEncoder,
+    next: u64,
+    now: Instant,
+}
+
+impl Member {
+    fn new() -> Self {
+        let id = FileId::new(1);
+        let identity = wal::Identity { cluster: 9, member: MEMBER, incarnation: id };
+        let options = wal::Options {
+            segment_size: 8 << 20,
+            block_size: 1 << 20,
+            groups_in_flight_max: 2,
+            ring_slots: 16,
+        };
+        let writer = wal::Writer::create(identity, options, wal::Position::ORIGIN);
+        let log = Log::recovered(Vec::new(), LogIndex::ZERO, LogIndex::ZERO);
+        let membership = Membership::of_voters(vec![MEMBER]);
+        let raft = Raft::new(MEMBER, membership, HardState::default(), log);
+        let tail = Tail::new(wal::Position::ORIGIN);
+        let founder = wire::Member {
+            id: MEMBER,
+            name: "lone".into(),
+            peer_address: String::new(),
+            client_address: String::new(),
+            data_id: id,
+            role: wire::MemberRole::Voter,
+        };
+        let list = wire::MemberList { next_member: 8, members: vec![founder] };
+        let members = Members::new(vec![(LogIndex::ZERO, list)]);
+        let config = ConsensusConfig {
+            reactors: 1,
+            torn: None,
+            for_peers: ForPeers::SERVER,
+            transfer_rate: node::TRANSFER_RATE,
+            lease_per_key: false,
+            alone: false,
+            introduction: Introduction {
+                cluster: 9,
+                member: MEMBER,
+                data_id: id,
+                start_id: 1,
+                client_address: String::new(),
+                peer_address: String::new(),
+            },
+            proposed_bytes_max: 1 << 20,
+            write_is_durable: false,
+            reserve_size: 1 << 20,
+            next_slot: 0,
+            seed: 1,
+        };
+        let consensus =
+            Consensus::new(config, raft, writer, Box::new(|size| vec![0xEE; size]), tail, members);
+        let options = tree::Options {
+            file: id,
+            cluster: 9,
+            member: MEMBER,
+            cache_size: 64 << 20,
+            growth_size: 16 << 20,
+        };
+        let pages = PageFile::create(&options);
+        let config = StoreConfig {
+            reactors: 1,
+            cluster: 9,
+            member: MEMBER,
+            checkpoint: CheckpointConfig {
+                log_size: 1 << 30,
+                dirty_size: 1 << 30,
+                interval: Duration::from_millis(1 << 40),
+                room_min: 1 << 20,
+            },
+            dirty_size_max: 32 << 20,
+            history: kv::HistoryLimits::SERVER,
+            pages: options,
+        };
+        let store = Store::new(
+            config,
+            State::create(pages),
+            LogIndex::ZERO,
+            Box::new(|size| vec![0xEE; size]),
+            Instant::ORIGIN,
+        );
+        let config = ReactorConfig {
+            id: ReactorId::new(0),
+            cluster: 9,
+            member: MEMBER,
+            value_size_max: 1 << 16,
+            bytes_max: 32 << 20,
+            clients_max: base::limits::CLIENTS_MAX,
+        };
+        Self {
+            reactor: Reactor::new(config),
+            consensus,
+            store,
+            to_reactor: VecDeque::new(),
+            to_consensus: VecDeque::new(),
+            to_store: VecDeque::new(),
+            disk: VecDeque::new(),
+            sent: BytesMut::new(),
+            splitter: Splitter::new(),
+            encoder: RequestEncoder::new(),
+            next: 1,
+            now: Instant::from_nanos(1),
+        }
+    }
+
+    /// A member that leads, with a connection that has been greeted.
+    fn serving() -> Self {
+        let mut member = Self::new();
+        member.to_consensus.push_back(ConsensusEvent::Start);
+        member.settle();
+        assert!(member.consensus.may_serve());
+        member.connect();
+        member.settle();
+        member.reply(|header, _| assert_eq!(header.status, Status::Ok));
+        member.splitter.agree(1, wire::limits::REPLY_BODY_SIZE_MAX);
+        member.encoder.agree(1, base::limits::body_size_max(1 << 16));
+        member
+    }
+
+    /// A connection that says Hello.
+    fn connect(&mut self) {
+        self.to_reactor.push_back(ReactorEvent::Accepted { connection: CONNECTION });
+        self.request(&Call::Hello(wire::Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster: 0,
+            client_name: "test",
+        }));
+    }
+
+    fn request(&mut self, call: &Call<'_>) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let mut frame = Vec::new();
+        self.encoder.encode(&mut frame, RequestId::new(id), 0, call).unwrap();
+        self.receive(&frame);
+        id
+    }
+
+    /// The next reply as it is.
+    fn reply<T>(&mut self, take: impl FnOnce(&wire::Header, Reply<'_>) -> T) -> T {
+        let (header, body) = self.splitter.next(&mut self.sent).unwrap().expect("a reply");
+        take(&header, Reply::verify(&header, &body).unwrap())
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let bytes = BytesMut::from(bytes);
+        self.to_reactor.push_back(ReactorEvent::Received { connection: CONNECTION, bytes });
+    }
+
+    /// One turn of every role; the disk does nothing.
+    fn turn(&mut self) {
+        let mut effects = Vec::new();
+        for event in self.to_reactor.drain(..) {
+            self.reactor.handle(self.now, event, &mut effects);
+        }
+        self.reactor.flush(self.now, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                ReactorEffect::Send { bytes, .. } => self.sent.extend_from_slice(&bytes),
+                ReactorEffect::Close { .. }
+                | ReactorEffect::Pause { .. }
+                | ReactorEffect::Resume { .. } => {}
+                ReactorEffect::ToConsensus(event) => self.to_consensus.push_back(event),
+                ReactorEffect::ToStore(event) => self.to_store.push_back(event),
+            }
+        }
+        let mut effects = Vec::new();
+        for event in self.to_consensus.drain(..) {
+            self.consensus.handle(self.now, event, &mut effects);
+        }
+        self.consensus.flush(self.now, &mut effects);
+        for effect in effects {
+            match effect {
+                ConsensusEffect::ToReactor(_, event) => self.to_reactor.push_back(event),
+                ConsensusEffect::ToStore(event) => self.to_store.push_back(event),
+                disk => self.disk.push_back(disk),
+            }
+        }
+        let mut effects = Vec::new();
+        for event in self.to_store.drain(..) {
+            self.store.handle(self.now, event, &mut effects);
+        }
+        self.store.flush(self.now, &mut effects);
+        for effect in effects {
+            match effect {
+                StoreEffect::ToReactor(_, event) => self.to_reactor.push_back(event),
+                StoreEffect::ToConsensus(event) => self.to_consensus.push_back(event),
+                StoreEffect::Grow { size } => {
+                    self.to_store.push_back(StoreEvent::Grown { size, grown: true });
+                }
+                other => panic!("nothing else is due: {other:?}"),
+            }
+        }
+    }
+
+    /// Turns until nothing moves but the disk.
+    fn turns(&mut self) {
+        self.turn();
+        while !(self.to_reactor.is_empty()
+            && self.to_consensus.is_empty()
+            && self.to_store.is_empty())
+        {
+            self.turn();
+        }
+    }
+
+    /// Completes the oldest disk effect; false if there is none.
+    fn complete(&mut self) -> bool {
+        let event = match self.disk.pop_front() {
+            None => return false,
+            Some(ConsensusEffect::WriteGroup { lsn, .. }) => ConsensusEvent::Written { lsn },
+            Some(ConsensusEffect::Sync { lsn, .. }) => ConsensusEvent::Synced { lsn },
+            Some(ConsensusEffect::MakeSlot { slot }) => ConsensusEvent::SlotMade { slot },
+            Some(ConsensusEffect::PrepareSpare { slot, .. }) => ConsensusEvent::SpareReady { slot },
+            Some(ConsensusEffect::WriteWatermark(_)) => ConsensusEvent::WatermarkDurable,
+            Some(other) => panic!("not for the disk: {other:?}"),
+        };
+        self.to_consensus.push_back(event);
+        true
+    }
+
+    /// Lets everything happen that is under way.
+    fn settle(&mut self) {
+        self.turns();
+        while self.complete() {
+            self.turns();
+        }
+    }
+}
+
+/// What the tests of this file ask for and look at.
+impl Member {
+    /// Asks, and takes the answer.
+    fn ask<T>(&mut self, call: &Call<'_>, take: impl FnOnce(Status, Reply<'_>) -> T) -> T {
+        let id = self.request(call);
+        self.settle();
+        self.reply(|header, reply| {
+            assert_eq!(header.request.get(), id);
+            take(header.status, reply)
+        })
+    }
+
+    fn grant(&mut self, lease: i64, ttl_ms: u64) {
+        self.ask(&Call::LeaseGrant(LeaseGrant { lease, ttl_ms }), |status, reply| {
+            assert!(matches!(reply, Reply::LeaseGrant(_)), "{status:?} {reply:?}");
+        });
+    }
+
+    fn put(&mut self, key: &[u8], lease: i64, ttl_ms: u64) -> i64 {
+        let put = Put { key, value: b"v", lease, ttl_ms, ..Put::default() };
+        self.ask(&Call::Put(put), |status, reply| match reply {
+            Reply::Put(reply) => reply.lease,
+            reply => panic!("{status:?} {reply:?}"),
+        })
+    }
+
+    fn has(&mut self, key: &[u8]) -> bool {
+        let range = Range { key, ..Range::default() };
+        self.ask(&Call::Range(range), |status, reply| match reply {
+            Reply::Range(reply) => reply.count == 1,
+            reply => panic!("{status:?} {reply:?}"),
+        })
+    }
+
+    /// What was granted and what is left, in milliseconds, and how many keys there are.
+    fn time_to_live(&mut self, lease: i64) -> (u64, u64, i64) {
+        let call = Call::LeaseTimeToLive(LeaseTimeToLive { lease, ..LeaseTimeToLive::default() });
+        self.ask(&call, |status, reply| match reply {
+            Reply::LeaseTimeToLive(reply) => (reply.granted_ms, reply.left_ms, reply.key_count),
+            reply => panic!("{status:?} {reply:?}"),
+        })
+    }
+
+    fn keep_alive(&mut self, leases: &[i64]) -> Vec<i64> {
+        let leases = Numbers::Given(leases);
+        let call = Call::LeaseKeepAlive(LeaseKeepAlive { leases });
+        self.ask(&call, |status, reply| match reply {
+            Reply::LeaseKeepAlive(reply) => reply.ttls_ms.iter().collect(),
+            reply => panic!("{status:?} {reply:?}"),
+        })
+    }
+
+    fn last(&self) -> LogIndex {
+        self.consensus.raft().log().last()
+    }
+
+    /// Lets time pass as the deadlines of the roles have it.
+    fn pass(&mut self, millis: u64) {
+        let end = self.now.after(Duration::from_millis(millis));
+        while self.now < end {
+            self.now = self.now.after(Duration::from_millis(5)).min(end);
+            let due = [self.consensus.deadline(), self.store.deadline()];
+            if due.into_iter().flatten().any(|at| at <= self.now) {
+                self.settle();
+            }
+        }
+    }
+}
+
+#[test]
+fn renewals_of_a_turn_share_an_entry_and_are_answered_apart() {
+    let mut member = Member::serving();
+    member.grant(1, 10_000);
+    member.grant(2, 20_000);
+    let before = member.last();
+    let asked: [&[i64]; 4] = [&[1, 2], &[2, 9], &[1], &[2, 2, 1]];
+    let mut ids = Vec::new();
+    for leases in asked {
+        let leases = Numbers::Given(leases);
+        ids.push(member.request(&Call::LeaseKeepAlive(LeaseKeepAlive { leases })));
+    }
+    member.settle();
+    assert_eq!(member.last(), before.next(), "one entry for all of them");
+    let told: [&[i64]; 4] = [&[10_000, 20_000], &[20_000, 0], &[10_000], &[20_000, 20_000, 10_000]];
+    for (id, told) in ids.into_iter().zip(told) {
+        member.reply(|header, reply| {
+            assert_eq!(header.request.get(), id);
+            let Reply::LeaseKeepAlive(reply) = reply else { panic!("{reply:?}") };
+            assert!(reply.ttls_ms.iter().eq(told.iter().copied()), "{reply:?}");
+        });
+    }
+    // The next turn has an entry of its own.
+    assert_eq!(member.keep_alive(&[1]), [10_000]);
+    assert_eq!(member.last(), before.next().next());
+}
+
+#[test]
+fn too_many_renewals_for_one_entry_take_several_and_too_many_for_one_request_are_refused() {
+    let mut member = Member::serving();
+    member.grant(1, 10_000);
+    let before = member.last();
+    let many: Vec<i64> = (1..=4_096).collect();
+    for _ in 0..2 {
+        let leases = Numbers::Given(&many);
+        member.request(&Call::LeaseKeepAlive(LeaseKeepAlive { leases }));
+    }
+    member.settle();
+    assert_eq!(before.distance_to(member.last()), 2);
+    for _ in 0..2 {
+        member.reply(|_, reply| assert!(matches!(reply, Reply::LeaseKeepAlive(_))));
+    }
+    for leases in [&vec![1; 4_097][..], &[]] {
+        let leases = Numbers::Given(leases);
+        let call = Call::LeaseKeepAlive(LeaseKeepAlive { leases });
+        member.ask(&call, |status, _| assert_eq!(status, Status::InvalidArgument));
+    }
+}
+
+#[test]
+fn renewals_of_a_connection_that_has_gone_are_answered_to_nobody() {
+    let mut member = Member::serving();
+    member.grant(1, 10_000);
+    let leases = Numbers::Given(&[1]);
+    member.request(&Call::LeaseKeepAlive(LeaseKeepAlive { leases }));
+    member.turns();
+    member.to_reactor.push_back(ReactorEvent::Closed { connection: CONNECTION });
+    member.settle();
+    assert!(member.sent.is_empty());
+    assert_eq!(member.consensus.proposed_size(), 0);
+}
+
+#[test]
+fn a_lease_ends_when_its_time_is_up_and_takes_its_keys_along() {
+    let mut member = Member::serving();
+    member.pass(1_000);
+    member.grant(1, 1_000);
+    member.put(b"a", 1, 0);
+    let made = member.put(b"b", 0, 2_000);
+    assert!(made > 0);
+    member.pass(600);
+    let (granted, left, keys) = member.time_to_live(1);
+    assert_eq!((granted, keys), (1_000, 1));
+    assert!((390..=410).contains(&left), "{left} ms are left");
+    assert_eq!(member.keep_alive(&[1]), [1_000]);
+    member.pass(950);
+    assert!(member.has(b"a"), "it was renewed, and has 50 ms left");
+    member.pass(100);
+    assert!(!member.has(b"a") && member.has(b"b"));
+    assert_eq!(member.time_to_live(1), (0, 0, 0));
+    assert_eq!(member.keep_alive(&[1, made]), [0, 2_000]);
+    member.pass(1_950);
+    assert!(member.has(b"b"));
+    member.pass(100);
+    assert!(!member.has(b"b"));
+    let call = Call::LeaseRevoke(LeaseRevoke { lease: made });
+    member.ask(&call, |status, _| assert_eq!(status, Status::LeaseNotFound));
+}
+
+#[test]
+fn a_lease_that_is_due_before_the_others_is_found_though_it_was_made_later() {
+    let mut member = Member::serving();
+    for lease in 1..=20 {
+        member.grant(lease, 60_000);
+    }
+    member.pass(1_000);
+    member.grant(100, 500);
+    member.put(b"a", 100, 0);
+    member.pass(600);
+    assert!(!member.has(b"a"));
+}
+
+/// More than one batch at once.
+#[test]
+fn very_many_leases_end_together() {
+    let mut member = Member::serving();
+    for lease in 1..=1_500 {
+        member.grant(lease, 5_000);
+    }
+    member.put(b"a", 1_500, 0);
+    member.pass(5_200);
+    assert!(!member.has(b"a"));
+    member.ask(&Call::LeaseList(LeaseList::default()), |status, reply| match reply {
+        Reply::LeaseList(reply) => assert!(reply.leases.is_empty() && !reply.more, "{reply:?}"),
+        reply => panic!("{status:?} {reply:?}"),
+    });
+}
+
+/// A start of everybody loses as much of the leases' time as the log does not know.
+#[test]
+fn log_time_is_written_down_while_there_are_leases() {
+    let mut member = Member::serving();
+    let before = member.last();
+    member.pass(10_000);
+    assert_eq!(member.last(), before, "there is no lease");
+    member.grant(1, 60_000);
+    let before = member.last();
+    member.pass(10_000);
+    let stamps = before.distance_to(member.last());
+    assert!((15..=21).contains(&stamps), "{stamps} stamps in 10 s");
+    let known = member.store.state().log_time();
+    let (_, left, _) = member.time_to_live(1);
+    assert!((49_900..=50_100).contains(&left), "{left} ms are left");
+    member.pass(1_000);
+    assert!(member.store.state().log_time() > known);
+}
+
+#[test]
+fn an_answer_about_what_is_due_counts_only_in_the_term_in_which_it_was_asked() {
+    let mut member = Member::serving();
+    member.grant(1, 60_000);
+    let before = member.last();
+    let due = Due { lease: LeaseId::new(1), granted: before };
+    let term = member.consensus.raft().term();
+    for (asked, entries) in [(Term::new(term.get() + 1), 0), (Term::ZERO, 0), (term, 1)] {
+        let last = member.last();
+        let event = ConsensusEvent::LeasesDue { term: asked, due: vec![due], next: Some(u64::MAX) };
+        member.to_consensus.push_back(event);
+        member.settle();
+        assert_eq!(last.distance_to(member.last()), entries, "asked in term {asked}");
+    }
+    assert_eq!(member.time_to_live(1).0, 60_000, "what it proposed was not due");
+}
+
+#[test]
+fn leases_and_their_keys_are_told_in_pages() {
+    let mut member = Member::serving();
+    for lease in [-5, 3, 7, 9] {
+        member.grant(lease, 60_000);
+    }
+    for key in [b"a", b"b", b"c"] {
+        member.put(key, 7, 0);
+    }
+    let (mut leases, mut after_lease) = (Vec::new(), 0);
+    loop {
+        let call = Call::LeaseList(LeaseList { after_lease, limit: 3 });
+        let more = member.ask(&call, |status, reply| match reply {
+            Reply::LeaseList(reply) => {
+                leases.extend(reply.leases.iter());
+                reply.more
+            }
+            reply => panic!("{status:?} {reply:?}"),
+        });
+        if !more {
+            break;
+        }
+        after_lease = *leases.last().unwrap();
+    }
+    assert_eq!(leases, [-5, 3, 7, 9]);
+    let (mut keys, mut more): (Vec<Vec<u8>>, bool) = (Vec::new(), true);
+    while more {
+        let after_key = keys.last().cloned().unwrap_or_default();
+        let call = LeaseTimeToLive { lease: 7, keys: true, after_key: &after_key, limit: 2 };
+        more = member.ask(&Call::LeaseTimeToLive(call), |status, reply| match reply {
+            Reply::LeaseTimeToLive(reply) => {
+                assert_eq!(reply.key_count, 3);
+                keys.extend(reply.keys.iter().map(<[u8]>::to_vec));
+                reply.more
+            }
+            reply => panic!("{status:?} {reply:?}"),
+        });
+    }
+    assert_eq!(keys, [b"a", b"b", b"c"]);
+}
