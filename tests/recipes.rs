@@ -294,12 +294,7 @@ fn a_watch_outlives_the_server_and_tells_each_change_once() {
     client.put(&Put::new(b"k2", b"w")).unwrap();
     client.compact(&client::Compact { revision: second + 1, physical: false }).unwrap();
     let mut late = client.watch(options).unwrap();
-    let end = loop {
-        match late.next_within(PATIENCE) {
-            Ok(event) => panic!("{event:?}"),
-            Err(end) => break end,
-        }
-    };
+    let end = late.next_within(PATIENCE).unwrap_err();
     assert_eq!(end, WatchEnd::Compacted { revision: second + 1 });
 }
 

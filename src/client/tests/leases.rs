@@ -159,6 +159,32 @@ fn a_lease_that_nobody_answers_for_is_lost_at_its_time_counted_from_the_sending(
 }
 
 #[test]
+fn a_server_that_does_not_answer_costs_no_lease() {
+    let silent = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        expect_keep_alive(peer, &[5]);
+        while peer.next().is_some() {}
+    })]);
+    let (sender, told) = mpsc::sync_channel(1);
+    let well = FakeServer::start(vec![script(move |peer| {
+        peer.greet();
+        let id = expect_keep_alive(peer, &[5]);
+        kept(peer, id, &[60_000]);
+        sender.send(()).unwrap();
+        peer.expect_end();
+    })]);
+    let endpoints = [silent.address.clone(), well.address.clone()];
+    let keeper = LeaseKeeper::new(endpoints, options()).unwrap();
+    keeper.keep(5, Duration::from_millis(1_500), Instant::now());
+    told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(keeper.wait_lost(5, Duration::from_secs(2)), None);
+    assert!(keeper.is_valid(5));
+    drop(keeper);
+    silent.finish();
+    well.finish();
+}
+
+#[test]
 fn a_kept_lease_is_revoked_when_it_is_dropped() {
     let calls = FakeServer::start(vec![script(|peer| {
         peer.greet();

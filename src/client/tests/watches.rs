@@ -9,13 +9,15 @@ use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use base::RequestId;
+use base::{NodeId, RequestId};
 use client::{
     Error, OwnedChange, Status, WatchEnd, WatchEvent, WatchHub, WatchOptions, WatchPosition,
     Watcher,
 };
 use fake::*;
-use wire::{HelloReply, KeyValue, Kind, Refused, ReplyWriter, Request, WatchChange, WatchStep};
+use wire::{
+    HelloReply, KeyValue, Kind, Refused, ReplyWriter, Request, StatusReply, WatchChange, WatchStep,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -378,6 +380,51 @@ fn servers_that_go_or_have_too_much_to_do_end_no_watch() {
     drop((watcher, hub));
     first.finish();
     second.finish();
+}
+
+/// Servers that fall silent, or serve on without a leader, tell nothing new for ever: who watches there would
+/// not know.
+#[test]
+fn a_server_that_falls_silent_or_has_no_leader_is_left() {
+    let silent = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        let id = expect_watch(peer, 0, 0);
+        created(peer, id, 7);
+        while let Some((header, _)) = peer.next() {
+            assert_eq!(header.kind, Kind::Status);
+        }
+    })]);
+    let leaderless = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        let id = expect_watch(peer, 8, 0);
+        created(peer, id, 7);
+        for _ in 0..2 {
+            let id = peer.expect(Kind::Status);
+            peer.send(|writer, out| writer.status(out, id, &StatusReply::default()));
+        }
+        peer.expect_end();
+    })]);
+    let well = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        let id = expect_watch(peer, 8, 0);
+        created(peer, id, 8);
+        for _ in 0..3 {
+            let id = peer.expect(Kind::Status);
+            let status = StatusReply { leader: NodeId::new(1), ..StatusReply::default() };
+            peer.send(|writer, out| writer.status(out, id, &status));
+        }
+        change(peer, id, &[(8, 0)], 8, false);
+        while peer.next().is_some() {}
+    })]);
+    let options = client::Options { request_timeout: Duration::from_millis(200), ..options() };
+    let endpoints = [&silent, &leaderless, &well].map(|server| server.address.clone());
+    let hub = WatchHub::connect(endpoints, options).unwrap();
+    let mut watcher = hub.watch(WatchOptions::one(b"key")).unwrap();
+    takes(&mut watcher, &[(8, 0)], false);
+    drop((watcher, hub));
+    silent.finish();
+    leaderless.finish();
+    well.finish();
 }
 
 #[test]
