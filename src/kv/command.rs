@@ -244,6 +244,25 @@ pub enum Operand<'a> {
 }
 
 impl Command<'_> {
+    /// The log time of the entry, if it has one.
+    pub(crate) fn log_time(&self) -> Option<u64> {
+        match self {
+            Self::PutWithTtl { time, .. }
+            | Self::LeaseGrant { time, .. }
+            | Self::LeaseKeepAlive { time, .. }
+            | Self::LeaseExpire { time, .. }
+            | Self::LogTime { time } => Some(*time),
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compact { .. }
+            | Self::Members(_)
+            | Self::Register { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::Nothing => None,
+        }
+    }
+
     /// Whether it can be answered without the log: a transaction whose every top-level operation of
     /// both branches is a range. A nested transaction makes it a write.
     pub fn is_read_only(&self) -> bool {

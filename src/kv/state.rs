@@ -453,6 +453,10 @@ impl State {
             Some(stamp) => self.apply_stamped(stamp, command, budget),
         };
         if result.is_ok() {
+            // Also of an entry that was refused, or is a repetition: its time stands in the log.
+            if let Some(time) = command.log_time() {
+                self.note_time(time);
+            }
             if self.sub > 0 {
                 self.revision = self.revision.next();
                 self.sub = 0;
@@ -563,10 +567,7 @@ impl State {
             (Command::LeaseExpire { time, due, per_key }, Progress::None) => {
                 self.expire(*time, *due, *per_key, budget)
             }
-            (Command::LogTime { time }, Progress::None) => {
-                self.note_time(*time);
-                Ok(Outcome::Nothing)
-            }
+            (Command::LogTime { .. }, Progress::None) => Ok(Outcome::Nothing),
             (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
         }
