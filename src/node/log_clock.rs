@@ -63,6 +63,11 @@ impl LogClock {
         self.heard.saturating_add(now.since(self.at).as_nanos().saturating_mul(ahead))
     }
 
+    /// The greatest time that a leader has named, as far as was heard.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
     /// When it will be `time`.
     pub fn when(&self, now: Instant, time: u64) -> Instant {
         now.after(Duration::from_nanos(time.saturating_sub(self.now(now))))

@@ -204,7 +204,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Message::Newer { term } => PeerMessage::Newer { term },
             Message::Snapshot { .. } => unreachable!("snapshots are moved by the host"),
         };
-        let time = self.log_clock.now(now);
+        // What a follower has counted itself is nobody's word: its clock may have leapt.
+        let leads = self.raft.role() == RoleName::Leader;
+        let time = if leads { self.log_clock.now(now) } else { self.log_clock.heard() };
         self.send(to, PeerLane::Control, &PeerFrame::Raft(message, time), effects);
     }
 
