@@ -76,11 +76,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Has leases end whose time is up, and keeps the log time in the log young.
     pub(crate) fn tend_leases(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         let term = self.raft.term();
-        if self.raft.role() != RoleName::Leader || self.raft.read_index().is_none() {
+        let leads = self.raft.role() == RoleName::Leader && self.raft.read_index().is_some();
+        let has_led = self.leases.leads.is_some() && Mutant::DeposedExpires.is_on();
+        if !leads && !has_led {
             self.leases.leads = None;
             return;
         }
-        if self.leases.leads.is_none_or(|(led, _)| led != term) {
+        if leads && self.leases.leads.is_none_or(|(led, _)| led != term) {
             self.leases.leads = Some((term, now));
             (self.leases.is_unknown, self.leases.waits_for) = (true, None);
             self.leases.is_asking = false;

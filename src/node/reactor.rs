@@ -436,12 +436,6 @@ impl Reactor {
             (Phase::Open, Kind::Cancel)
                 if self.watches.find(connection, header.request).is_some() =>
             {
-                if Mutant::CancelledStays.is_on() {
-                    let message = "cancelled by the client".into();
-                    let (status, compacted, applied) = (Status::Cancelled, 0, false);
-                    let refused = Refused { status, message, compacted, applied };
-                    return self.refuse(connection, header.request, &refused);
-                }
                 let message = "cancelled by the client".into();
                 self.end_watch(connection, header.request, Status::Cancelled, message, effects);
             }

@@ -314,6 +314,10 @@ impl Reactor {
         effects: &mut Vec<ReactorEffect>,
     ) {
         let Some(slot) = self.watches.find(connection, request) else { return };
+        if Mutant::CancelledStays.is_on() && status == Status::Cancelled {
+            let refused = Refused { status, message, compacted, applied: false };
+            return self.refuse(connection, request, &refused);
+        }
         let Some(watcher) = self.watches.remove(slot) else { return };
         if watcher.stage == Stage::Running {
             let reactor = self.config.id;

@@ -135,7 +135,10 @@ impl Leases {
         if !self.is_on {
             return;
         }
-        let known = |(id, lease): (&i64, &Lease)| (*id, (lease.ttl_ms, model.keys_of(*id)));
+        let mut keys = model.keys_by_lease();
+        let known = |(id, lease): (&i64, &Lease)| {
+            (*id, (lease.ttl_ms, keys.remove(id).unwrap_or_default()))
+        };
         let known = model.leases.iter().map(known).collect();
         let last = self.history.last();
         if last.is_none_or(|(_, revision, last)| (*revision, last) != (model.revision, &known)) {

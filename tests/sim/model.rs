@@ -366,11 +366,22 @@ impl Model {
         self.keys.keys().filter(hangs).cloned().collect()
     }
 
+    /// The keys that hang on each lease that has any.
+    pub fn keys_by_lease(&self) -> BTreeMap<i64, Vec<Vec<u8>>> {
+        let mut all = BTreeMap::<i64, Vec<Vec<u8>>>::new();
+        for (key, versions) in &self.keys {
+            let live = versions.last().and_then(|version| version.live.as_ref());
+            if let Some(live) = live.filter(|live| live.lease != 0) {
+                all.entry(live.lease).or_default().push(key.clone());
+            }
+        }
+        all
+    }
+
     fn drop_empty(&mut self) {
-        let of_put = self.leases.iter().filter(|(_, lease)| lease.of_put).map(|(id, _)| *id);
-        let empty: Vec<i64> = of_put.filter(|id| self.keys_of(*id).is_empty()).collect();
-        for id in empty {
-            self.leases.remove(&id);
+        if self.leases.values().any(|lease| lease.of_put) {
+            let keys = self.keys_by_lease();
+            self.leases.retain(|id, lease| !lease.of_put || keys.contains_key(id));
         }
     }
 
