@@ -21,6 +21,7 @@
 //! The only parameter is `B`, disk memory: aligned bytes that the driver can write without a copy.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -51,6 +52,7 @@ mod replication;
 mod session;
 mod snapshots;
 mod store;
+mod sweep;
 mod tail;
 mod transfer;
 mod translate;

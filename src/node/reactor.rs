@@ -12,10 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::limits::{
-    HANDSHAKE_TIMEOUT_MS, PARTIAL_BYTES_MAX, PARTIAL_PROGRESS_SIZE, PARTIAL_TIMEOUT_CROWDED_MS,
-    PARTIAL_TIMEOUT_MS, RECEIVE_CHUNK_SIZE, SEND_STALL_TIMEOUT_MS,
-};
+use base::limits::{PARTIAL_BYTES_MAX, RECEIVE_CHUNK_SIZE};
 use base::{
     ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision,
     STAMP_SIZE, Ticket,
@@ -36,7 +33,7 @@ use crate::{ConsensusEvent, Role, StoreEvent, translate};
 pub(crate) const UNSENT_MAX: usize = 256 << 20;
 
 /// How often time-outs of sessions are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a reactor is told at its making.
 #[derive(Clone, Debug)]
@@ -176,7 +173,7 @@ pub enum ReactorEffect {
 pub struct Reactor {
     pub(crate) config: ReactorConfig,
     /// By slot of the connection.
-    sessions: Vec<Option<Session>>,
+    pub(crate) sessions: Vec<Option<Session>>,
     /// Connections with replies to send this turn.
     dirty: Vec<ConnectionId>,
     /// Connections whose credits came back this turn while bytes wait.
@@ -191,7 +188,7 @@ pub struct Reactor {
     /// Bytes of memory that frames which have not come in whole keep, over all connections.
     partial_bytes: usize,
     /// Connections that wait until there is room for their frames, and the one that need not.
-    starving: VecDeque<ConnectionId>,
+    pub(crate) starving: VecDeque<ConnectionId>,
     fed: Option<ConnectionId>,
     pub(crate) writer: ReplyWriter,
     /// Who leads, and where clients find it.
@@ -199,7 +196,7 @@ pub struct Reactor {
     /// Bytes sent to sockets that are blocked.
     pub(crate) unsent: usize,
     pub(crate) stopping: bool,
-    sweep_at: Option<Instant>,
+    pub(crate) sweep_at: Option<Instant>,
     pub(crate) watches: Watches,
     pub(crate) renewals: Renewals,
     /// Connections whose watches may be read for again.
@@ -776,7 +773,7 @@ impl Reactor {
         }
     }
 
-    fn close(
+    pub(crate) fn close(
         &mut self,
         connection: ConnectionId,
         reason: CloseReason,
@@ -799,71 +796,6 @@ impl Reactor {
             let bytes = mem::take(&mut session.replies);
             effects.push(ReactorEffect::Send { connection, bytes });
         }
-    }
-
-    /// Closes connections that overstayed their handshake or do not read.
-    fn sweep(&mut self, now: Instant, effects: &mut Vec<ReactorEffect>) {
-        let handshake = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
-        let stall = Duration::from_millis(SEND_STALL_TIMEOUT_MS);
-        let warned = Duration::from_millis(2 * SEND_STALL_TIMEOUT_MS);
-        let partial = Duration::from_millis(PARTIAL_TIMEOUT_MS);
-        let crowded = Duration::from_millis(PARTIAL_TIMEOUT_CROWDED_MS);
-        let is_crowded = !self.starving.is_empty();
-        let (mut overdue, mut slow) = (Vec::new(), Vec::new());
-        let mut any = false;
-        for (slot, session) in self.sessions.iter().enumerate() {
-            let Some(session) = session else { continue };
-            any = true;
-            let slot = u32::try_from(slot).expect("slots are numbered by u32");
-            let connection = ConnectionId { slot, generation: session.generation };
-            if session.phase == Phase::Handshake && now.since(session.accepted_at) > handshake {
-                overdue.push((connection, CloseReason::HandshakeTimeout));
-            }
-            let stalls = session.partial.is_some_and(|(since, _)| now.since(since) > partial);
-            let begun = session.begun.filter(|_| is_crowded && session.counted > 0);
-            let crowds = begun.is_some_and(|begun| now.since(begun) > crowded);
-            if (stalls || crowds) && session.phase == Phase::Open {
-                overdue.push((connection, CloseReason::PartialFrame));
-            }
-            let blocked = session.blocked_since.map_or(Duration::ZERO, |since| now.since(since));
-            if blocked > stall && self.watches.of(connection) > 0 {
-                slow.push(connection);
-            } else if blocked > if session.was_warned { warned } else { stall } {
-                overdue.push((connection, CloseReason::SlowReader));
-            }
-        }
-        for connection in slow {
-            self.end_slow_watches(connection, effects);
-        }
-        for (connection, reason) in overdue {
-            if reason == CloseReason::HandshakeTimeout {
-                let refused = Refused {
-                    status: Status::HandshakeTimeout,
-                    message: format!(
-                        "no Hello within {HANDSHAKE_TIMEOUT_MS} ms of connecting; connect again"
-                    ),
-                    compacted: 0,
-                    applied: false,
-                };
-                self.refuse(connection, base::RequestId::new(0), &refused);
-            }
-            if reason == CloseReason::PartialFrame {
-                let refused = Refused {
-                    status: Status::ProtocolError,
-                    message: format!(
-                        "{PARTIAL_TIMEOUT_MS} ms, or {PARTIAL_TIMEOUT_CROWDED_MS} ms while others \
-                         wait for its memory, went by without the end of a frame that had begun \
-                         or {PARTIAL_PROGRESS_SIZE} bytes more of it; connect again and send whole \
-                         frames"
-                    ),
-                    compacted: 0,
-                    applied: false,
-                };
-                self.refuse(connection, base::RequestId::new(0), &refused);
-            }
-            self.close(connection, reason, effects);
-        }
-        self.sweep_at = any.then(|| now.after(SWEEP_INTERVAL));
     }
 
     fn drained(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {

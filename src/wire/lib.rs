@@ -105,8 +105,8 @@
 //!   not written for longest makes room. The write is not carried out; if it was sent before, what came
 //!   of that is not known. `TooManyUnanswered` answers a sequence that is
 //!   `base::limits::CLIENT_RESULTS_MAX` or more beyond the floor.
-//! - Only `Put`, `DeleteRange`, `Txn`, `Compact`, `LeaseGrant` and `LeaseRevoke` may be STAMPED. A transaction that only reads is read
-//!   anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not kept; one that comes
+//! - Only `Put`, `DeleteRange`, `Txn`, `Compact`, `LeaseGrant` and `LeaseRevoke` may be STAMPED. A transaction
+//!   that only reads is read anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not kept; one that comes
 //!   of the state (`KeyNotFound`) is.
 //! - Without a stamp nothing changes, and the server never sends a write again on its own.
 //!
