@@ -244,6 +244,18 @@ pub enum Operand<'a> {
 }
 
 impl Command<'_> {
+    /// The log time of its entry, if that has one.
+    pub fn time(&self) -> Option<u64> {
+        match self {
+            Self::PutWithTtl { time, .. }
+            | Self::LeaseGrant { time, .. }
+            | Self::LeaseKeepAlive { time, .. }
+            | Self::LeaseExpire { time, .. }
+            | Self::LogTime { time } => Some(*time),
+            _ => None,
+        }
+    }
+
     /// Whether it can be answered without the log: a transaction whose every top-level operation of
     /// both branches is a range. A nested transaction makes it a write.
     pub fn is_read_only(&self) -> bool {

@@ -326,7 +326,6 @@ impl State {
         let lease = self.new_lease(time, ttl_ms, false);
         self.plan_lease(chosen, &lease)?;
         self.add_lease(chosen, &lease);
-        self.note_time(time);
         Ok(Outcome::Granted { revision: self.revision, lease: chosen, ttl_ms: lease.ttl_ms })
     }
 
@@ -346,7 +345,6 @@ impl State {
         if let Err(refusal) = self.put(&Put { lease: id, ..*put }, Some(&lease))? {
             return Ok(Outcome::Refused(refusal));
         }
-        self.note_time(time);
         Ok(Outcome::PutWithLease { revision: self.revision.next(), lease: id })
     }
 
@@ -378,7 +376,6 @@ impl State {
             }
             renewing.ttls_ms.push(old.ttl_ms);
         }
-        self.note_time(time);
         let ttls_ms = core::mem::take(&mut renewing.ttls_ms);
         Ok(Outcome::Renewed { revision: self.revision, ttls_ms })
     }
@@ -407,11 +404,9 @@ impl State {
         };
         let has_begun = self.sub > 0 || self.steps > 0;
         if !has_begun && !self.lease_at(due.lease)?.is_some_and(|lease| is_due(&lease)) {
-            self.note_time(time);
             return Ok(Outcome::Nothing);
         }
         self.end_lease(due.lease, Cause::Expired, per_key, budget)?;
-        self.note_time(time);
         Ok(Outcome::Expired { deleted: u64::from(self.sub) + u64::from(self.steps) })
     }
 

@@ -458,6 +458,10 @@ impl State {
                 self.sub = 0;
             }
             self.steps = 0;
+            // Also of one that was refused, or known already: the log does not go back behind it.
+            if let Some(time) = command.time() {
+                self.note_time(time);
+            }
             let refused = matches!(result, Ok(Outcome::Refused(_)));
             if refused && Mutant::RefusedNotApplied.is_on() {
                 return result.into();
@@ -563,11 +567,7 @@ impl State {
             (Command::LeaseExpire { time, due, per_key }, Progress::None) => {
                 self.expire(*time, *due, *per_key, budget)
             }
-            (Command::LogTime { time }, Progress::None) => {
-                self.note_time(*time);
-                Ok(Outcome::Nothing)
-            }
-            (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
+            (Command::LogTime { .. } | Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
         }
     }
