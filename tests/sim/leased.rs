@@ -24,6 +24,9 @@ const GRACE: u64 = 1_200 * MS;
 /// Time that clients have to come over to a new leader.
 const COMES_OVER: u64 = 500 * MS;
 
+/// How long a member may be on its own, about.
+const UNHEARD: u64 = 15 * SECOND;
+
 /// What a request, its entry and its answer take when all is well.
 const SLACK: u64 = 400 * MS;
 
@@ -73,11 +76,13 @@ fn check(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Leases {
-    /// The most that a clock of a member may have counted since then.
+    /// The most that the log time may have gone on since then. What the clock of a member did wrong while
+    /// it heard of nobody comes into the log when it leads.
     fn counted(&self, since: u64, now: u64) -> u64 {
         let passed = now - since;
-        let leaps = self.leaps.iter().filter(|(at, _)| *at >= since).map(|(_, nanos)| *nanos);
-        passed + passed / 1_000_000 * self.drift + leaps.sum::<u64>() + self.starts * MS + 2 * MS
+        let leaps = self.leaps.iter().filter(|(at, _)| at + UNHEARD >= since);
+        let drift = (passed + UNHEARD) / 1_000_000 * self.drift;
+        passed + drift + leaps.map(|(_, nanos)| *nanos).sum::<u64>() + self.starts * MS + 2 * MS
     }
 
     /// The log time of an entry.
