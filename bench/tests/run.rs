@@ -165,7 +165,10 @@ fn an_open_loop_keeps_its_rate() {
         let expected = rate / 2;
         // What was due just before the end may be answered just behind it on a busy machine.
         let seen = report.operations + report.unsent;
-        assert!(seen >= expected * 8 / 10 && seen <= expected + 3, "{seen} of {expected}");
+        assert!(
+            seen >= expected * 8 / 10 && seen <= expected + expected / 50 + 3,
+            "{seen} of {expected}"
+        );
         // Each one that was due is a latency; threads round their shares of the rate.
         assert!(report.latencies.len().abs_diff(expected) <= 3, "{}", report.latencies.len());
     }
