@@ -220,7 +220,7 @@ mod tests {
         for round in 0..20_000_u32 {
             let mut key = |longest: u64| -> Arc<[u8]> {
                 let size = 1 + prng.below(longest);
-                (0..size).map(|_| b'a' + u8::try_from(prng.below(4)).unwrap()).collect()
+                (0..size).map(|_| b'a' + u8::try_from(prng.below(4)).expect("small")).collect()
             };
             let (start, end) = (key(3), key(3));
             let end = if prng.one_in(10) { None } else { Some(end) };
@@ -238,7 +238,7 @@ mod tests {
                 }
                 None => {}
             }
-            let probe: Vec<u8> = vec![b'a' + u8::try_from(prng.below(5)).unwrap(); 2];
+            let probe: Vec<u8> = vec![b'a' + u8::try_from(prng.below(5)).expect("small"); 2];
             let mut found = Vec::new();
             intervals.find(&probe, &mut |value| found.push(value));
             let mut expected: Vec<u32> = list
