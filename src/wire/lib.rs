@@ -106,7 +106,8 @@
 //!   of that is not known. `TooManyUnanswered` answers a sequence that is
 //!   `base::limits::CLIENT_RESULTS_MAX` or more beyond the floor.
 //! - Only `Put`, `DeleteRange`, `Txn`, `Compact`, `LeaseGrant` and `LeaseRevoke` may be STAMPED. A transaction
-//!   that only reads is read anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not kept; one that comes
+//!   that only reads is read anew. A refusal that comes before the log (a malformed write, `NoLeader`) is not
+//!   kept; one that comes
 //!   of the state (`KeyNotFound`) is.
 //! - Without a stamp nothing changes, and the server never sends a write again on its own.
 //!
