@@ -48,6 +48,8 @@ pub struct Leases {
     is_asking: bool,
     /// The last entry of the batch before, until it is applied.
     waits_for: Option<LogIndex>,
+    /// The last entry that has been applied.
+    applied: LogIndex,
     /// When a log time went into the log last.
     stamped_at: Instant,
 }
@@ -89,6 +91,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         if !self.log_clock.is_known() {
             return;
+        }
+        // What waited for a position and was dropped gets none.
+        let last = self.last_proposed();
+        if self.leases.waits_for.is_some_and(|wanted| wanted > last) {
+            self.leases.waits_for = (self.leases.applied < last).then_some(last);
         }
         if self.lease_deadline().is_some_and(|at| at <= now) {
             self.leases.is_unknown = false;
@@ -157,6 +164,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Entries up to `index` have been applied.
     pub(crate) fn leases_applied(&mut self, index: LogIndex) {
+        self.leases.applied = index;
         if self.leases.waits_for.is_some_and(|last| last <= index) {
             self.leases.waits_for = None;
         }
