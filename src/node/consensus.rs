@@ -193,7 +193,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let mut clock = LogClock::new();
         for kept in tail.pending() {
             if let Some(time) = EntryKind::time_of(kept.kind, &kept.frame) {
-                clock.hear(Instant::ORIGIN, time);
+                clock.hear(Instant::ORIGIN, kept.term, time);
             }
         }
         let own = config.introduction.clone();

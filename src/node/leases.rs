@@ -21,6 +21,7 @@ use raft::RoleName;
 use crate::consensus::{Consensus, Proposal};
 use crate::message::EntryKind;
 use crate::store::{Store, StoreEffect};
+use crate::tail::Kept;
 use crate::{ConsensusEffect, ConsensusEvent, StoreEvent};
 
 /// Time that clients have after a change of leaders before leases end: to find the leader and renew. Part of
@@ -59,7 +60,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     pub(crate) fn with_time(&mut self, now: Instant, kind: u8, frame: &Frame) -> Option<Frame> {
         let at = EntryKind::time_at(kind)?;
         let time = self.log_clock.now(now);
-        self.log_clock.hear(now, time);
+        self.log_clock.hear(now, self.raft.term(), time);
         self.leases.stamped_at = now;
         let mut payload = frame.to_vec();
         if let Some(place) = payload.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
@@ -68,11 +69,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         Some(Frame::from(payload))
     }
 
-    /// An entry has come from elsewhere, or was in the log at the start.
-    pub(crate) fn hear_entry(&mut self, kind: u8, payload: &[u8]) {
-        if let Some(time) = EntryKind::time_of(kind, payload) {
-            self.log_clock.hear(self.now, time);
+    /// An entry has come from elsewhere.
+    pub(crate) fn hear_entry(&mut self, entry: &Kept) {
+        if let Some(time) = EntryKind::time_of(entry.kind, &entry.frame) {
+            self.log_clock.hear(self.now, entry.term, time);
         }
+    }
+
+    /// This member begins to lead: its log may have a greater time than it was told.
+    pub(crate) fn lead_time(&mut self, now: Instant) {
+        let times =
+            self.tail.pending().filter_map(|kept| EntryKind::time_of(kept.kind, &kept.frame));
+        let written = times.max().unwrap_or(0);
+        self.log_clock.lead(now, self.raft.term(), written);
     }
 
     /// Has leases end whose time is up, and keeps the log time in the log young.
@@ -153,6 +162,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.propose_own(EntryKind::LeaseExpire, &body);
         }
         if !due.is_empty() {
+            // Those that were renewed before these entries live on, and `next` does not count them.
+            self.leases.is_unknown = true;
             self.leases.waits_for = Some(self.last_proposed());
         }
     }

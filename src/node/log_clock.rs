@@ -1,19 +1,21 @@
 //! Log time: what leases run on.
 //!
-//! Nanoseconds that leaders have counted since the cluster began. Whoever leads counts on from the greatest
-//! time that it has heard of, as its own clock goes; the others hear of it and count along, so that the next
-//! leader goes on where the last one was: a hand-over makes no lease older, and none younger by more than
-//! what a message takes. After a start nothing is added for the time in between.
+//! Nanoseconds that leaders have counted since the cluster began. A leader names it, and whoever hears that
+//! counts on from there as its own clock goes; the next leader goes on with what it has counted. A hand-over
+//! makes no lease older, and none younger by more than what a message takes. After a start nothing is added
+//! for the time in between.
 //!
-//! Who leads hears nobody: what the others say of its own time is older by the way there and back. Taken
-//! for the present it would set the clock back with every answer to a heartbeat, and where the way takes a
-//! good part of the pause between two heartbeats leases would live twice as long as they should.
+//! The word of a later term counts, also where it is less: a member that led once, and was alone while the
+//! others started again, has counted what they have not. Would it go on with its own count when it leads
+//! next, every lease made meanwhile would end early by the difference. Nobody else's word counts: what a
+//! follower repeats is older than what it was told, and taken for the present it makes the time stand.
 
-use base::{Duration, Instant, Mutant};
+use base::{Duration, Instant, Mutant, Term};
 
-/// The greatest log time heard of, and when that was.
+/// The log time that the leader of the latest term named last, and when that was.
 #[derive(Clone, Copy, Debug)]
 pub struct LogClock {
+    term: Term,
     heard: u64,
     at: Instant,
     /// What the state has is known, so that the log cannot have a greater one that was not heard of.
@@ -23,27 +25,29 @@ pub struct LogClock {
 impl LogClock {
     /// Nothing has been heard of.
     pub const fn new() -> Self {
-        Self { heard: 0, at: Instant::ORIGIN, is_known: false }
+        Self { term: Term::ZERO, heard: 0, at: Instant::ORIGIN, is_known: false }
     }
 
-    /// Somebody has said that it is at least `time`.
-    pub fn hear(&mut self, now: Instant, time: u64) {
-        if time >= self.heard {
-            (self.heard, self.at) = (time, now);
+    /// The leader of a term has said that it is `time`, in a message or in an entry of its term.
+    pub fn hear(&mut self, now: Instant, term: Term, time: u64) {
+        let is_newer = term > self.term && !Mutant::GreatestTimeHeard.is_on();
+        if is_newer || (term >= self.term && time >= self.heard) {
+            (self.term, self.heard, self.at) = (term, time, now);
         }
     }
 
-    /// A message of another member says so; `leads`: this member is the leader.
-    pub fn hear_message(&mut self, now: Instant, time: u64, leads: bool) {
-        if !leads {
-            self.hear(now, time);
-        }
+    /// This member begins to lead a term: it goes on with what it has counted, not behind `written`, the
+    /// greatest time in its log, which another leader may have replaced and has not.
+    pub fn lead(&mut self, now: Instant, term: Term, written: u64) {
+        self.hear(now, term, self.now(now).max(written));
     }
 
     /// The state of a start is known, and has this time: it is counted on from the greatest time known by
     /// now. What went by before, while the log was read, is not added.
     pub fn set_known(&mut self, now: Instant, time: u64) {
-        self.hear(now, time);
+        if time > self.heard {
+            (self.heard, self.at) = (time, now);
+        }
         if !self.is_known {
             (self.is_known, self.at) = (true, now);
         }
@@ -63,11 +67,6 @@ impl LogClock {
         self.heard.saturating_add(now.since(self.at).as_nanos().saturating_mul(ahead))
     }
 
-    /// The greatest time that a leader has named, as far as was heard.
-    pub fn heard(&self) -> u64 {
-        self.heard
-    }
-
     /// When it will be `time`.
     pub fn when(&self, now: Instant, time: u64) -> Instant {
         now.after(Duration::from_nanos(time.saturating_sub(self.now(now))))
@@ -78,30 +77,35 @@ impl LogClock {
 mod tests {
     use super::*;
 
+    const FIRST: Term = Term::new(1);
+    const SECOND: Term = Term::new(2);
+
     fn at(nanos: u64) -> Instant {
         Instant::from_nanos(nanos)
     }
 
     #[test]
-    fn it_goes_on_from_the_greatest_time_heard_of_and_never_back() {
+    fn it_goes_on_from_what_the_leader_said_last() {
         let mut clock = LogClock::new();
         clock.set_known(at(100), 1_000);
         assert_eq!(clock.now(at(150)), 1_050);
-        // An older message says nothing.
-        clock.hear(at(160), 900);
-        assert_eq!(clock.now(at(160)), 1_060);
+        clock.hear(at(160), FIRST, 1_100);
+        assert_eq!(clock.now(at(160)), 1_100);
+        // Messages overtake each other.
+        clock.hear(at(170), FIRST, 1_090);
+        assert_eq!(clock.now(at(170)), 1_110);
         // The leader's clock is slower: its word counts.
-        clock.hear(at(200), 1_020);
-        assert_eq!(clock.now(at(200)), 1_020);
-        assert_eq!(clock.when(at(200), 1_050), at(230));
-        assert_eq!(clock.when(at(200), 1_000), at(200));
+        clock.hear(at(200), FIRST, 1_120);
+        assert_eq!(clock.now(at(200)), 1_120);
+        assert_eq!(clock.when(at(200), 1_150), at(230));
+        assert_eq!(clock.when(at(200), 1_100), at(200));
     }
 
     #[test]
     fn a_start_adds_nothing_however_long_it_takes() {
         let mut clock = LogClock::new();
         // An entry behind what the state has.
-        clock.hear(Instant::ORIGIN, 1_000);
+        clock.hear(Instant::ORIGIN, FIRST, 1_000);
         assert_eq!(clock.now(at(700)), 1_000);
         clock.set_known(at(900), 800);
         assert_eq!(clock.now(at(900)), 1_000);
@@ -111,18 +115,33 @@ mod tests {
         assert_eq!(clock.now(at(960)), 1_060);
     }
 
-    /// Heartbeats every 100, and 40 each way: half of the time would be lost.
+    /// It led, and then heard of nobody; the others started again, which cost them 500, and made leases.
     #[test]
-    fn answers_to_its_heartbeats_do_not_slow_the_leaders_clock() {
-        let (mut leader, mut other) = (LogClock::new(), LogClock::new());
-        leader.set_known(at(0), 0);
-        other.set_known(at(0), 0);
-        for sent in (100..10_000).step_by(100) {
-            other.hear_message(at(sent + 40), leader.now(at(sent)), false);
-            let answer = other.now(at(sent + 40));
-            leader.hear_message(at(sent + 80), answer, true);
-        }
-        assert_eq!(leader.now(at(10_000)), 10_000);
-        assert!(other.now(at(10_000)).abs_diff(10_000) <= 40);
+    fn who_has_been_alone_takes_over_the_count_of_later_leaders_though_it_is_less() {
+        let (mut alone, mut other) = (LogClock::new(), LogClock::new());
+        alone.set_known(at(0), 0);
+        alone.lead(at(0), FIRST, 0);
+        assert_eq!(alone.now(at(1_000)), 1_000);
+        other.set_known(at(0), 500);
+        other.lead(at(1_000), SECOND, 500);
+        let made = other.now(at(1_100));
+        alone.hear(at(1_100), SECOND, made);
+        alone.lead(at(1_200), Term::new(3), made);
+        assert_eq!(alone.now(at(1_200)), made + 100);
+        // What somebody says who has not noticed yet.
+        alone.hear(at(1_250), FIRST, 1_250_000);
+        assert_eq!(alone.now(at(1_300)), made + 200);
+    }
+
+    /// An entry that the leader in between had not got, and did not get round to replacing.
+    #[test]
+    fn who_leads_does_not_fall_behind_its_own_log() {
+        let mut clock = LogClock::new();
+        clock.set_known(at(0), 0);
+        clock.hear(at(0), FIRST, 900);
+        clock.hear(at(10), SECOND, 300);
+        assert_eq!(clock.now(at(20)), 310);
+        clock.lead(at(20), Term::new(3), 900);
+        assert_eq!(clock.now(at(30)), 910);
     }
 }

@@ -80,6 +80,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             ))),
             Output::Committed { .. } => self.commit(effects),
             Output::Leading { .. } => {
+                self.lead_time(now);
                 self.abandon_forwarded("the leader changed before the write was applied here");
             }
             Output::Following { .. } => {
@@ -130,7 +131,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             if kept.index < first || kept.index > last {
                 continue;
             }
-            self.hear_entry(kept.kind, &kept.frame);
+            self.hear_entry(&kept);
             if kept.kind == EntryKind::Members as u8 {
                 let list = MemberList::decode(&kept.frame).expect("it was read before");
                 self.adopt(now, kept.index, list, effects);
@@ -190,7 +191,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 PeerMessage::Rejected { term, previous, hint_index, hint_term }
             }
             Message::Heartbeat { term, committed, round } => {
-                PeerMessage::Heartbeat { term, committed, round, applied: None }
+                let log_time = self.log_clock.now(now);
+                PeerMessage::Heartbeat { term, committed, round, log_time, applied: None }
             }
             Message::HeartbeatReply { term, round, matched } => {
                 let applied = self.divergence.newest();
@@ -204,10 +206,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Message::Newer { term } => PeerMessage::Newer { term },
             Message::Snapshot { .. } => unreachable!("snapshots are moved by the host"),
         };
-        // What a follower has counted itself is nobody's word: its clock may have leapt.
-        let leads = self.raft.role() == RoleName::Leader;
-        let time = if leads { self.log_clock.now(now) } else { self.log_clock.heard() };
-        self.send(to, PeerLane::Control, &PeerFrame::Raft(message, time), effects);
+        self.send(to, PeerLane::Control, &PeerFrame::Raft(message), effects);
     }
 
     /// Sends entries behind `previous`, as many as one frame takes, and tells raft how many.
@@ -406,9 +405,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) -> Result<(), BadAppend> {
         match frame {
-            PeerFrame::Raft(message, log_time) => {
-                let leads = self.raft.role() == RoleName::Leader;
-                self.log_clock.hear_message(now, log_time, leads);
+            PeerFrame::Raft(message) => {
+                if let PeerMessage::Heartbeat { term, log_time, .. } = message {
+                    self.log_clock.hear(now, term, log_time);
+                }
                 if let PeerMessage::HeartbeatReply { applied: Some(state), .. } = message {
                     self.compare_states(from, state, effects);
                 }
@@ -522,7 +522,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             PeerMessage::Rejected { term, previous, hint_index, hint_term } => {
                 Message::Rejected { term, previous, hint: position(hint_index, hint_term) }
             }
-            PeerMessage::Heartbeat { term, committed, round, applied: _ } => {
+            PeerMessage::Heartbeat { term, committed, round, .. } => {
                 Message::Heartbeat { term, committed, round }
             }
             PeerMessage::HeartbeatReply { term, round, matched, applied: _ } => {

@@ -270,8 +270,8 @@ pub enum PeerFrame<'a> {
     Welcome(PeerWelcome),
     /// The connection is refused.
     Refused(PeerRefused<'a>),
-    /// A raft message without entries, and the log time as its sender knows it; 0: it does not.
-    Raft(PeerMessage, u64),
+    /// A raft message without entries.
+    Raft(PeerMessage),
     /// Entries of the log.
     Append(PeerAppend<'a>),
     /// An entry that the leader shall propose.
@@ -309,10 +309,7 @@ impl<'a> PeerFrame<'a> {
         }
         let table = Table::root(body)?;
         match kind {
-            Kind::PeerRaft => {
-                let log_time = table.u64(slots::Raft::VT_LOG_TIME)?;
-                Ok(Self::Raft(PeerMessage::read(table)?, log_time))
-            }
+            Kind::PeerRaft => PeerMessage::read(table).map(Self::Raft),
             Kind::PeerAppend => PeerAppend::read(table).map(Self::Append),
             Kind::PeerForward => forward(table).map(Self::Forward),
             Kind::PeerForwardRefused => forward_refused(table).map(Self::ForwardRefused),

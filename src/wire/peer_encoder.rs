@@ -28,17 +28,17 @@ const SNAPSHOT_ACK: Layout<3> = Layout::new([8, 8, 4]);
 // The table of raft messages, with the fields that each kind sets. Slots: 0 kind, 1 flag, 2 term,
 // 3 index, 4 index_term, 5 previous, 6 committed, 7 number, 8 matched, 9 verified, 10 applied,
 // 11 state_hash, 12 log_time.
-const TERM_ONLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
-const ANSWER: Layout<13> = Layout::new([1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
-const VOTE: Layout<13> = Layout::new([1, 1, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0, 8]);
-const ACCEPTED: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 8, 8, 0, 0, 8]);
-const REJECTED: Layout<13> = Layout::new([1, 0, 8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 8]);
+const TERM_ONLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+const ANSWER: Layout<13> = Layout::new([1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+const VOTE: Layout<13> = Layout::new([1, 1, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+const ACCEPTED: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 0, 8, 8, 0, 0, 0]);
+const REJECTED: Layout<13> = Layout::new([1, 0, 8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0]);
 const HEARTBEAT: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0, 8]);
 const HEARTBEAT_STATE: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 8, 8, 0, 0, 8, 16, 8]);
-const HEARTBEAT_REPLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 0, 0, 8]);
-const HEARTBEAT_REPLY_STATE: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 8, 16, 8]);
-const READ: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8]);
-const READ_REPLY: Layout<13> = Layout::new([1, 1, 8, 8, 0, 0, 0, 8, 0, 0, 0, 0, 8]);
+const HEARTBEAT_REPLY: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 0, 0, 0]);
+const HEARTBEAT_REPLY_STATE: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 8, 0, 8, 16, 0]);
+const READ: Layout<13> = Layout::new([1, 0, 8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0]);
+const READ_REPLY: Layout<13> = Layout::new([1, 1, 8, 8, 0, 0, 0, 8, 0, 0, 0, 0, 0]);
 
 /// Appends frames between members to send buffers.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,9 @@ impl PeerEncoder {
         let root = body.root_offset();
         match frame {
             PeerFrame::Append(_) => {}
-            PeerFrame::Raft(message, log_time) => raft(&mut body, message, *log_time),
+            PeerFrame::Raft(message) => {
+                raft(&mut body, message);
+            }
             PeerFrame::Forward(frame) => {
                 let table = body.table(root, &FORWARD);
                 body.set_u64(table, 0, frame.sequence);
@@ -303,8 +305,8 @@ fn vote(
     table
 }
 
-fn raft(body: &mut Body<'_>, what: &PeerMessage, log_time: u64) {
-    let table = match *what {
+fn raft(body: &mut Body<'_>, what: &PeerMessage) -> Table<'static, 13> {
+    match *what {
         PeerMessage::PreVote { term, last_index, last_term } => {
             vote(body, RaftKind::PreVote, term, (last_index, last_term), false)
         }
@@ -330,14 +332,16 @@ fn raft(body: &mut Body<'_>, what: &PeerMessage, log_time: u64) {
             body.set_u64(table, 5, previous.get());
             table
         }
-        PeerMessage::Heartbeat { term, committed, round, applied: None } => {
+        PeerMessage::Heartbeat { term, committed, round, log_time, applied: None } => {
             let table = message(body, &HEARTBEAT, RaftKind::Heartbeat, term);
+            body.set_u64(table, 12, log_time);
             body.set_u64(table, 6, committed.get());
             body.set_u64(table, 7, round);
             table
         }
-        PeerMessage::Heartbeat { term, committed, round, applied: Some(applied) } => {
+        PeerMessage::Heartbeat { term, committed, round, log_time, applied: Some(applied) } => {
             let table = message(body, &HEARTBEAT_STATE, RaftKind::Heartbeat, term);
+            body.set_u64(table, 12, log_time);
             body.set_u64(table, 6, committed.get());
             body.set_u64(table, 7, round);
             state(body, table, &applied);
@@ -370,8 +374,7 @@ fn raft(body: &mut Body<'_>, what: &PeerMessage, log_time: u64) {
             table
         }
         PeerMessage::Newer { term } => message(body, &TERM_ONLY, RaftKind::Newer, term),
-    };
-    body.set_u64(table, 12, log_time);
+    }
 }
 
 fn state(body: &mut Body<'_>, table: Table<'_, 13>, applied: &AppliedState) {

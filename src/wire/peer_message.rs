@@ -117,6 +117,8 @@ pub enum PeerMessage {
         committed: LogIndex,
         /// The latest round of leadership confirmation.
         round: u64,
+        /// What leases run on: nanoseconds that leaders have counted since the cluster began.
+        log_time: u64,
         /// The leader's state, now and then.
         applied: Option<AppliedState>,
     },
@@ -204,6 +206,7 @@ impl PeerMessage {
                 term: term_here,
                 committed: index_at(Slots::VT_COMMITTED)?,
                 round: number()?,
+                log_time: table.u64(Slots::VT_LOG_TIME)?,
                 applied: applied()?,
             },
             RaftKind::HeartbeatReply => Self::HeartbeatReply {

@@ -143,7 +143,9 @@ impl World {
                 self.nodes[node].disk_slow_until = now + self.prng.below(3 * SECOND);
             }
             Fault::Stall => {
-                self.nodes[node].disk_stalled_until = now + self.prng.below(3 * SECOND);
+                let until = now + self.prng.below(3 * SECOND);
+                self.nodes[node].disk_stalled_until = until;
+                self.stalls_until = self.stalls_until.max(until);
             }
             Fault::WriteError => self.nodes[node].write_fails = true,
             Fault::SyncError => self.nodes[node].sync_fails = true,

@@ -237,7 +237,7 @@ impl Leases {
                      somebody leads: {lease:?}",
                     lease.ttl_ms,
                     now - renewed,
-                    now - since
+                    now.saturating_sub(since)
                 )
             })?;
         }

@@ -363,7 +363,7 @@ impl World {
             rest = behind;
             let body = &frame[HEADER_SIZE..];
             if header.kind == Kind::PeerRaft
-                && let Ok(PeerFrame::Raft(message, _)) = PeerFrame::verify(&header, body)
+                && let Ok(PeerFrame::Raft(message)) = PeerFrame::verify(&header, body)
             {
                 self.trace.tell(self.now, || format!("member {id} to {to}: {message:?}"));
                 let log = process.consensus.raft().log();

@@ -86,6 +86,8 @@ pub struct World {
     pub leasing: Prng,
     /// Who leads, as far as it was looked at, and since when.
     leads_since: (Option<(usize, u64)>, u64),
+    /// When the last disk that has stalled answers what it was asked then.
+    pub stalls_until: u64,
     /// The randomness that members get at their start.
     pub seeds: Prng,
     pub plan: Plan,
@@ -169,6 +171,7 @@ impl World {
             watches: root.fork("watches"),
             leasing: root.fork("leases"),
             leads_since: (None, 0),
+            stalls_until: 0,
             plan,
         };
         world.trace.mix(prng.next_u64());
@@ -322,7 +325,7 @@ impl World {
             self.leads_since = (leader, self.now);
         }
         if leader.is_some() {
-            let since = self.leads_since.1;
+            let since = self.leads_since.1.max(self.stalls_until);
             let verdict = self.ghost.leases.check_late(&self.ghost.model, since, self.now);
             self.judge(verdict);
         }

@@ -440,6 +440,32 @@ fn a_lease_that_is_due_before_the_others_is_found_though_it_was_made_later() {
     assert!(!member.has(b"a"));
 }
 
+/// The renewal is in the log when the store looks, and not applied: the lease lives on, and its end has to be
+/// found later although all others end long after it.
+#[test]
+fn a_lease_that_is_renewed_while_its_end_is_proposed_ends_after_the_renewal() {
+    let mut member = Member::serving();
+    member.pass(1_000);
+    member.grant(1, 1_000);
+    member.grant(2, 60_000);
+    member.put(b"a", 1, 0);
+    member.pass(980);
+    let renewal = Call::LeaseKeepAlive(LeaseKeepAlive { leases: Numbers::Given(&[1]) });
+    let id = member.request(&renewal);
+    member.turns();
+    let last = member.last();
+    member.now = member.now.after(Duration::from_millis(30));
+    member.turns();
+    assert!(member.last() > last, "its end is proposed");
+    member.settle();
+    member.reply(|header, _| assert_eq!(header.request.get(), id));
+    assert!(member.has(b"a"), "it was renewed before");
+    member.pass(900);
+    assert!(member.has(b"a"));
+    member.pass(200);
+    assert!(!member.has(b"a"));
+}
+
 /// More than one batch at once.
 #[test]
 fn very_many_leases_end_together() {

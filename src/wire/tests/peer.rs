@@ -89,6 +89,7 @@ fn message(prng: &mut Prng) -> PeerMessage {
             term: term_here,
             committed: index(prng),
             round: any(prng),
+            log_time: any(prng),
             applied: applied(prng),
         },
         7 => PeerMessage::HeartbeatReply {
@@ -206,7 +207,7 @@ fn frame<'p>(prng: &mut Prng, pool: &'p [u8]) -> (Vec<u8>, Option<PeerFrame<'p>>
             message: text(prng),
         }),
         10 => return (append(&entries(prng), &[slice(prng, pool)]), None),
-        _ => PeerFrame::Raft(message(prng), prng.next_u64()),
+        _ => PeerFrame::Raft(message(prng)),
     };
     (encoded(&frame), Some(frame))
 }
@@ -434,10 +435,11 @@ fn library_agrees(body: &[u8], frame: &PeerFrame<'_>) {
             assert_eq!(table.code().0, refused.code.number());
             assert_eq!(table.message(), Some(refused.message));
         }
-        PeerFrame::Raft(message, log_time) => {
+        PeerFrame::Raft(message) => {
             let table = root::<tables::Raft<'_>>(body);
             let applied = match message {
-                PeerMessage::Heartbeat { applied, committed, round, .. } => {
+                PeerMessage::Heartbeat { applied, committed, round, log_time, .. } => {
+                    assert_eq!(table.log_time(), *log_time);
                     assert_eq!(table.kind(), tables::RaftKind::Heartbeat);
                     assert_eq!((table.committed(), table.number()), (committed.get(), *round));
                     *applied
@@ -454,7 +456,6 @@ fn library_agrees(body: &[u8], frame: &PeerFrame<'_>) {
                 PeerMessage::HeartbeatReply { applied, .. } => *applied,
                 _ => None,
             };
-            assert_eq!(table.log_time(), *log_time);
             assert_eq!(table.state_hash().map(wide), applied.map(|state| of_hash(state.hash)));
             assert_eq!(table.applied(), applied.map_or(0, |state| state.index.get()));
         }
@@ -536,7 +537,7 @@ fn the_library_reads_what_the_encoder_writes() {
 
 #[test]
 fn a_header_with_more_than_a_kind_and_a_client_kind_are_refused() {
-    let bytes = encoded(&PeerFrame::Raft(PeerMessage::Newer { term: Term::new(1) }, 0));
+    let bytes = encoded(&PeerFrame::Raft(PeerMessage::Newer { term: Term::new(1) }));
     let (header, body) = open(&bytes);
     for wrong in [
         Header { status: Status::Internal, ..header },
@@ -620,12 +621,13 @@ fn pinned_frames() -> Vec<(&'static str, Vec<u8>)> {
         runs: vec![(at(21), in_term(5)), (at(23), in_term(7))],
     };
     let nothing = Entries { last: at(20), runs: Vec::new(), head: entries.head };
-    let raft = |message| encoded(&PeerFrame::Raft(message, 77));
+    let raft = |message| encoded(&PeerFrame::Raft(message));
     let term = in_term(7);
     let (last_index, last_term) = (at(20), in_term(5));
     let (matched, verified, committed, round) = (at(18), at(20), at(19), 300);
     let (data_id, start_id) = (FileId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), 99);
-    let heartbeat = PeerMessage::Heartbeat { term, committed, round, applied: None };
+    let heartbeat =
+        |applied| PeerMessage::Heartbeat { term, committed, round, log_time: 77, applied };
     let reply = PeerMessage::HeartbeatReply { term, round, matched, applied: None };
     vec![
         (
@@ -677,8 +679,8 @@ fn pinned_frames() -> Vec<(&'static str, Vec<u8>)> {
                 hint_term: in_term(4),
             }),
         ),
-        ("heartbeat", raft(heartbeat)),
-        ("heartbeat, state", raft(PeerMessage::Heartbeat { term, committed, round, applied })),
+        ("heartbeat", raft(heartbeat(None))),
+        ("heartbeat, state", raft(heartbeat(applied))),
         ("heartbeat reply", raft(reply)),
         (
             "heartbeat reply, state",
