@@ -56,8 +56,8 @@ const AVAILABLE_MIN: u64 = 2 << 30;
 /// checkpoint begins: three windows take less than a quarter of it.
 const WINDOW_SHARE: u64 = 16;
 
-/// What is handed back to the file system at once, and the pause behind it while clients write: 80 MiB
-/// a second. A disk may discard before it goes on with other writes: 64 MiB took one 10 ms, and all that a
+/// What is handed back to the file system at once, and the pause behind it: 80 MiB a second. A disk may
+/// discard before it goes on with other writes: 64 MiB took one 10 ms, and all that a
 /// compaction had freed, 700 MB, 70 to 200 ms. What is written meanwhile goes into free pages.
 const RELEASE_SIZE: u64 = 4 << 20;
 const RELEASE_PAUSE_MS: u64 = 50;
@@ -411,9 +411,7 @@ impl Checkpoint {
         if self.releasing || self.growing || self.disk_is_full {
             return;
         }
-        // On an idle server it keeps nobody waiting; one that becomes idle comes here with its next
-        // checkpoint.
-        if self.log_size > 0 && self.release_at.is_some_and(|at| now < at) {
+        if self.release_at.is_some_and(|at| now < at) {
             return;
         }
         let keep = self.room_wanted(state) + state.pages().growth_size();
@@ -445,6 +443,9 @@ impl Checkpoint {
     pub fn deadline(&self) -> Option<Instant> {
         let is_wanted = self.log_size > 0 || self.is_waiting;
         let due_at = (self.phase == Phase::Idle && is_wanted).then_some(self.due_at);
-        [due_at, self.grow_at].into_iter().flatten().min()
+        let may_release =
+            self.phase == Phase::Idle && !(self.releasing || self.growing || self.disk_is_full);
+        let release_at = self.release_at.filter(|_| may_release);
+        [due_at, self.grow_at, release_at].into_iter().flatten().min()
     }
 }

@@ -30,6 +30,7 @@ use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
 
 use crate::admin::Admin;
+use crate::apply_lag::ApplyLag;
 use crate::beginner::Beginner;
 use crate::disk_watch::DiskWatch;
 use crate::divergence::{Divergence, Verdict};
@@ -124,7 +125,8 @@ pub struct Consensus<B> {
     pub(crate) tail: Tail,
     pub(crate) peers: Peers,
     pub(crate) members: Members,
-    /// Taken in, not appended yet: the open block is full, or leadership is being handed over.
+    /// Taken in, not appended yet: the open block is full, applying is behind, or leadership is being
+    /// handed over.
     waiting: VecDeque<Proposal>,
     /// Passed on to the leader, by number.
     forwarded: BTreeMap<u64, Forwarded>,
@@ -133,6 +135,7 @@ pub struct Consensus<B> {
     proposed_bytes: usize,
     /// Bytes of proposals of other members in the log and not committed.
     foreign_bytes: usize,
+    apply_lag: ApplyLag,
     page_space_low: bool,
     stopping: bool,
     /// The first group of this start is durable: others may be talked to.
@@ -199,6 +202,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let own = config.introduction.clone();
         let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
+        let apply_lag = ApplyLag::new(raft.log().committed());
         Self {
             config,
             raft,
@@ -211,6 +215,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             next_forward: 0,
             proposed_bytes: 0,
             foreign_bytes: 0,
+            apply_lag,
             page_space_low: false,
             stopping: false,
             settled: false,
@@ -375,8 +380,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
-    /// Gives the proposal a position and copies it into the open block, unless that is full.
+    /// Gives the proposal a position and copies it into the open block, unless that is full, or applying
+    /// is behind.
     fn append(&mut self, proposal: Proposal) -> Result<(), Proposal> {
+        if self.apply_lag.is_long(self.now) {
+            return Err(proposal);
+        }
         // What the state has of log time comes with the first turn of the store.
         if EntryKind::time_at(proposal.kind).is_some() && !self.log_clock.is_known() {
             return Err(proposal);
@@ -804,6 +813,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             ConsensusEvent::ReadIndex { reactor } => self.read_waiters.push(reactor),
             ConsensusEvent::Applied { bytes, index } => {
                 self.proposed_bytes -= bytes;
+                self.apply_lag.applied(index);
                 self.leases_applied(index);
             }
             ConsensusEvent::LeasesDue { term, due, next } => self.leases_due(term, &due, next),
@@ -898,6 +908,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             self.tick(now, effects);
         }
         self.write_alone(now, effects);
+        let log = self.raft.log();
+        self.apply_lag.look(now, log.committed().min(log.durable()));
         self.tend_leases(now, effects);
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();

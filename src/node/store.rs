@@ -953,7 +953,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
-            self.trim(effects);
+            self.trim(now, effects);
             self.state.pages_mut().evict();
         }
         for (reactor, replies) in self.replies.iter_mut().enumerate() {
@@ -972,6 +972,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
         let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
         let is_told = self.hashed >= self.quiet_since.0;
         let quiet = (!is_told).then(|| self.quiet_since.1.after(HASH_QUIET));
-        [self.checkpoint.deadline(), receiver, self.sweep_at, quiet].into_iter().flatten().min()
+        // While a state is installed there is no trimming, and a checkpoint that is at rest gets no turn.
+        let trim = self.trimming.again_at.filter(|_| !self.installing);
+        let rests = self.installing && self.checkpoint.is_settled();
+        let checkpoint = self.checkpoint.deadline().filter(|_| !rests);
+        let own = [checkpoint, receiver, self.sweep_at, quiet, trim];
+        own.into_iter().flatten().min()
     }
 }

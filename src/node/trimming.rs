@@ -11,12 +11,13 @@
 //!
 //! The share counts from the begin of one checkpoint to the begin of the next, and comes on top of the
 //! bound at which applying waits: who applies up to the bound in every turn would leave nothing else,
-//! and the file would grow for ever. A turn has less for trimming while clients keep the store busy.
+//! and the file would grow for ever. While clients keep the store busy a turn has less for trimming, and
+//! trimming asks for no turns of its own: they would take the core from the kernel and from clients.
 
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{LogIndex, Revision};
+use base::{Duration, Instant, LogIndex, Revision};
 use kv::Step;
 use tree::Miss;
 
@@ -28,6 +29,9 @@ use crate::store::Store;
 /// some 60 us then.
 const BUDGET_QUIET: u32 = 512;
 const BUDGET_LOADED: u32 = 128;
+
+/// When trimming wants a turn after one with entries, if none comes before.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Units after which dirty memory is looked at again: a page is copied for each of them at worst.
 const SLICE: u32 = 16;
@@ -46,6 +50,8 @@ pub struct Trimming {
     checkpoint: u64,
     /// The last entry that was applied when trimming last had its turn.
     applied: LogIndex,
+    /// When it wants a turn that nobody else asks for.
+    pub again_at: Option<Instant>,
 }
 
 impl Trimming {
@@ -57,13 +63,15 @@ impl Trimming {
             dirtied: 0,
             checkpoint: 0,
             applied: LogIndex::ZERO,
+            again_at: None,
         }
     }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// Goes on with trimming as far as this turn allows.
-    pub(crate) fn trim(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+    pub(crate) fn trim(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
+        self.trimming.again_at = None;
         let applied = self.state.applied().0;
         let was_applied = mem::replace(&mut self.trimming.applied, applied);
         let is_loaded = applied != was_applied || !self.entries.is_empty();
@@ -72,7 +80,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let mut keep = None;
         while self.may_trim() {
             if budget == 0 {
-                self.is_busy = true;
+                self.is_busy |= !is_loaded;
+                self.trimming.again_at = Some(now.after(PAUSE));
                 return;
             }
             let keep = *keep.get_or_insert_with(|| self.kept_for_answers());
@@ -98,6 +107,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 Step::Damaged(damage) => return self.halt(&damage, effects),
             }
         }
+        self.is_busy |= self.is_checkpoint_next();
+    }
+
+    /// Whether trimming gives way to a checkpoint that begins as soon as there is a turn.
+    fn is_checkpoint_next(&self) -> bool {
+        let pages = self.state.pages();
+        self.trimming.is_wanted
+            && self.trimming.waits_for.is_none()
+            && self.state.between_entries()
+            && pages.dirty_size() >= self.checkpoint.dirty_size_due()
+            && !self.checkpoint.is_running()
+            && pages.may_begin()
     }
 
     /// Whether trimming has something to do, and dirty memory and space for it.

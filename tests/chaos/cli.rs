@@ -24,6 +24,9 @@ struct Arguments {
     /// Folder of the run, made where it is missing [default: a new one in the target directory]
     #[arg(long, global = true)]
     folder: Option<PathBuf>,
+    /// Page cache of each member
+    #[arg(long, global = true, default_value = "32MiB")]
+    page_cache: String,
 }
 
 #[derive(Args)]
@@ -60,6 +63,9 @@ enum Scenario {
         /// How long, in minutes
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        /// Seconds between two compactions; 0: none
+        #[arg(long, default_value_t = 10.0)]
+        compact_every: f64,
         #[command(flatten)]
         choices: Choices,
     },
@@ -117,6 +123,7 @@ fn carry_out(arguments: Arguments) -> Result<bool, String> {
         nodes: usize::from(choices.nodes),
         seed: choices.seed.unwrap_or(since.as_secs()),
         folder: folder.clone(),
+        page_cache: arguments.page_cache.clone(),
     };
     match &arguments.scenario {
         Scenario::Run { minutes, choices } => {
@@ -126,8 +133,10 @@ fn carry_out(arguments: Arguments) -> Result<bool, String> {
             scenario::run(&common(choices), Duration::from_secs_f64(minutes * 60.0))
         }
         Scenario::Failover { times, choices } => failover::run(&common(choices), *times),
-        Scenario::Steady { minutes, choices } => {
-            steady::run(&common(choices), Duration::from_secs_f64(minutes * 60.0))
+        Scenario::Steady { minutes, compact_every, choices } => {
+            let time = Duration::from_secs_f64(minutes * 60.0);
+            let compact_every = Duration::from_secs_f64(*compact_every);
+            steady::run(&common(choices), time, compact_every)
         }
         Scenario::Replace { times, entries, choices } => {
             replacement::run(&common(choices), *times, *entries)

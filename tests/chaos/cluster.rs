@@ -32,6 +32,8 @@ pub struct Setup {
     pub is_proxied: bool,
     /// A folder on a small disk, for the data of the last member.
     pub disk: Option<PathBuf>,
+    /// The page cache of each member, as the server takes it.
+    pub page_cache: String,
 }
 
 /// A member.
@@ -192,7 +194,8 @@ impl Cluster {
     pub fn spawn(&mut self, index: usize) -> Result<(), String> {
         let member = &mut self.members[index];
         let mut command = Command::new(&self.setup.binary);
-        command.args(["server", "--page-cache", "32MiB", "--wal-segment-size", "8MiB"]);
+        command.args(["server", "--page-cache", &self.setup.page_cache]);
+        command.args(["--wal-segment-size", "8MiB"]);
         command.args(["--listen", "127.0.0.1:0", "--name", &member.name]);
         command
             .args(["--initial-cluster", &member.initial])

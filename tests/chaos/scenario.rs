@@ -21,6 +21,9 @@ pub struct Common {
     pub seed: u64,
     /// A folder of its own; removed when all went well.
     pub folder: PathBuf,
+    /// The page cache of each member, as the server takes it. A small one puts more of the server to the
+    /// test, and makes it slow: most writes then wait for a page.
+    pub page_cache: String,
 }
 
 /// Between two lines that tell how it goes.
@@ -80,6 +83,7 @@ impl Common {
             nodes: self.nodes,
             is_proxied,
             disk,
+            page_cache: self.page_cache.clone(),
         };
         Cluster::start(setup, self.seed)
     }

@@ -15,19 +15,17 @@ use crate::scenario::{Common, PROGRESS};
 /// Between two looks at the terms.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Between two compactions.
-const COMPACT_EVERY: Duration = Duration::from_secs(10);
-
 /// How long the load may take beyond its time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Loads a cluster with `bench put`. True if no term changed and the load went through.
+/// Loads a cluster with `bench put`, and compacts each time that `compact_every` has passed, never if it is
+/// zero. True if no term changed and the load went through.
 ///
 /// # Errors
 /// The cluster or the load does not start.
-pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
+pub fn run(common: &Common, time: Duration, compact_every: Duration) -> Result<bool, String> {
     fs::create_dir_all(&common.folder).map_err(|error| error.to_string())?;
-    println!("{} members, {time:?}", common.nodes);
+    println!("{} members, {time:?}, page cache {}", common.nodes, common.page_cache);
     let mut cluster = common.cluster(false, None)?;
     let begin = Instant::now();
     let first = loop {
@@ -69,7 +67,7 @@ pub fn run(common: &Common, time: Duration) -> Result<bool, String> {
                 None => unanswered += 1,
             }
         }
-        if compacted.elapsed() >= COMPACT_EVERY {
+        if !compact_every.is_zero() && compacted.elapsed() >= compact_every {
             compacted = Instant::now();
             compactions += u64::from(compact(&cluster).is_ok());
         }
