@@ -200,9 +200,10 @@ impl Network {
         let Some(side) = self.side(socket, from) else { return };
         self.finish(now, socket, side, 0, prng);
         if let Some(known) = self.sockets.get_mut(&socket) {
+            let is_heard = known.streams[side].dead;
             let back = &mut known.streams[1 - side];
-            if back.ended {
-                // Both have closed it.
+            if back.ended && is_heard {
+                // Both have closed it, or heard that it broke.
                 self.sockets.remove(&socket);
                 return;
             }
