@@ -566,9 +566,8 @@ impl Run<'_> {
 
     /// Writes until `end`.
     fn load(&mut self, end: Instant) -> Result<(), WatchError> {
-        let writers = self.plan.writers as u64;
+        let writers = self.plan.writers;
         let (start, first, seen) = (Instant::now(), self.next_put, self.changes);
-        let answered = self.puts;
         let mut heard = (Instant::now(), self.changes + self.puts);
         while Instant::now() < end {
             let pause = match self.plan.rate {
@@ -578,8 +577,7 @@ impl Run<'_> {
                         let done = self.next_put - first;
                         let expected = done * fan_out;
                         let open = expected.saturating_sub(self.changes - seen);
-                        let in_flight = done - (self.puts - answered);
-                        if in_flight >= writers || open > (writers - 1) * fan_out {
+                        if self.sent.len() >= writers || open > (writers as u64 - 1) * fan_out {
                             break;
                         }
                         let key = self.key(done);

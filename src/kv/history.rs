@@ -48,8 +48,8 @@ pub struct HistoryLimits {
 impl HistoryLimits {
     /// Those of the server.
     pub const SERVER: Self = Self {
-        window_changes: 4_096,
-        window_size: 1 << 20,
+        window_changes: 1_024,
+        window_size: 256 << 10,
         recorded_changes: 8_192,
         recorded_size: 4 << 20,
     };

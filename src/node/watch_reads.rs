@@ -15,7 +15,7 @@ use crate::store::{BYTES_PER_UNIT, Store, StoreEffect};
 use crate::{ReactorEvent, translate};
 
 /// Units of work that reading for one watch may take at a time.
-pub(crate) const WATCH_BUDGET: u32 = 1_024;
+pub(crate) const WATCH_BUDGET: u32 = 128;
 
 /// A watch that is read for.
 pub(crate) struct WatchTask {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration as StdDuration, Instant as StdInstant};
 
-use base::Instant;
+use base::{Duration, Instant};
 use glommio::net::TcpStream;
 use node::{
     CloseReason, Consensus, ConsensusEffect, ConsensusEvent, Reactor, ReactorEffect, ReactorEvent,
@@ -34,6 +34,10 @@ use crate::socket::Sockets;
 /// Rounds of a turn: a message passes at most this often between roles before sockets and disk get
 /// their turn again. A put needs two, a linearizable read three.
 const ROUNDS_MAX: usize = 4;
+
+/// A turn ends after the round in which it has taken so long, though posts are left: a watch that catches up
+/// has the store read one piece in every round, and four of them kept the others waiting for 30 ms.
+const TURN_TIME: Duration = Duration::from_micros(250);
 
 /// While every turn leaves work over, disk and sockets are looked at this often. glommio does it by
 /// itself every 100 ms: a put, which waits for the disk three times, took 300 ms beside a long read.
@@ -181,13 +185,18 @@ impl CoreLoop {
             self.inbox.append_reactor(&mut self.reactor_events);
         }
         self.members_turn();
+        let mut now = self.clock.now();
+        let end = now.after(TURN_TIME);
         for _ in 0..ROUNDS_MAX {
-            let now = self.clock.now();
             self.reactor_turn(now);
             self.consensus_turn(now);
             self.store_turn(now);
             if self.inbox.is_empty() {
                 return;
+            }
+            now = self.clock.now();
+            if now >= end {
+                break;
             }
         }
         self.inbox.signal();
