@@ -834,8 +834,10 @@ impl Ghost {
                     }
                     (Ask::Range(range), _)
                         if *status == Status::Compacted
-                            // Pieces of one at the head may have gone out before it was overtaken.
+                            // Pieces of one at the head may have gone out before it was overtaken: also by
+                            // an old compaction, where a member is behind and may answer itself.
                             && match range.revision {
+                                ..=0 if range.serializable => !begun,
                                 ..=0 => !begun || model.compacted <= request.compacted,
                                 revision => revision >= model.compacted,
                             } =>
