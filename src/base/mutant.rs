@@ -248,6 +248,8 @@ mutants!(
     GreatestTimeHeard = "greatest-time-heard" breaks "a lease lives as long as its time",
     /// A new leader has leases end at once.
     NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
+    /// A new leader gives leases seconds more.
+    LongGrace = "long-grace" breaks "leases end however often leaders change",
     /// A member that does not lead any more proposes the end of leases.
     DeposedExpires = "deposed-expires" breaks "only the leader ends leases",
     /// The leader is not told of a lease that is due before all others.

@@ -13,6 +13,7 @@ use crate::ghost::Verdict;
 use crate::load::{Ask, Seen};
 use crate::model::{Lease, Model};
 use crate::plan::{MS, SECOND};
+use crate::reign::Reign;
 
 /// What is counted.
 pub const LEASE_LIVES: &str = "lease expired";
@@ -29,6 +30,9 @@ const UNHEARD: u64 = 15 * SECOND;
 
 /// What a request, its entry and its answer take when all is well.
 const SLACK: u64 = 400 * MS;
+
+/// Log time that a hand-over may cost: what has gone by since the last heartbeat was sent.
+const HAND_OVER: u64 = 150 * MS;
 
 /// Leases that end before a run does.
 pub const SHORT_MS: u64 = 8_000;
@@ -223,21 +227,26 @@ impl Leases {
         })
     }
 
-    /// No lease may still be there that should have ended, when somebody has led since `since` and all is
-    /// well.
-    pub fn check_late(&self, model: &Model, since: u64, now: u64) -> Verdict {
+    /// No lease may still be there that should have ended, when somebody leads and all is well.
+    pub fn check_late(&self, model: &Model, reign: &Reign, now: u64) -> Verdict {
+        let Reign { since, counted_since, hand_overs, .. } = reign;
         for (id, lease) in &model.leases {
             let renewed = self.renewed_at.get(&(*id, lease.granted)).copied().unwrap_or(0);
             let ttl = lease.ttl_ms * MS;
             let slow = ttl / 1_000_000 * self.drift * 5 / 4;
-            let most = renewed.max(since) + ttl + slow + GRACE + SLACK;
+            let counted_since = renewed.max(*counted_since);
+            let behind = hand_overs.partition_point(|at| *at < counted_since);
+            let cost = (hand_overs.len() - behind) as u64 * HAND_OVER;
+            // What clients have to come over, and an election's time, count from when the present leader
+            // began.
+            let most = (counted_since + ttl + slow + cost).max(*since) + GRACE + SLACK;
             check(now <= most, || {
                 format!(
                     "I13: lease {id} of {} ms is there {} ns after its last renewal, {} ns after \
                      somebody leads: {lease:?}",
                     lease.ttl_ms,
                     now - renewed,
-                    now.saturating_sub(since)
+                    now.saturating_sub(*since)
                 )
             })?;
         }

@@ -36,6 +36,7 @@ mod member;
 mod model;
 mod network;
 mod plan;
+mod reign;
 mod sessions;
 mod trace;
 mod trial;

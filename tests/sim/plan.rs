@@ -192,15 +192,20 @@ pub struct LeasePlan {
     pub abandoned: bool,
     /// Between these are the times of most.
     pub ttl_ms: (u64, u64),
+    /// So often the leader hands over, half of the time that most leases have at most; 0: never by the clock.
+    pub hands_over_ms: u64,
 }
 
 impl LeasePlan {
     fn new(seed: u64) -> Self {
         let mut prng = Prng::new(seed).fork("leases");
+        let (are_used, abandoned) = (prng.one_in(2), prng.one_in(6));
+        let ttl_ms = [(100, 400), (200, 1_500), (1_000, 4_000)][pick(&mut prng, 3)];
         Self {
-            are_used: prng.one_in(2),
-            abandoned: prng.one_in(6),
-            ttl_ms: [(100, 400), (200, 1_500), (1_000, 4_000)][pick(&mut prng, 3)],
+            are_used,
+            abandoned,
+            ttl_ms,
+            hands_over_ms: if are_used && prng.one_in(6) { ttl_ms.1 / 2 } else { 0 },
         }
     }
 }

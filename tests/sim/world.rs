@@ -14,6 +14,7 @@ use crate::leased::are_over;
 use crate::member::{Absence, CONSENSUS, Node, REACTOR, STORE, address_of, name_of};
 use crate::network::{Delivery, Network};
 use crate::plan::{MS, Plan, SECOND};
+use crate::reign::Reign;
 use crate::trace::Trace;
 use crate::watched::Watched;
 use crate::watching::CHANGES_TOLD;
@@ -43,6 +44,8 @@ pub enum Event {
     Unwall { walls: Vec<(usize, usize)> },
     /// A disk has space again.
     Space { node: usize },
+    /// The leader hands over.
+    HandOver,
 }
 
 struct Timed {
@@ -86,7 +89,7 @@ pub struct World {
     pub watches: Prng,
     pub leasing: Prng,
     /// Who leads, as far as it was looked at, and since when.
-    leads_since: (Option<(usize, u64)>, u64),
+    pub reign: Reign,
     /// When the last disk that has stalled answers what it was asked then.
     pub stalls_until: u64,
     /// The randomness that members get at their start.
@@ -175,7 +178,7 @@ impl World {
             sessions: root.fork("sessions"),
             watches: root.fork("watches"),
             leasing: root.fork("leases"),
-            leads_since: (None, 0),
+            reign: Reign::default(),
             stalls_until: 0,
             plan,
         };
@@ -185,6 +188,9 @@ impl World {
             world.schedule(at, Event::Start { node });
         }
         world.ghost.leases.is_on = world.plan.leases.are_used;
+        if world.plan.leases.hands_over_ms > 0 {
+            world.schedule(world.plan.leases.hands_over_ms * MS, Event::HandOver);
+        }
         for client in 0..world.clients.len() {
             let at = world.prng.below(300 * MS);
             world.schedule(at, Event::ClientTick { client });
@@ -330,15 +336,8 @@ impl World {
 
     /// Whether leases have ended that had to.
     fn check_leases(&mut self) {
-        let leader = self.leader();
-        let term = |node: &Node| node.process.as_ref().map_or(0, |process| process.leads);
-        let leader = leader.map(|node| (node, term(&self.nodes[node])));
-        if leader != self.leads_since.0 {
-            self.leads_since = (leader, self.now);
-        }
-        if leader.is_some() {
-            let since = self.leads_since.1.max(self.stalls_until);
-            let verdict = self.ghost.leases.check_late(&self.ghost.model, since, self.now);
+        if self.look_who_leads() {
+            let verdict = self.ghost.leases.check_late(&self.ghost.model, &self.reign, self.now);
             self.judge(verdict);
         }
     }
@@ -386,6 +385,7 @@ impl World {
                 self.flush_network();
             }
             Event::Space { node } => self.nodes[node].disk.is_full = false,
+            Event::HandOver => self.hand_over_by_the_clock(),
         }
         true
     }
@@ -421,7 +421,7 @@ impl World {
     }
 
     /// The leader that can serve, if there is one.
-    fn leader(&self) -> Option<usize> {
+    pub fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| {
             node.process.as_ref().is_some_and(|process| {
                 let raft = process.consensus.raft();
