@@ -266,6 +266,12 @@ mutants!(
     LeaseReadLocal = "lease-read-local" breaks "a follower asks the leader",
     /// A lease that is revoked loses its keys and stays.
     RevokedStays = "revoked-stays" breaks "a lease that has ended is gone",
+    /// What is younger than the period is compacted.
+    RetentionYoung = "retention-young" breaks "history is kept for its period",
+    /// One revision less is kept than was asked for.
+    RetentionKeepsLess = "retention-keeps-less" breaks "as many revisions are kept as were asked for",
+    /// A compaction is proposed again while it is under way.
+    RetentionAgain = "retention-again" breaks "one compaction is under way at a time",
 );
 
 /// The mutant that is on, counted from 1; 0 for none.

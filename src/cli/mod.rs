@@ -28,6 +28,7 @@ mod put;
 mod range;
 mod register;
 mod restarts;
+mod retention;
 mod roster;
 mod server;
 mod session;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
+use super::retention::{self, Mode};
 use super::size;
 
 /// How roles are put on cores.
@@ -107,6 +108,13 @@ pub struct ServerArguments {
     /// When a lease expires delete each of its keys in a revision of its own, instead of all in one
     #[arg(long)]
     pub lease_expiry_per_key: bool,
+    /// What --auto-compaction-retention counts
+    #[arg(long, default_value = "periodic")]
+    pub auto_compaction_mode: Mode,
+    /// History that is kept: with periodic a time like 30s, 5m, 72h, where a bare number is hours, with
+    /// revision a number of revisions; 0: all of it, until a client compacts. The same on all members
+    #[arg(long, value_name = "TIME|REVISIONS", default_value = "0")]
+    pub auto_compaction_retention: String,
     /// How a group of the write-ahead log is made durable
     #[arg(long, default_value = "auto")]
     pub sync: Sync,
@@ -180,6 +188,8 @@ impl ServerArguments {
             .map_err(|error| Failure::Arguments(format!("--value-size-max: {error}")))?;
         config.transfer_rate = self.transfer_rate;
         config.lease_per_key = self.lease_expiry_per_key;
+        config.retention =
+            retention::parse(self.auto_compaction_mode, &self.auto_compaction_retention)?;
         config.sync = match self.sync {
             Sync::Auto => server::SyncMethod::Auto,
             Sync::Fdatasync => server::SyncMethod::Fdatasync,

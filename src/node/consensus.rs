@@ -43,6 +43,7 @@ use crate::message::{
     Committed, EntryKind, Origin, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
 };
 use crate::peers::{Greeting, Incoming, Introduction, Peers};
+use crate::retention::Outdated;
 use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
 use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent};
@@ -156,6 +157,7 @@ pub struct Consensus<B> {
     pub(crate) now: Instant,
     pub(crate) log_clock: LogClock,
     pub(crate) leases: Leases,
+    pub(crate) outdated: Outdated,
     /// Why this member must not go on, and when it ends: what it has answered goes out before.
     pub(crate) excluded: Option<(Instant, String)>,
     /// When members were last heard of.
@@ -231,6 +233,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             now: Instant::ORIGIN,
             log_clock: clock,
             leases: Leases::default(),
+            outdated: Outdated::default(),
             excluded: None,
             heard: BTreeMap::new(),
             admin: None,
@@ -818,6 +821,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             }
             ConsensusEvent::LeasesDue { term, due, next } => self.leases_due(term, &due, next),
             ConsensusEvent::LeaseAdded { deadline } => self.lease_added(deadline),
+            ConsensusEvent::Outdated { revision } => self.outdated.wanted = revision,
             ConsensusEvent::LogTime { time } => self.log_clock.set_known(now, time),
             ConsensusEvent::StateHash { index, hash } => self.divergence.note(index, hash),
             ConsensusEvent::Checkpointed { index } => self.recycle(index.next()),
@@ -911,6 +915,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         let log = self.raft.log();
         self.apply_lag.look(now, log.committed().min(log.durable()));
         self.tend_leases(now, effects);
+        self.tend_retention();
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();
         self.journal.write_waiting(now, &self.tail, committed, effects);

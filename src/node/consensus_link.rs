@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::{ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, NodeId, ReactorId, Term, Ticket};
+use base::{
+    ConnectionId, Frame, Hash128, Instant, LogIndex, Lsn, NodeId, ReactorId, Revision, Term, Ticket,
+};
 use bytes::BytesMut;
 use kv::Due;
 use wal::WalFile;
@@ -56,6 +58,11 @@ pub enum ConsensusEvent {
     LeaseAdded {
         /// The log time.
         deadline: u64,
+    },
+    /// History before this revision is to be given up; none: nothing is.
+    Outdated {
+        /// It.
+        revision: Option<Revision>,
     },
     /// The log time of the state that the store begins with.
     LogTime {

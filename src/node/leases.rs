@@ -183,7 +183,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Proposes an entry of this member's own; it waits for no client's.
-    fn propose_own(&mut self, kind: EntryKind, body: &[u8]) {
+    pub(crate) fn propose_own(&mut self, kind: EntryKind, body: &[u8]) {
         let proposal = Proposal {
             ticket: None,
             kind: kind as u8,

@@ -50,6 +50,7 @@ mod reactor;
 mod reads;
 mod renewals;
 mod replication;
+mod retention;
 mod session;
 mod snapshots;
 mod store;
@@ -74,6 +75,7 @@ pub use message::{
 };
 pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
+pub use retention::Retention;
 pub use snapshots::TRANSFER_RATE;
 pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};
 pub use tail::{Kept, Tail};

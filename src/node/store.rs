@@ -41,6 +41,7 @@ use crate::message::{
     Committed, EntryKind, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
+use crate::retention::{Horizon, Retention};
 use crate::transfer::{Receiver, Sender};
 use crate::trimming::Trimming;
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
@@ -80,6 +81,8 @@ pub struct StoreConfig {
     pub dirty_size_max: u64,
     /// How much of the history is read or recorded at a time for watches.
     pub history: HistoryLimits,
+    /// What history is kept.
+    pub retention: Retention,
     /// What a page file is made with.
     pub pages: tree::Options,
 }
@@ -318,6 +321,7 @@ pub struct Store<B> {
     /// To which reactors changes are published.
     pub(crate) publishing: Vec<bool>,
     pub(crate) trimming: Trimming,
+    pub(crate) horizon: Horizon,
     /// What is due is to be looked for, at this log time, for a leader of this term.
     pub(crate) due_asked: Option<(u64, Term)>,
     pub(crate) due_waits_for: Option<Miss>,
@@ -341,6 +345,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     ) -> Self {
         let checkpoint = Checkpoint::new(config.checkpoint.clone(), published, now);
         let reactors = usize::from(config.reactors);
+        let horizon = Horizon::new(config.retention);
         Self {
             config,
             state,
@@ -367,6 +372,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             quiet_since: (LogIndex::ZERO, now),
             publishing: (0..reactors).map(|_| false).collect(),
             trimming: Trimming::new(),
+            horizon,
             due_asked: None,
             due_waits_for: None,
             next_due: None,
@@ -949,6 +955,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.tell_log_time(effects);
             self.apply(effects);
             self.look_for_due(effects);
+            self.look_at_retention(now, effects);
             self.publish(effects);
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);
@@ -974,9 +981,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
         let quiet = (!is_told).then(|| self.quiet_since.1.after(HASH_QUIET));
         // While a state is installed there is no trimming, and a checkpoint that is at rest gets no turn.
         let trim = self.trimming.again_at.filter(|_| !self.installing);
+        let retention = self.horizon.deadline().filter(|_| !self.installing);
         let rests = self.installing && self.checkpoint.is_settled();
         let checkpoint = self.checkpoint.deadline().filter(|_| !rests);
-        let own = [checkpoint, receiver, self.sweep_at, quiet, trim];
+        let own = [checkpoint, receiver, self.sweep_at, quiet, trim, retention];
         own.into_iter().flatten().min()
     }
 }

@@ -157,6 +157,8 @@ pub struct Config {
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own, not all in one.
     pub lease_per_key: bool,
+    /// What history is kept without anybody asking for a compaction.
+    pub retention: node::Retention,
     /// How a WAL group is made durable.
     pub sync: SyncMethod,
     /// Go on where the file system has no O_DIRECT. For development: slower, and a lost write may
@@ -196,6 +198,7 @@ impl Config {
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
+            retention: node::Retention::Everything,
             sync: SyncMethod::Auto,
             unsafe_buffered: false,
         }

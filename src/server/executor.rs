@@ -505,6 +505,7 @@ async fn store(
         },
         dirty_size_max: cache_size / 2,
         history: kv::HistoryLimits::SERVER,
+        retention: plan.config.retention,
         pages: plan.page_options.clone(),
     };
     let role = Store::new(config, state, published, Box::new(Block::allocate), now);

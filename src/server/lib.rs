@@ -29,11 +29,13 @@ mod readiness;
 mod socket;
 mod topology;
 
+pub use base::Duration;
 pub use config::{ClusterConfig, Config, SyncMethod, Topology};
 pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
 pub use direct::{AlignedBuffer, DirectFile};
 pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
+pub use node::Retention;
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base::{Hash128, NodeId, Stamp};
-use node::{Committed, EntryKind};
+use node::{Committed, EntryKind, Retention};
 use raft::Membership;
 use wal::{GroupHeader, Header, Recovered};
 use wire::{Effect, MemberList, Status};
@@ -13,6 +13,7 @@ use crate::disk::GroupId;
 use crate::leased::Leases;
 use crate::load::{Ask, Seen, is_local, token};
 use crate::model::{Command, Model, Told};
+use crate::retained::Retained;
 
 /// What was found to be wrong.
 pub type Verdict = Result<(), String>;
@@ -169,6 +170,7 @@ pub struct Ghost {
     /// What time it is.
     pub now: u64,
     pub leases: Leases,
+    pub retained: Retained,
     /// The last commands, for the report.
     told: HashMap<u64, i64>,
 }
@@ -221,7 +223,7 @@ fn check(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 
 impl Ghost {
     /// Before anything has happened.
-    pub fn new(members: MemberList, canary: bool) -> Self {
+    pub fn new(members: MemberList, canary: bool, retention: Retention) -> Self {
         let mut model = Model::new();
         model.broken = canary;
         Self {
@@ -247,6 +249,7 @@ impl Ghost {
             canary,
             now: 0,
             leases: Leases::default(),
+            retained: Retained::new(retention),
             told: HashMap::new(),
         }
     }
@@ -316,7 +319,9 @@ impl Ghost {
             self.members = list.clone();
             members = Some(list);
         }
-        if is_command {
+        if entry.kind == EntryKind::Compact && token(frame).is_none() {
+            self.retained.compacts(entry, &mut self.model, &self.leases, self.now)?;
+        } else if is_command {
             let number = token(frame).ok_or_else(|| {
                 format!("I4: entry {index} of kind {:?} was asked for by nobody", entry.kind)
             })?;
@@ -364,6 +369,7 @@ impl Ghost {
             request.repeated = repeated;
         }
         self.leases.note(index, &self.model);
+        self.retained.note(self.model.revision, self.now);
         self.told.insert(index, self.model.revision);
         let (term, hash) = (entry.term.get(), entry.hash);
         self.committed = self.committed.max((index, term));

@@ -37,6 +37,7 @@ mod model;
 mod network;
 mod plan;
 mod reign;
+mod retained;
 mod sessions;
 mod trace;
 mod trial;
@@ -56,6 +57,7 @@ pub use watching::{
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use retained::OWN_COMPACTIONS;
 use world::World;
 
 /// What a run came to.
@@ -89,8 +91,12 @@ pub fn run(seed: u64, adjust: &Adjust, with_text: bool) -> Report {
     let mut world = World::new(plan, with_text);
     world.run();
     let entries = world.ghost.log.len() as u64;
-    let leases = &world.ghost.leases;
-    for (name, sum) in [(LEASE_LIVES, leases.lives), (RENEWALS, leases.renewals_answered)] {
+    let (leases, compactions) = (&world.ghost.leases, world.ghost.retained.count);
+    for (name, sum) in [
+        (LEASE_LIVES, leases.lives),
+        (RENEWALS, leases.renewals_answered),
+        (OWN_COMPACTIONS, compactions),
+    ] {
         *world.counts.entry(name).or_default() += sum;
     }
     world.trace.mix(entries);

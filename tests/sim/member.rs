@@ -492,6 +492,7 @@ impl Node {
             },
             dirty_size_max: plan.cache_size / 2,
             history: plan.watchers.history,
+            retention: plan.retention,
             pages: options,
         };
         let store = Store::new(config, state, booted.published, allocate(), local);

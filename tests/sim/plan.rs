@@ -1,9 +1,9 @@
 //! The plan of a run: everything that the seed decides beforehand. Swarm testing: each run leaves most
 //! kinds of faults out, and draws how often the others strike.
 
-use base::Prng;
+use base::{Duration, Prng};
 use kv::HistoryLimits;
-use node::ForPeers;
+use node::{ForPeers, Retention};
 
 /// Nanoseconds of a millisecond and of a second.
 pub const MS: u64 = 1_000_000;
@@ -210,6 +210,16 @@ impl LeasePlan {
     }
 }
 
+/// What history members keep by themselves: in most plans all of it.
+fn retention(seed: u64) -> Retention {
+    let mut prng = Prng::new(seed).fork("retention");
+    match prng.below(8) {
+        0 => Retention::Period(Duration::from_nanos(300 * MS + prng.below(2 * SECOND))),
+        1 => Retention::Revisions([1, 5, 20, 100][pick(&mut prng, 4)]),
+        _ => Retention::Everything,
+    }
+}
+
 /// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -251,6 +261,7 @@ pub struct Plan {
     pub clients_max: u32,
     pub watchers: Watchers,
     pub leases: LeasePlan,
+    pub retention: Retention,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -385,6 +396,7 @@ impl Plan {
             clients_max: [2, 3, 4, 100, 100][pick(&mut sessions, 5)],
             watchers: Watchers::new(seed),
             leases: LeasePlan::new(seed),
+            retention: retention(seed),
             // Slow enough that a link breaks while a state is on its way.
             transfer_rate: if sessions.one_in(2) {
                 node::TRANSFER_RATE

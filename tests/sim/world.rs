@@ -160,7 +160,7 @@ impl World {
             chances: plan.faults.iter().map(|(fault, _)| root.fork(fault.text())).collect(),
             network: Network::new(plan.latency, plan.watchers.send_buffer),
             frames: Frames::default(),
-            ghost: Ghost::new(list, plan.canary),
+            ghost: Ghost::new(list, plan.canary, plan.retention),
             trace: Trace::new(with_text),
             nodes,
             clients,
@@ -298,7 +298,8 @@ impl World {
             if self.now > healed + self.plan.aftermath && self.leaderless > 0 {
                 self.asks_on = false;
             }
-            let are_over = are_over(&self.ghost.model);
+            let model = &self.ghost.model;
+            let are_over = are_over(model) && self.ghost.retained.is_done(model);
             if !self.asks_on && are_over && self.is_settled() {
                 self.is_over = true;
                 for node in 0..self.nodes.len() {
@@ -464,7 +465,10 @@ impl World {
 
     /// How things stand, for people.
     pub fn standing(&self) -> String {
-        let mut text = format!("log {} entries; ", self.ghost.log.len());
+        let model = &self.ghost.model;
+        let (entries, revision) = (self.ghost.log.len(), model.revision);
+        let mut text =
+            format!("log {entries} entries, revision {revision}, compacted {}; ", model.compacted);
         for node in &self.nodes {
             text.push_str(&match &node.process {
                 None => format!("member {}: {:?}; ", node.id, node.absence),

@@ -110,6 +110,7 @@ impl Member {
             },
             dirty_size_max: 32 << 20,
             history: kv::HistoryLimits::SERVER,
+            retention: node::Retention::Everything,
             pages: options,
         };
         let store = Store::new(

@@ -93,6 +93,7 @@ impl Reads {
             },
             dirty_size_max: 1 << 40,
             history: kv::HistoryLimits::SERVER,
+            retention: node::Retention::Everything,
             pages: options,
         };
         let allocate = Box::new(|size| vec![0xEE; size]);

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 
 use base::{
     ClientId, ConnectionId, Duration, FileId, Instant, LogIndex, Lsn, NodeId, ReactorId, RequestId,
-    Stamp, Term,
+    Revision, Stamp, Term,
 };
 use bytes::BytesMut;
 use kv::State;
 use node::{
     CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, ForPeers,
-    Introduction, Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Role, Store,
-    StoreConfig, StoreEffect, StoreEvent, Tail,
+    Introduction, Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Retention, Role,
+    Store, StoreConfig, StoreEffect, StoreEvent, Tail,
 };
 use raft::{HardState, Log, Membership, Raft};
 use tree::PageFile;
@@ -44,6 +44,10 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
+        Self::keeping(Retention::Everything)
+    }
+
+    fn keeping(retention: Retention) -> Self {
         let id = FileId::new(1);
         let identity = wal::Identity { cluster: 9, member: MEMBER, incarnation: id };
         let options = wal::Options {
@@ -110,6 +114,7 @@ impl Member {
             },
             dirty_size_max: 32 << 20,
             history: kv::HistoryLimits::SERVER,
+            retention,
             pages: options,
         };
         let store = Store::new(
@@ -147,7 +152,11 @@ impl Member {
 
     /// A member that leads, with a connection that has been greeted.
     fn serving() -> Self {
-        let mut member = Self::new();
+        Self::new().served()
+    }
+
+    fn served(mut self) -> Self {
+        let member = &mut self;
         member.to_consensus.push_back(ConsensusEvent::Start);
         member.settle();
         assert!(member.consensus.may_serve());
@@ -156,7 +165,7 @@ impl Member {
         assert_eq!(member.replies(), [(1, Status::Ok, None)]);
         member.splitter.agree(1, wire::limits::REPLY_BODY_SIZE_MAX);
         member.encoder.agree(1, base::limits::body_size_max(1 << 16));
-        member
+        self
     }
 
     /// A connection that says Hello.
@@ -580,5 +589,59 @@ fn stamps_that_mean_nothing_are_refused_before_the_log() {
         member.settle();
         assert_eq!(member.replies()[0].1, Status::ProtocolError);
         assert!(member.closed);
+    }
+}
+
+/// The leader's store says what nobody wants any more, and the entry is one like a client's.
+#[test]
+fn a_leader_compacts_by_itself_and_keeps_what_was_asked_for() {
+    let mut member = Member::keeping(Retention::Revisions(100)).served();
+    for number in 0..300_u32 {
+        member.request(&put(b"a", &number.to_le_bytes()));
+        member.settle();
+    }
+    // The first look came with the hundred and twelfth revision beyond the empty store, and the next one
+    // waits.
+    let compacted = |member: &Member| member.store.state().compacted().map_or(0, Revision::get);
+    assert_eq!((compacted(&member), member.store.state().revision().get()), (13, 301));
+    member.now = member.now.after(Duration::from_millis(1_000));
+    member.settle();
+    assert_eq!(compacted(&member), 201);
+    assert_eq!(member.store.state().trimmed(), Revision::new(201));
+    member.replies();
+    let old = |revision| Call::Range(Range { key: b"a", revision, ..Range::default() });
+    for (revision, status) in [(200, Status::Compacted), (201, Status::Ok), (301, Status::Ok)] {
+        let id = member.request(&old(revision));
+        member.settle();
+        let replies = member.replies();
+        assert_eq!((replies[0].0, replies[0].1), (id, status), "at {revision}");
+    }
+}
+
+/// A client that compacts, and an entry that was refused because of it, do not keep the next one away.
+#[test]
+fn a_leader_goes_on_compacting_behind_a_client() {
+    let period = Duration::from_millis(60_000);
+    let mut member = Member::keeping(Retention::Period(period)).served();
+    let mut before = 0;
+    for round in 0..20_u64 {
+        for number in 0..10_u64 {
+            member.request(&put(b"a", &number.to_le_bytes()));
+            member.settle();
+            member.now = member.now.after(Duration::from_millis(1_000));
+        }
+        let state = member.store.state();
+        let (revision, compacted) = (state.revision(), state.compacted().map_or(0, Revision::get));
+        // Ten revisions in ten seconds, and a look each four.
+        let kept = revision.get() - compacted.max(1);
+        assert!(kept >= 58.min(revision.get() - 5), "round {round}: {kept} are kept");
+        assert!(kept <= 66 || round < 8, "round {round}: {kept} are kept");
+        if round.is_multiple_of(5) {
+            let revision = i64::try_from(compacted + 2).unwrap();
+            member.request(&Call::Compact(Compact { revision, physical: false }));
+            member.settle();
+        }
+        assert!(compacted > before || round < 8, "round {round}: nothing goes");
+        before = compacted;
     }
 }

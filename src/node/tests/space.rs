@@ -59,6 +59,7 @@ fn store(state: State, now: Instant) -> Store<Vec<u8>> {
         },
         dirty_size_max: CACHE_SIZE / 2,
         history: kv::HistoryLimits::SERVER,
+        retention: node::Retention::Everything,
         pages: options(),
     };
     let published = state.applied().0;

@@ -68,6 +68,7 @@ impl Host {
                 room_min: 4 << 20,
             },
             dirty_size_max: DIRTY_SIZE_MAX,
+            retention: node::Retention::Everything,
             pages: options.clone(),
             history: kv::HistoryLimits::SERVER,
         };

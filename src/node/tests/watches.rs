@@ -110,6 +110,7 @@ impl World {
             },
             dirty_size_max: 1 << 40,
             history: kv::HistoryLimits::SERVER,
+            retention: node::Retention::Everything,
             pages: options,
         };
         let allocate = Box::new(|size| vec![0xEE; size]);
