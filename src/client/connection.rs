@@ -232,6 +232,7 @@ impl Connection {
             Reply::Refused(refused) => Err(Error::Refused(refused.into())),
             Reply::Ping
             | Reply::Status(_)
+            | Reply::Limits(_)
             | Reply::Register(_)
             | Reply::Put(_)
             | Reply::Range(_)

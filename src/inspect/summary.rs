@@ -80,6 +80,7 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
         | Request::LeaseTimeToLive(_)
         | Request::LeaseList(_)
         | Request::Status
+        | Request::Limits
         | Request::Register
         | Request::Hello(_)
         | Request::Ping

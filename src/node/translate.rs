@@ -49,6 +49,8 @@ pub enum Plan {
     Watch(WatchPlan),
     /// The state of the member.
     Status,
+    /// Its limits.
+    Limits,
     /// Something about the members.
     Admin(AdminRequest),
 }
@@ -122,6 +124,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         Request::LeaseList(_) => Ok(Plan::Read { what: ReadKind::Leases, linearizable: true }),
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
+        Request::Limits => Ok(Plan::Limits),
         Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
         Request::MemberChange(change) => Ok(Plan::Admin(AdminRequest::Change {
             operation: change.operation,
@@ -241,6 +244,7 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         | Request::LeaseTimeToLive(_)
         | Request::LeaseList(_)
         | Request::Status
+        | Request::Limits
         | Request::Register
         | Request::Hello(_)
         | Request::Ping

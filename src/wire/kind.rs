@@ -56,6 +56,8 @@ kinds! {
     Status = 0x04,
     /// Asks for a client id, for the stamps of writes. No body. It goes through the log.
     Register = 0x05,
+    /// Asks for the limits of this member and how much of them is in use. No body.
+    Limits = 0x06,
     /// Writes one key. Body: `PutRequest`.
     Put = 0x10,
     /// Reads a range of keys. Body: `RangeRequest`.
@@ -119,6 +121,8 @@ kinds! {
     StatusReply = 0x84,
     /// Answers `Register`. Body: `RegisterReply`.
     RegisterReply = 0x85,
+    /// Answers `Limits`. Body: `LimitsReply`.
+    LimitsReply = 0x86,
     /// Answers `Put`. Body: `PutReply`.
     PutReply = 0x90,
     /// Answers `Range`, in pieces. Body: `RangeReply`.

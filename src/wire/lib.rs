@@ -26,7 +26,7 @@
 //!   before. Other bits are 0.
 //! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
 //! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
-//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Register`, `WatchProgress` and `MemberList` have no
+//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Limits`, `Register`, `WatchProgress` and `MemberList` have no
 //!   body.
 //! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
@@ -185,6 +185,7 @@ mod reply_writer;
 mod request;
 mod request_encoder;
 mod splitter;
+mod usage;
 mod watch;
 
 pub use error::{DecodeError, EncodeError, Status};
@@ -221,6 +222,7 @@ pub use request::{
 };
 pub use request_encoder::{Call, Op, RequestEncoder, Txn};
 pub use splitter::{COPY_OUT_SIZE_MAX, Splitter};
+pub use usage::{Limit, LimitUnit, Limits};
 pub use watch::{
     Cause, ChangeKind, Watch, WatchChange, WatchChanges, WatchRange, WatchRanges, WatchReply,
     WatchStep, WatchWriter,

@@ -78,6 +78,20 @@ pub(crate) const fn flat_options(body_size: usize) -> flatbuffers::VerifierOptio
     }
 }
 
+/// Limits in one reply.
+pub const LIMITS_MAX: usize = 64;
+
+/// The same for a list of [`LIMITS_MAX`] tables.
+pub(crate) const fn list_options(body_size: usize) -> flatbuffers::VerifierOptions {
+    let flat = flat_options(body_size);
+    flatbuffers::VerifierOptions {
+        max_depth: 2,
+        max_tables: 1 + LIMITS_MAX,
+        max_apparent_size: flat.max_apparent_size + LIMITS_MAX * TABLE_OVERHEAD,
+        ..flat
+    }
+}
+
 const _: () = assert!(
     KEY_SIZE_MAX + 4_096 < REQUEST_OVERHEAD_MAX,
     "beside a full piece, a reply holds one more greatest key and value"

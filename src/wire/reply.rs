@@ -14,6 +14,7 @@ use crate::lease::{
 use crate::limits::VerifyLimits;
 use crate::reader::{Budget, Table, Tables};
 use crate::request::{numbers, root};
+use crate::usage::Limits;
 use crate::watch::WatchReply;
 
 /// Whether a refused write has taken effect.
@@ -477,6 +478,8 @@ pub enum Reply<'a> {
     Ping,
     /// The state of the member.
     Status(StatusReply<'a>),
+    /// The limits of the member, and their use.
+    Limits(Limits<'a>),
     /// A client has an id.
     Register(RegisterReply),
     /// A key was written.
@@ -543,6 +546,7 @@ impl<'a> Reply<'a> {
                 let table = root::<schema::StatusReply<'_>>(body)?;
                 status(table).map(Self::Status)
             }
+            Kind::LimitsReply => Limits::read(body).map(Self::Limits),
             Kind::RegisterReply => {
                 let table = root::<schema::RegisterReply<'_>>(body)?;
                 Ok(Self::Register(RegisterReply {
@@ -598,6 +602,7 @@ impl<'a> Reply<'a> {
             | Kind::Ping
             | Kind::Cancel
             | Kind::Status
+            | Kind::Limits
             | Kind::Register
             | Kind::Put
             | Kind::Range

@@ -22,6 +22,7 @@ use crate::reply::{
     ENTRY_SIZE, HelloReply, KeyValue, MemberChangeReply, MemberListReply, MoveLeaderReply, Refused,
     RegisterReply, StatusReply,
 };
+use crate::usage::Limits;
 use crate::watch::WatchWriter;
 
 // Widths of the fields, in the order of the schema.
@@ -153,6 +154,14 @@ impl ReplyWriter {
             }
         }
         finish(body, Header::reply(self.version, Kind::StatusReply, request));
+    }
+
+    /// Tells the limits of the member.
+    pub fn limits(&mut self, out: &mut Vec<u8>, request: RequestId, limits: &Limits<'_>) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        limits.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::LimitsReply, request));
     }
 
     /// Answers a put. `previous` is the key as it was, if that was asked for and it existed.

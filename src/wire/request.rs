@@ -11,7 +11,7 @@
 
 use alloc::vec::Vec;
 use base::NodeId;
-use flatbuffers::{Follow, InvalidFlatbuffer, Verifiable};
+use flatbuffers::{Follow, InvalidFlatbuffer, Verifiable, VerifierOptions};
 
 use crate::error::DecodeError;
 use crate::kind::Kind;
@@ -335,6 +335,8 @@ pub enum Request<'a> {
     Cancel,
     /// Asks for the state of this member.
     Status,
+    /// The limits of the member and their use.
+    Limits,
     /// Asks for a client id.
     Register,
     /// Writes one key.
@@ -397,6 +399,7 @@ impl<'a> Request<'a> {
             Kind::Ping => empty(body, Self::Ping),
             Kind::Cancel => empty(body, Self::Cancel),
             Kind::Status => empty(body, Self::Status),
+            Kind::Limits => empty(body, Self::Limits),
             Kind::Register => empty(body, Self::Register),
             Kind::Watch => Watch::read(Table::root(body)?).map(Self::Watch),
             Kind::WatchProgress => empty(body, Self::WatchProgress),
@@ -419,6 +422,7 @@ impl<'a> Request<'a> {
             Kind::HelloReply
             | Kind::PingReply
             | Kind::StatusReply
+            | Kind::LimitsReply
             | Kind::RegisterReply
             | Kind::PutReply
             | Kind::RangeReply
@@ -457,6 +461,7 @@ impl<'a> Request<'a> {
             Self::Ping => Kind::Ping,
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
+            Self::Limits => Kind::Limits,
             Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,
@@ -510,7 +515,18 @@ pub(crate) fn root<'a, T>(body: &'a [u8]) -> Result<T::Inner, DecodeError>
 where
     T: Follow<'a> + Verifiable + 'a,
 {
-    flatbuffers::root_with_opts::<T>(&flat_options(body.len()), body).map_err(|error| match error {
+    root_with::<T>(&flat_options(body.len()), body)
+}
+
+/// The same within other limits.
+pub(crate) fn root_with<'a, T>(
+    options: &VerifierOptions,
+    body: &'a [u8],
+) -> Result<T::Inner, DecodeError>
+where
+    T: Follow<'a> + Verifiable + 'a,
+{
+    flatbuffers::root_with_opts::<T>(options, body).map_err(|error| match error {
         InvalidFlatbuffer::TooManyTables
         | InvalidFlatbuffer::ApparentSizeTooLarge
         | InvalidFlatbuffer::DepthLimitReached => DecodeError::TooComplex,

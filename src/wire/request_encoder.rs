@@ -99,6 +99,8 @@ pub enum Call<'a> {
     Cancel,
     /// Asks for the state of the member.
     Status,
+    /// Asks for the limits of the member and their use.
+    Limits,
     /// Asks for a client id.
     Register,
     /// Writes one key.
@@ -141,6 +143,7 @@ impl Call<'_> {
             Self::Ping => Kind::Ping,
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
+            Self::Limits => Kind::Limits,
             Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,
@@ -169,6 +172,7 @@ impl Call<'_> {
             | Self::Ping
             | Self::Cancel
             | Self::Status
+            | Self::Limits
             | Self::Register
             | Self::Range(_)
             | Self::Watch(_)
@@ -253,6 +257,7 @@ impl RequestEncoder {
             Call::Ping
             | Call::Cancel
             | Call::Status
+            | Call::Limits
             | Call::Register
             | Call::WatchProgress
             | Call::MemberList => {
@@ -322,6 +327,7 @@ impl RequestEncoder {
             Call::Ping
             | Call::Cancel
             | Call::Status
+            | Call::Limits
             | Call::Register
             | Call::WatchProgress
             | Call::MemberList => {}

@@ -13,10 +13,11 @@ use wire::{
     Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
     Header, Hello, HelloReply, KeyValue, Keys, LeaderHint, LeaseGrant, LeaseGrantReply,
     LeaseKeepAlive, LeaseKeepAliveReply, LeaseList, LeaseListReply, LeaseRevoke, LeaseRevokeReply,
-    LeaseTimeToLive, LeaseTimeToLiveReply, MemberChange, MemberChangeReply, MemberListReply,
-    MemberOperation, MoveLeader, MoveLeaderReply, Numbers, Op, Put, RaftRole, Range, RangeSummary,
-    Refused, RegisterReply, Reply, ReplyWriter, SortOrder, SortTarget, Status, StatusReply, Texts,
-    Txn, Watch, WatchChange, WatchRange, WatchRanges, WatchStep,
+    LeaseTimeToLive, LeaseTimeToLiveReply, Limit, LimitUnit, Limits, MemberChange,
+    MemberChangeReply, MemberListReply, MemberOperation, MoveLeader, MoveLeaderReply, Numbers, Op,
+    Put, RaftRole, Range, RangeSummary, Refused, RegisterReply, Reply, ReplyWriter, SortOrder,
+    SortTarget, Status, StatusReply, Texts, Txn, Watch, WatchChange, WatchRange, WatchRanges,
+    WatchStep,
 };
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
@@ -84,6 +85,11 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
             clients: 12,
         };
         writer.status(out, ID, &reply);
+    });
+    frame("limits reply", &mut |writer, out| {
+        let (name, unit) = ("watches", LimitUnit::Bytes);
+        let one = Limit { name, limit: 2, used: 3, highest: 4, hits: 5, unit };
+        writer.limits(out, ID, &Limits::Given(&[one, Limit::default()]));
     });
     frame("put reply", &mut |writer, out| writer.put(out, ID, 5, None));
     frame("put reply, previous", &mut |writer, out| writer.put(out, ID, 5, Some(member)));
@@ -208,6 +214,7 @@ fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
         ("ping", Call::Ping),
         ("cancel", Call::Cancel),
         ("status", Call::Status),
+        ("limits", Call::Limits),
         ("put", Call::Put(Put { lease: 7, prev_kv: true, ..Put::new(b"key", b"value") })),
         ("range", Call::Range(range)),
         ("range, bounds", Call::Range(Range { min_mod_revision: 4, ..range })),

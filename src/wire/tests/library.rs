@@ -189,6 +189,7 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
         | Request::WatchProgress
         | Request::Cancel
         | Request::Status
+        | Request::Limits
         | Request::Register
         | Request::MemberList => {
             assert!(body.is_empty());

@@ -12,9 +12,10 @@ use support::*;
 use wire::{
     Cause, ChangeKind, DecodeError, Effect, EncodeError, Flags, Header, HelloReply, KeyValue, Keys,
     Kind, LeaderHint, LeaseGrantReply, LeaseKeepAliveReply, LeaseListReply, LeaseRevokeReply,
-    LeaseTimeToLiveReply, MemberChangeReply, MemberListReply, MoveLeaderReply, Numbers, OpReply,
-    PutReply, REPLY_BODY_SIZE_MAX, RaftRole, RangeSummary, Refused, Reply, ReplyWriter, Status,
-    StatusReply, Texts, TxnReplyView, TxnWriter, WatchChange, WatchReply, WatchStep,
+    LeaseTimeToLiveReply, Limit, LimitUnit, Limits, MemberChangeReply, MemberListReply,
+    MoveLeaderReply, Numbers, OpReply, PutReply, REPLY_BODY_SIZE_MAX, RaftRole, RangeSummary,
+    Refused, Reply, ReplyWriter, Status, StatusReply, Texts, TxnReplyView, TxnWriter, WatchChange,
+    WatchReply, WatchStep,
 };
 
 const ID: RequestId = RequestId::new(99);
@@ -333,6 +334,49 @@ fn a_status_without_the_newer_fields_is_understood() {
     };
     let Ok(Reply::Status(reply)) = Reply::verify(&header, &body) else { panic!("no Status") };
     assert_eq!(reply, StatusReply { term: 4, corrupt: true, ..StatusReply::default() });
+}
+
+#[test]
+fn limits_come_back_as_they_were_told_and_the_library_reads_the_same() {
+    let names: Vec<String> = (0..60).map(|number| format!("limit {number}")).collect();
+    let mut prng = prng("limits");
+    for count in [0, 1, 60] {
+        let limits: Vec<Limit<'_>> = names
+            .iter()
+            .take(count)
+            .map(|name| Limit {
+                name,
+                limit: prng.next_u64(),
+                used: prng.next_u64(),
+                highest: prng.next_u64(),
+                hits: prng.below(2),
+                unit: [LimitUnit::Count, LimitUnit::Bytes][below(&mut prng, 2)],
+            })
+            .collect();
+        let mut out = Vec::new();
+        ReplyWriter::new().limits(&mut out, ID, &Limits::Given(&limits));
+        let (header, body) = open(&out);
+        let Ok(Reply::Limits(reply)) = Reply::verify(&header, body) else { panic!("no Limits") };
+        assert_eq!(reply, Limits::Given(&limits));
+        let table = flatbuffers::root::<schema::LimitsReply<'_>>(body).unwrap();
+        assert_eq!(table.limits().map_or(0, |list| list.len()), count);
+    }
+}
+
+#[test]
+fn what_a_later_version_counts_in_is_not_guessed_at() {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let args = schema::LimitArgs { unit: schema::LimitUnit(7), ..Default::default() };
+    let limit = schema::Limit::create(&mut builder, &args);
+    let limits = Some(builder.create_vector(&[limit]));
+    let table = schema::LimitsReply::create(&mut builder, &schema::LimitsReplyArgs { limits });
+    builder.finish_minimal(table);
+    let body = builder.finished_data().to_vec();
+    let mut out = Vec::new();
+    ReplyWriter::new().limits(&mut out, ID, &Limits::default());
+    let (header, _) = open(&out);
+    let expected = DecodeError::UnknownNumber { field: "unit", number: 7 };
+    assert_eq!(Reply::verify(&header, &body).err(), Some(expected));
 }
 
 /// A status is never too large, whatever there is to tell.

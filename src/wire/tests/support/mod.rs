@@ -135,7 +135,7 @@ pub fn txn<'p>(prng: &mut Prng, pool: &'p [u8], depth: usize) -> Txn<'p> {
 
 /// A request of any kind; `txn` is what it is if it is a transaction.
 pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
-    match prng.below(20) {
+    match prng.below(21) {
         0 => Call::Hello(Hello {
             version_min: u16::try_from(prng.below(1 << 16)).unwrap(),
             version_max: u16::try_from(prng.below(1 << 16)).unwrap(),
@@ -184,6 +184,7 @@ pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
             after_lease: number(prng),
             limit: u32::from(small(prng, 200)),
         }),
+        19 => Call::Limits,
         10 => Call::MoveLeader(MoveLeader { target: NodeId::new(prng.next_u64()) }),
         _ => Call::Compact(Compact { revision: number(prng), physical: flag(prng) }),
     }
@@ -232,6 +233,7 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         (Request::Ping, Call::Ping)
         | (Request::Cancel, Call::Cancel)
         | (Request::Status, Call::Status)
+        | (Request::Limits, Call::Limits)
         | (Request::Register, Call::Register)
         | (Request::WatchProgress, Call::WatchProgress)
         | (Request::MemberList, Call::MemberList) => {}
