@@ -72,6 +72,44 @@ fn stops(running: Running, signal: Signal) {
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
 }
 
+/// The limit with this name, as JSON tells it.
+fn limit(shell: &Shell, name: &str) -> Value {
+    let told = shell.json("limits");
+    let limits = told[0]["limits"].as_array().unwrap();
+    limits.iter().find(|limit| limit["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn limits_are_a_table_of_what_is_in_use() {
+    let (_dir, server, shell) = start("limits");
+    shell.out("put a one");
+    let mut watch = shell.begin("watch a --rev 2");
+    assert_eq!(lines(&mut watch, 3), ["PUT", "a", "one"]);
+    let watches = limit(&shell, "watches");
+    assert_eq!((&watches["used"], &watches["unit"]), (&1.into(), &"count".into()));
+    assert_eq!(watches["limit"], 1_000_000);
+    // The watch has a connection of its own, beside the one of its command, and the one that asks. Those
+    // of earlier commands may still be about to go.
+    let end = std::time::Instant::now() + process::PATIENCE;
+    while limit(&shell, "connections")["used"] != 3 {
+        assert!(std::time::Instant::now() < end, "connections do not go");
+    }
+    assert_eq!(limit(&shell, "page-cache")["unit"], "bytes");
+    assert_eq!(limit(&shell, "clients")["used"], 0);
+    shell.out("lease grant 60");
+    assert_eq!(limit(&shell, "leases")["used"], 1);
+    let table = shell.out("limits");
+    let columns = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    let mut rows = table.lines().map(columns);
+    assert_eq!(rows.next().unwrap(), ["NAME", "IN", "USE", "HIGHEST", "LIMIT", "HITS"]);
+    assert!(rows.any(|row| row == ["leases", "1", "1", "2000000", "0"]), "{table}");
+    let two = format!("limits --endpoint {0},{0}", server.address());
+    assert_eq!(shell.out(&two).matches("page-cache").count(), 2);
+    let (code, _) = shell.fails("limits --endpoint 127.0.0.1:1");
+    assert_eq!(code, 2);
+    stops(watch, Signal::INT);
+}
+
 #[test]
 fn a_watch_prints_changes_as_etcdctl_does() {
     let (_dir, _server, shell) = start("watch");

@@ -540,6 +540,10 @@ fn more_writes_than_the_disk_takes_are_acknowledged_or_refused_as_overload() {
         }
     }
     eprintln!("{refused} of 192 refused as overload");
+    let limits = server.client().limits().unwrap();
+    let proposals = limits.iter().find(|limit| limit.name == "proposals").unwrap();
+    assert_eq!(proposals.hits, refused, "{proposals:?}");
+    assert!(proposals.highest > 1 << 20 && proposals.used == 0, "{proposals:?}");
     let after = memory(&server);
     assert!(after < before + (500 << 20), "memory went from {before} to {after}");
 }

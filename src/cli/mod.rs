@@ -17,6 +17,7 @@ mod hold;
 mod import;
 mod inspect;
 mod lease;
+mod limits;
 mod local_cluster;
 mod lock;
 mod member;
@@ -122,6 +123,9 @@ enum Command {
     Register(register::RegisterArguments),
     /// Show the state of each endpoint: one in full, several as a table
     Status,
+    /// Show what bounds each endpoint, how much of it is in use, and how often it was met
+    #[command(long_about = limits::LONG_ABOUT)]
+    Limits,
     /// Show the members of the cluster, or change who they are
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -198,6 +202,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Elect(arguments) => elect::run(global, arguments),
         Command::Register(arguments) => register::run(global, arguments),
         Command::Status => status::run(global),
+        Command::Limits => limits::run(global),
         Command::Member(command) => member::run(global, command),
         Command::MoveLeader(arguments) => move_leader::run(global, arguments),
         Command::LocalCluster(arguments) => local_cluster::run(arguments),
@@ -250,6 +255,7 @@ mod tests {
             "quorate register k v --ttl 5s -- sleep 1",
             "quorate status",
             "quorate status --endpoint h:1,h:2 --endpoint h:3 -w json",
+            "quorate limits --endpoint h:1,h:2 -w json",
             "quorate member list",
             "quorate member add d --peer h:4 --learner",
             "quorate member promote 4",

@@ -17,8 +17,8 @@ use crate::connection::{Answer, Connection};
 use crate::error::Error;
 use crate::lease_keeper::{KeptLease, LeaseKeeper};
 use crate::result::{
-    DeleteResult, MemberChangeResult, MemberStatus, MembersResult, OwnedKeyValue, PutResult,
-    RangeResult, TxnResult,
+    DeleteResult, MemberChangeResult, MemberLimit, MemberStatus, MembersResult, OwnedKeyValue,
+    PutResult, RangeResult, TxnResult,
 };
 use crate::session::{Session, WriteNumber};
 use crate::watch::{WatchHub, WatchOptions, Watcher};
@@ -356,6 +356,14 @@ impl Client {
     pub fn status(&mut self) -> Result<MemberStatus, Error> {
         self.call(&Call::Status, |reply| match reply {
             Reply::Status(reply) => Some(reply.into()),
+            _ => None,
+        })
+    }
+
+    /// The limits of the member at the other end, and how much of them is in use.
+    pub fn limits(&mut self) -> Result<Vec<MemberLimit>, Error> {
+        self.call(&Call::Limits, |reply| match reply {
+            Reply::Limits(limits) => Some(limits.iter().map(MemberLimit::from).collect()),
             _ => None,
         })
     }

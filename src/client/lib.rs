@@ -68,8 +68,8 @@ pub use error::{Error, Refusal};
 pub use lease_keeper::{KeptLease, LeaseKeeper, LeaseLoss};
 pub use result::{
     DeleteResult, LeaseGrantResult, LeaseKeepAliveResult, LeaseRevokeResult, LeaseTimeToLiveResult,
-    LeasesResult, MemberChangeResult, MemberStatus, MembersResult, OpResult, OwnedKeyValue,
-    PutResult, RangeResult, TxnResult,
+    LeasesResult, MemberChangeResult, MemberLimit, MemberStatus, MembersResult, OpResult,
+    OwnedKeyValue, PutResult, RangeResult, TxnResult,
 };
 pub use session::WriteNumber;
 pub use watch::{
@@ -80,6 +80,6 @@ pub use watch::{
 pub use base::{ClientId, NodeId, RequestId};
 pub use wire::{
     Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
-    KeyValue, Member, MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader, Op, Put,
-    RaftRole, Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
+    KeyValue, LimitUnit, Member, MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader,
+    Op, Put, RaftRole, Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
 };

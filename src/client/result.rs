@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base::NodeId;
 use wire::{
-    DecodeError, DeleteRangeReply, KeyValue, LeaseGrantReply, LeaseRevokeReply, MemberChangeReply,
-    MemberList, MemberListReply, OpReply, PutReply, RaftRole, RangeReply, StatusReply,
-    TxnReplyView,
+    DecodeError, DeleteRangeReply, KeyValue, LeaseGrantReply, LeaseRevokeReply, Limit, LimitUnit,
+    MemberChangeReply, MemberList, MemberListReply, OpReply, PutReply, RaftRole, RangeReply,
+    StatusReply, TxnReplyView,
 };
 
 /// A key and what belongs to it.
@@ -282,6 +282,30 @@ impl From<StatusReply<'_>> for MemberStatus {
             errors: reply.errors.iter().map(str::to_owned).collect(),
             clients: reply.clients,
         }
+    }
+}
+
+/// A limit of a member and its use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberLimit {
+    /// What people call it.
+    pub name: String,
+    /// It; 0: others bound what this counts.
+    pub limit: u64,
+    /// What is in use, at most about a second ago.
+    pub used: u64,
+    /// The most that was in use since the start of the server.
+    pub highest: u64,
+    /// How often something was refused, or had to wait, because of it.
+    pub hits: u64,
+    /// What it counts.
+    pub unit: LimitUnit,
+}
+
+impl From<Limit<'_>> for MemberLimit {
+    fn from(limit: Limit<'_>) -> Self {
+        let Limit { name, limit, used, highest, hits, unit } = limit;
+        Self { name: name.to_owned(), limit, used, highest, hits, unit }
     }
 }
 

@@ -325,8 +325,16 @@ impl Checkpoint {
     }
 
     /// What must be left for deletes and compaction.
-    fn reserve(&self, state: &State) -> u64 {
+    pub fn reserve(&self, state: &State) -> u64 {
         self.config.room_min + state.delete_growth()
+    }
+
+    /// What is missing of it now that the disk is full.
+    pub fn reserve_taken(&self, state: &State) -> u64 {
+        if !self.disk_is_full {
+            return 0;
+        }
+        self.reserve(state).saturating_sub(state.pages().room())
     }
 
     /// The room that the file is to have.

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 use base::limits::CLIENT_RESULTS_MAX;
 use base::{Revision, Ticket};
 use kv::{Answer, Outcome, Remembered};
-use wire::{Header, LeaseGrantReply, LeaseRevokeReply, RegisterReply};
+use wire::{Header, LeaseGrantReply, LeaseRevokeReply, RegisterReply, Status};
 
+use crate::gauges::Bound;
 use crate::message::ReplyBody;
 use crate::reads::{Task, Work};
 use crate::store::Store;
@@ -66,6 +67,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 self.reply(ticket, ReplyBody::Renewed { revision, ttls_ms });
             }
             Outcome::Registered { client } => {
+                self.note_client();
                 let unanswered_max = u32::try_from(CLIENT_RESULTS_MAX).unwrap_or(u32::MAX);
                 let reply = RegisterReply { client: *client, unanswered_max };
                 let mut out = Vec::new();
@@ -85,6 +87,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Outcome::Compacted { revision, .. } => self.reply_compacted(ticket, *revision, false),
             Outcome::Refused(refusal) => {
                 let mut refused = translate::refused(*refusal);
+                if refused.status == Status::Overloaded {
+                    self.gauges.hit(Bound::Leases);
+                }
                 refused.compacted = self.compacted();
                 self.refuse(ticket, refused);
             }

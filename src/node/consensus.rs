@@ -34,6 +34,7 @@ use crate::apply_lag::ApplyLag;
 use crate::beginner::Beginner;
 use crate::disk_watch::DiskWatch;
 use crate::divergence::{Divergence, Verdict};
+use crate::gauges::{Bound, Gauges};
 use crate::journal::Journal;
 use crate::leases::Leases;
 use crate::log_clock::LogClock;
@@ -46,7 +47,7 @@ use crate::peers::{Greeting, Incoming, Introduction, Peers};
 use crate::retention::Outdated;
 use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
-use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent};
+use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent, usage};
 
 /// What is kept for peers that are behind.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +159,7 @@ pub struct Consensus<B> {
     pub(crate) log_clock: LogClock,
     pub(crate) leases: Leases,
     pub(crate) outdated: Outdated,
+    pub(crate) gauges: Gauges,
     /// Why this member must not go on, and when it ends: what it has answered goes out before.
     pub(crate) excluded: Option<(Instant, String)>,
     /// When members were last heard of.
@@ -205,6 +207,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
         let apply_lag = ApplyLag::new(raft.log().committed());
+        let gauges = usage::of_consensus(&config);
         Self {
             config,
             raft,
@@ -234,6 +237,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             log_clock: clock,
             leases: Leases::default(),
             outdated: Outdated::default(),
+            gauges,
             excluded: None,
             heard: BTreeMap::new(),
             admin: None,
@@ -318,7 +322,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     pub(crate) fn refuse(&mut self, ticket: Ticket, status: Status, message: String) {
-        let refused = Refused { status, message, compacted: 0, applied: false };
+        let refused = Refused::new(status, message);
         self.reply(ticket, ReplyBody::Refused(refused));
     }
 
@@ -347,12 +351,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         None
     }
 
+    fn object(&mut self, ticket: Ticket, status: Status, message: String) {
+        let mut refused = Refused::new(status, message);
+        if status == Status::Overloaded {
+            self.gauges.hit(Bound::Proposals);
+            refused.retry_after_ms = Refused::drained_ms(self.proposed_size());
+        }
+        self.reply(ticket, ReplyBody::Refused(refused));
+    }
+
     fn propose(&mut self, proposal: Proposal, effects: &mut Vec<ConsensusEffect<B>>) {
         assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
         let size = proposal.frame.len();
         if let Some((status, message)) = self.objection(size, proposal.frees_space) {
             if let Some(ticket) = proposal.ticket {
-                self.refuse(ticket, status, message);
+                self.object(ticket, status, message);
             }
             return;
         }
@@ -505,6 +518,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.objection(frame.len(), forward.frees_space)
         };
         if let Some((status, message)) = objection {
+            if status == Status::Overloaded {
+                self.gauges.hit(Bound::Proposals);
+            }
             let refused =
                 wire::PeerForwardRefused { sequence: forward.sequence, status, message: &message };
             self.send(from, PeerLane::Control, &PeerFrame::ForwardRefused(refused), effects);
@@ -700,14 +716,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let reactor = ReactorId::new(u16::try_from(ticket).expect("reactors are the only askers"));
         let event = match index {
             Some(index) => ReactorEvent::ReadGranted { index, time: self.log_clock.now(self.now) },
-            None => ReactorEvent::ReadRefused(Refused {
-                status: Status::NoLeader,
-                message: "no leader is known at present, or it cannot reach a quorum; try again \
+            None => ReactorEvent::ReadRefused(Refused::new(
+                Status::NoLeader,
+                "no leader is known at present, or it cannot reach a quorum; try again \
                           after the election, or ask for a serializable read"
                     .into(),
-                compacted: 0,
-                applied: false,
-            }),
+            )),
         };
         effects.push(ConsensusEffect::ToReactor(reactor, event));
     }
@@ -839,6 +853,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 let event = StoreEvent::Status { ticket, standing };
                 effects.push(ConsensusEffect::ToStore(event));
             }
+            ConsensusEvent::Limits { ticket, uses } => self.pass_limits(ticket, uses, effects),
             ConsensusEvent::LinkAccepted { link } if self.settled => {
                 self.peers.accepted(now, link);
             }
@@ -916,6 +931,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         self.apply_lag.look(now, log.committed().min(log.durable()));
         self.tend_leases(now, effects);
         self.tend_retention();
+        self.measure();
         self.append_waiting(now, effects);
         let committed = self.raft.log().committed();
         self.journal.write_waiting(now, &self.tail, committed, effects);

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use kv::Due;
 use wal::WalFile;
 
+use crate::gauges::Use;
 use crate::message::EntryKind;
 use crate::{AdminRequest, ReactorEvent, StoreEvent};
 
@@ -92,6 +93,13 @@ pub enum ConsensusEvent {
     Status {
         /// By whom.
         ticket: Ticket,
+    },
+    /// The limits of the member are wanted.
+    Limits {
+        /// By whom.
+        ticket: Ticket,
+        /// What its reactor has in use.
+        uses: Vec<Use>,
     },
     /// Another member, or a stranger, has opened a socket to this one.
     LinkAccepted {

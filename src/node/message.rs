@@ -274,6 +274,26 @@ pub struct Refused {
     pub compacted: u64,
     /// The write took effect all the same; only its answer could not be given.
     pub applied: bool,
+    /// Milliseconds after which it may be worth sending it again; 0: nothing is known of that.
+    pub retry_after_ms: u32,
+}
+
+impl Refused {
+    /// A pause before something is asked for that others have to give back first: watches that are
+    /// cancelled, leases that end, memory that large answers hold. Time does not bring it, so it is
+    /// only to keep those who ask again from becoming a load of their own.
+    pub const GIVEN_BACK_MS: u32 = 1_000;
+
+    /// Refused with nothing to add.
+    pub fn new(status: Status, message: String) -> Self {
+        Self { status, message, compacted: 0, applied: false, retry_after_ms: 0 }
+    }
+
+    /// A pause before a write is sent again while `size` bytes of others wait for the disk: the time in
+    /// which a disk that takes 512 MiB in a second has written half of them, and some groups at least.
+    pub fn drained_ms(size: usize) -> u32 {
+        u32::try_from(size >> 20).unwrap_or(u32::MAX).clamp(10, Self::GIVEN_BACK_MS)
+    }
 }
 
 /// The answer to a ticket, from the store or from consensus.

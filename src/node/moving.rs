@@ -211,7 +211,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         for (ticket, status, applied) in refused {
             let message = "this member has just caught up by taking the state of another one; the \
                            write took effect or not as the others say; read to find out";
-            let refused = Refused { status, message: message.into(), compacted: 0, applied };
+            let refused = Refused {
+                status,
+                message: message.into(),
+                compacted: 0,
+                applied,
+                retry_after_ms: 0,
+            };
             self.refuse(ticket, refused);
         }
         for task in self.reads.iter_mut() {

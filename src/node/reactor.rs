@@ -21,12 +21,13 @@ use bytes::BytesMut;
 use kv::Recorded;
 use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status, VerifyLimits};
 
+use crate::gauges::{Bound, Gauges};
 use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
 use crate::renewals::{Renewals, is_batch};
 use crate::session::{Phase, Session};
 use crate::watches::Watches;
 use crate::watching::Scratch;
-use crate::{ConsensusEvent, Role, StoreEvent, translate};
+use crate::{ConsensusEvent, Role, StoreEvent, translate, usage};
 
 /// Bytes of replies, over all connections of a reactor, that sockets may have refused to take before
 /// the connection that adds to them is closed.
@@ -48,6 +49,8 @@ pub struct ReactorConfig {
     pub value_size_max: usize,
     /// Bytes of requests that one connection may have unanswered: no more than consensus takes in.
     pub bytes_max: usize,
+    /// Connections that there may be: the driver closes others at once.
+    pub connections_max: usize,
     /// Clients that are remembered at once, as told with each registration; at most
     /// `base::limits::CLIENTS_MAX`.
     pub clients_max: u32,
@@ -61,6 +64,8 @@ pub enum ReactorEvent {
         /// Its name from now on.
         connection: ConnectionId,
     },
+    /// A connection was closed at once: there are as many as there may be.
+    TurnedAway,
     /// Bytes came in.
     Received {
         /// From whom.
@@ -205,12 +210,14 @@ pub struct Reactor {
     pub(crate) progress_at: Option<Instant>,
     /// Frames for watches, and the numbers of changes, of the turn in hand.
     pub(crate) scratch: Scratch,
+    pub(crate) gauges: Gauges,
 }
 
 impl Reactor {
     /// A reactor without connections.
     pub fn new(config: ReactorConfig) -> Self {
         Self {
+            gauges: usage::of_reactor(&config),
             config,
             sessions: Vec::new(),
             dirty: Vec::new(),
@@ -261,6 +268,7 @@ impl Reactor {
         let splitter = Splitter::new();
         self.sessions[slot] =
             Some(Session::new(connection.generation, now, splitter, self.config.bytes_max));
+        self.gauges.take(Bound::Connections, 1);
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_INTERVAL));
         }
@@ -284,6 +292,8 @@ impl Reactor {
                 let session = self.session(connection).expect("it was there above");
                 if !session.paused {
                     session.paused = true;
+                    let met = session.credit_met();
+                    met.into_iter().for_each(|bound| self.gauges.hit(bound));
                     effects.push(ReactorEffect::Pause { connection });
                 }
                 return;
@@ -342,6 +352,7 @@ impl Reactor {
                 effects.push(ReactorEffect::Pause { connection });
             }
             self.starving.push_back(connection);
+            self.gauges.hit(Bound::PartialFrames);
         } else if let Some(session) = self.session(connection)
             && session.paused
         {
@@ -399,12 +410,7 @@ impl Reactor {
                     "the first frame of a connection must be Hello, this one is {kind:?}; \
                      send Hello and wait for its reply"
                 );
-                let refused = Refused {
-                    status: Status::ProtocolError,
-                    message,
-                    compacted: 0,
-                    applied: false,
-                };
+                let refused = Refused::new(Status::ProtocolError, message);
                 self.refuse(connection, header.request, &refused);
                 self.close(connection, CloseReason::Protocol, effects);
             }
@@ -413,12 +419,7 @@ impl Reactor {
                 if !body.is_empty() || header.flags.has_stamp() || header.kind == Kind::Hello =>
             {
                 let message = format!("a frame of kind {:?} cannot stand here", header.kind);
-                let refused = Refused {
-                    status: Status::ProtocolError,
-                    message,
-                    compacted: 0,
-                    applied: false,
-                };
+                let refused = Refused::new(Status::ProtocolError, message);
                 self.refuse(connection, header.request, &refused);
                 self.close(connection, CloseReason::Protocol, effects);
             }
@@ -460,12 +461,7 @@ impl Reactor {
                 match asked {
                     Some(read) => {
                         let message = "cancelled by the client before it ran".into();
-                        let refused = Refused {
-                            status: Status::Cancelled,
-                            message,
-                            compacted: 0,
-                            applied: false,
-                        };
+                        let refused = Refused::new(Status::Cancelled, message);
                         let body = ReplyBody::Refused(refused);
                         self.answer(now, Reply { ticket: read.ticket, body }, effects);
                     }
@@ -476,8 +472,7 @@ impl Reactor {
                 let message = "the server is stopping; send the request to another member or \
                                again when it is back"
                     .into();
-                let refused =
-                    Refused { status: Status::ShuttingDown, message, compacted: 0, applied: false };
+                let refused = Refused::new(Status::ShuttingDown, message);
                 self.refuse(connection, header.request, &refused);
             }
             (Phase::Open, kind) => self.take_request(now, connection, &header, kind, body, effects),
@@ -559,9 +554,7 @@ impl Reactor {
                 return;
             }
         };
-        if let Some(session) = self.session(connection) {
-            session.take_credit(body.len());
-        }
+        self.take_credit(connection, body.len());
         match plan {
             translate::Plan::Propose { kind, frees_space } => {
                 let frame = if kind.is_timed() { with_room(&body, stamped) } else { body };
@@ -590,6 +583,7 @@ impl Reactor {
             translate::Plan::Status => {
                 effects.push(ReactorEffect::ToConsensus(ConsensusEvent::Status { ticket }));
             }
+            translate::Plan::Limits => self.ask_limits(ticket, effects),
             translate::Plan::Admin(request) => {
                 let event = ConsensusEvent::Admin { ticket, request };
                 effects.push(ReactorEffect::ToConsensus(event));
@@ -661,7 +655,8 @@ impl Reactor {
             let session = self.session(connection).expect("it was there above");
             session.stalled_reads.push(ticket);
         } else {
-            session.return_credit(usize::try_from(ticket.size).expect("a size fits usize"));
+            self.return_credit(connection, ticket.size);
+            let session = self.session(connection).expect("it was there above");
             session.reads_running -= usize::from(ticket.reads);
             if session.paused || session.ended || !session.reads_waiting.is_empty() {
                 self.runnable.push(connection);
@@ -701,6 +696,7 @@ impl Reactor {
             session.unsent += added;
             self.unsent += added;
             if self.unsent > UNSENT_MAX {
+                self.gauges.hit(Bound::UnsentReplies);
                 self.close(connection, CloseReason::SlowReader, effects);
                 return;
             }
@@ -813,8 +809,12 @@ impl Reactor {
     fn drop_session(&mut self, connection: ConnectionId, effects: &mut Vec<ReactorEffect>) {
         let Some(session) = self.session(connection) else { return };
         let (unsent, counted, requests) = (session.unsent, session.counted, session.requests());
+        let bytes = session.bytes();
         self.unsent -= unsent;
         self.partial_bytes -= counted;
+        self.gauges.give_back(Bound::Connections, 1);
+        self.gauges.give_back(Bound::Requests, requests);
+        self.gauges.give_back(Bound::RequestBytes, bytes);
         // Those that consensus has been asked about are dropped when it answers.
         self.reads_next.retain(|read| read.ticket.connection != connection);
         let watched = self.drop_watches(connection);
@@ -838,7 +838,7 @@ fn with_room(body: &Frame, stamped: bool) -> Frame {
 }
 
 fn decode_refusal(error: &DecodeError) -> Refused {
-    Refused { status: error.status(), message: format!("{error}"), compacted: 0, applied: false }
+    Refused::new(error.status(), format!("{error}"))
 }
 
 impl Role for Reactor {
@@ -848,6 +848,7 @@ impl Role for Reactor {
     fn handle(&mut self, now: Instant, event: ReactorEvent, effects: &mut Vec<ReactorEffect>) {
         match event {
             ReactorEvent::Accepted { connection } => self.accept(now, connection),
+            ReactorEvent::TurnedAway => self.gauges.hit(Bound::Connections),
             ReactorEvent::Received { connection, bytes } => {
                 if let Some(session) = self.session(connection) {
                     session.receive(bytes);
@@ -935,6 +936,8 @@ impl Role for Reactor {
             self.send_replies(connection, effects);
         }
         self.dirty = dirty;
+        self.gauges.see_size(Bound::UnsentReplies, self.unsent);
+        self.gauges.see_size(Bound::PartialFrames, self.partial_bytes);
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -179,6 +179,8 @@ pub struct Queue {
     small_held: usize,
     large_held: usize,
     size: usize,
+    /// How often one had to wait for what others hold.
+    waited: u64,
 }
 
 impl Queue {
@@ -194,6 +196,7 @@ impl Queue {
             small_held: 0,
             large_held: 0,
             size: 0,
+            waited: 0,
         }
     }
 
@@ -205,6 +208,11 @@ impl Queue {
     /// Bytes of the tasks themselves, beside what they hold.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// How often one had to wait for what others hold.
+    pub fn waited(&self) -> u64 {
+        self.waited
     }
 
     /// Tasks that have their turns.
@@ -233,6 +241,7 @@ impl Queue {
         let task = self.tasks.pop_front()?;
         let begins = task.share == Share::Small(0) && task.work.held_max() > 0;
         if begins && self.small_held >= self.small_max {
+            self.waited += 1;
             self.begin.push_back(task);
             return None;
         }
@@ -294,6 +303,7 @@ impl Queue {
             self.book(&mut task, Share::Large(large));
             return Some(task);
         }
+        self.waited += 1;
         if held > SMALL_SIZE {
             self.large.push_back(task);
         } else {
@@ -386,7 +396,7 @@ pub enum Which {
 /// The answer to a read whose deadline has passed.
 pub fn overdue() -> Refused {
     let message = "the deadline of the request passed before it was answered".into();
-    Refused { status: Status::DeadlineExceeded, message, compacted: 0, applied: false }
+    Refused::new(Status::DeadlineExceeded, message)
 }
 
 /// Whose tasks nobody waits for any more.
@@ -480,8 +490,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 "the client took no piece of this large answer for {READ_STALL_TIMEOUT_MS} ms \
                  while other reads waited for its memory; read it in parts, with limits"
             );
-            let refused =
-                Refused { status: Status::Overloaded, message, compacted: 0, applied: false };
+            let retry_after_ms = Refused::GIVEN_BACK_MS;
+            let refused = Refused { retry_after_ms, ..Refused::new(Status::Overloaded, message) };
             self.refuse(task.ticket, refused);
         }
     }

@@ -9,6 +9,7 @@ use base::{Instant, Ticket};
 use bytes::BytesMut;
 use wire::Splitter;
 
+use crate::gauges::Bound;
 use crate::message::ReadRequest;
 
 /// How far a connection has come.
@@ -130,6 +131,15 @@ impl Session {
             && (self.requests == 0 || self.bytes < self.bytes_max / 2)
     }
 
+    /// Which limit keeps it from taking another one in, if one does.
+    pub fn credit_met(&self) -> Option<Bound> {
+        match self.requests {
+            _ if self.has_credit() => None,
+            CONNECTION_REQUESTS_MAX.. => Some(Bound::ConnectionRequests),
+            _ => Some(Bound::ConnectionBytes),
+        }
+    }
+
     /// Whether another read may be given to the store.
     pub fn may_read(&self) -> bool {
         self.reads_running < CONNECTION_READS_MAX && self.blocked_since.is_none()
@@ -138,6 +148,11 @@ impl Session {
     /// Requests that have not been answered.
     pub fn requests(&self) -> usize {
         self.requests
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Appends received bytes; free of copies when they follow the earlier ones in memory.

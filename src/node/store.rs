@@ -32,11 +32,11 @@ use base::{
 };
 use hashbrown::HashMap;
 use kv::{Answer, Command, HistoryLimits, Outcome, Read, ReadStep, ReadTxn, State, Step};
-use raft::RoleName;
 use tree::{Miss, WARM_MAX};
-use wire::{Kind, RaftRole, ReplyWriter, Request, Status, StatusReply, Texts, VerifyLimits};
+use wire::{Kind, ReplyWriter, Request, Status, VerifyLimits};
 
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
+use crate::gauges::{Bound, Gauges, Use};
 use crate::message::{
     Committed, EntryKind, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
 };
@@ -44,7 +44,7 @@ use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::retention::{Horizon, Retention};
 use crate::transfer::{Receiver, Sender};
 use crate::trimming::Trimming;
-use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate};
+use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate, usage};
 
 /// Units of work (keys touched) that applying may take in one turn.
 const APPLY_BUDGET: u32 = 4_096;
@@ -133,6 +133,20 @@ pub enum StoreEvent {
         ticket: Ticket,
         /// What consensus knows.
         standing: Standing,
+    },
+    /// What a reactor has in use, as it looked around.
+    Use {
+        /// Which.
+        reactor: ReactorId,
+        /// It.
+        uses: Vec<Use>,
+    },
+    /// The limits of the member are wanted.
+    Limits {
+        /// By whom.
+        ticket: Ticket,
+        /// What its reactor and consensus have in use.
+        uses: Vec<Use>,
     },
     /// Bytes of the page file that were asked for.
     PageRead {
@@ -322,6 +336,11 @@ pub struct Store<B> {
     pub(crate) publishing: Vec<bool>,
     pub(crate) trimming: Trimming,
     pub(crate) horizon: Horizon,
+    pub(crate) gauges: Gauges,
+    /// What reactors have told of theirs.
+    pub(crate) told: Vec<(ReactorId, Vec<Use>)>,
+    /// Applying waits for a checkpoint, or for answers.
+    pub(crate) paced: (bool, bool),
     /// What is due is to be looked for, at this log time, for a leader of this term.
     pub(crate) due_asked: Option<(u64, Term)>,
     pub(crate) due_waits_for: Option<Miss>,
@@ -345,7 +364,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     ) -> Self {
         let checkpoint = Checkpoint::new(config.checkpoint.clone(), published, now);
         let reactors = usize::from(config.reactors);
-        let horizon = Horizon::new(config.retention);
+        let (horizon, gauges) = (Horizon::new(config.retention), usage::of_store(&config));
         Self {
             config,
             state,
@@ -373,6 +392,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             publishing: (0..reactors).map(|_| false).collect(),
             trimming: Trimming::new(),
             horizon,
+            gauges,
+            told: Vec::new(),
+            paced: (false, false),
             due_asked: None,
             due_waits_for: None,
             next_due: None,
@@ -409,6 +431,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     pub(crate) fn fetch(&mut self, miss: Miss, effects: &mut Vec<StoreEffect<B>>) {
         if !self.fetching.contains(&miss) {
             self.fetching.push(miss);
+            self.gauges.hit(Bound::PageCache);
             let (offset, size) = (miss.offset(), miss.size());
             effects.push(StoreEffect::Read { miss, offset, size, for_transfer: false });
         }
@@ -443,6 +466,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
         }
         self.is_busy |= budget == 0 && !self.entries.is_empty();
+        self.note_pace();
         let applied = self.state.applied().0;
         if applied > before {
             let bytes = mem::take(&mut self.applied_bytes);
@@ -473,15 +497,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// Whether entries wait for a checkpoint, because too much memory is dirty or too little space is
     /// left; or for the answers of those before.
     fn is_paced(&self) -> bool {
-        if self.answers.size() > ANSWERS_WAITING_MAX && self.state.between_entries() {
-            return true;
-        }
+        self.has_many_answers() || self.is_too_dirty() || self.checkpoint.holds_back(&self.state)
+    }
+
+    pub(crate) fn has_many_answers(&self) -> bool {
+        self.answers.size() > ANSWERS_WAITING_MAX && self.state.between_entries()
+    }
+
+    pub(crate) fn is_too_dirty(&self) -> bool {
         let dirty_size_max = self.checkpoint.dirty_size_max(self.config.dirty_size_max);
         // One that is not running begins in this turn if it can; else there is nothing to wait for.
-        let too_dirty = self.state.pages().dirty_size() > dirty_size_max
+        self.state.pages().dirty_size() > dirty_size_max
             && self.state.may_checkpoint()
-            && (self.checkpoint.is_running() || self.state.pages().may_begin());
-        too_dirty || self.checkpoint.holds_back(&self.state)
+            && (self.checkpoint.is_running() || self.state.pages().may_begin())
     }
 
     /// Applies one entry; false if it has to be taken up again.
@@ -805,61 +833,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         });
         if let Some(task) = task {
             let message = "cancelled by the client before it was answered".into();
-            let refused =
-                Refused { status: Status::Cancelled, message, compacted: 0, applied: false };
+            let refused = Refused::new(Status::Cancelled, message);
             self.refuse(task.ticket, refused);
         }
-    }
-
-    fn status(&mut self, ticket: Ticket, standing: &Standing) {
-        let (applied, _) = self.state.applied();
-        let pages = self.state.pages();
-        let role = match standing.role {
-            _ if standing.is_learner => RaftRole::Learner,
-            RoleName::Leader => RaftRole::Leader,
-            RoleName::Candidate | RoleName::PreCandidate => RaftRole::Candidate,
-            RoleName::Follower => RaftRole::Follower,
-        };
-        let mut errors = Vec::new();
-        let no_space = standing.no_space || self.checkpoint.space_is_low();
-        if no_space {
-            errors.push("the disk is full");
-        }
-        if standing.leader.is_none() {
-            errors.push("no leader");
-        }
-        if standing.disagrees {
-            errors.push("members disagree about the state");
-        }
-        if standing.disk_slow {
-            errors.push("the disk of the log is slow");
-        }
-        let status = StatusReply {
-            server_version: env!("CARGO_PKG_VERSION"),
-            cluster: self.config.cluster,
-            member: self.config.member,
-            leader: standing.leader.unwrap_or_default(),
-            term: standing.term.get(),
-            last_index: standing.last.get(),
-            committed_index: standing.committed.get(),
-            applied_index: applied.get(),
-            revision: translate::i64_of(self.state.revision()),
-            compacted_revision: translate::count_of(self.compacted()),
-            file_size: pages.file_size(),
-            file_size_in_use: pages.allocated_size(),
-            log_size: standing.log_size,
-            quota_size: 0,
-            is_learner: standing.is_learner,
-            no_space,
-            corrupt: standing.disagrees,
-            member_name: &standing.name,
-            role,
-            errors: Texts::Given(&errors),
-            clients: self.state.clients(),
-        };
-        let mut out = Vec::new();
-        self.writer.status(&mut out, ticket.request, &status);
-        self.reply(ticket, ReplyBody::Frames(out));
     }
 }
 
@@ -891,6 +867,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             StoreEvent::Watch(request) => self.watch(request),
             StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
             StoreEvent::Status { ticket, standing } => self.status(ticket, &standing),
+            StoreEvent::Use { reactor, uses } => self.note_use(reactor, uses),
+            StoreEvent::Limits { ticket, uses } => self.limits(ticket, uses),
             StoreEvent::PageRead { miss, bytes, for_transfer: false } => {
                 self.installed(miss, &bytes, effects);
             }
@@ -962,6 +940,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
             self.trim(now, effects);
             self.state.pages_mut().evict();
+            self.measure();
         }
         for (reactor, replies) in self.replies.iter_mut().enumerate() {
             if !replies.is_empty() {

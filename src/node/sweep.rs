@@ -52,32 +52,29 @@ impl Reactor {
         }
         for (connection, reason) in overdue {
             if reason == CloseReason::HandshakeTimeout {
-                let refused = Refused {
-                    status: Status::HandshakeTimeout,
-                    message: format!(
+                let refused = Refused::new(
+                    Status::HandshakeTimeout,
+                    format!(
                         "no Hello within {HANDSHAKE_TIMEOUT_MS} ms of connecting; connect again"
                     ),
-                    compacted: 0,
-                    applied: false,
-                };
+                );
                 self.refuse(connection, base::RequestId::new(0), &refused);
             }
             if reason == CloseReason::PartialFrame {
-                let refused = Refused {
-                    status: Status::ProtocolError,
-                    message: format!(
+                let refused = Refused::new(
+                    Status::ProtocolError,
+                    format!(
                         "{PARTIAL_TIMEOUT_MS} ms, or {PARTIAL_TIMEOUT_CROWDED_MS} ms while others \
                          wait for its memory, went by without the end of a frame that had begun \
                          or {PARTIAL_PROGRESS_SIZE} bytes more of it; connect again and send whole \
                          frames"
                     ),
-                    compacted: 0,
-                    applied: false,
-                };
+                );
                 self.refuse(connection, base::RequestId::new(0), &refused);
             }
             self.close(connection, reason, effects);
         }
+        self.tell_use(effects);
         self.sweep_at = any.then(|| now.after(SWEEP_INTERVAL));
     }
 }

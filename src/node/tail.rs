@@ -95,6 +95,11 @@ impl Tail {
         self.handed_out == self.entries.len()
     }
 
+    /// Bytes of the entries that have been handed out and are still here.
+    pub fn kept_size(&self) -> usize {
+        self.kept_size
+    }
+
     /// Takes an entry that follows the last one.
     pub fn push(&mut self, entry: Kept) {
         let last = self.last();

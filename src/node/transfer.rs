@@ -252,6 +252,8 @@ impl Receiver {
             | StoreEvent::Watch(_)
             | StoreEvent::Forget { .. }
             | StoreEvent::Status { .. }
+            | StoreEvent::Use { .. }
+            | StoreEvent::Limits { .. }
             | StoreEvent::Send { .. }
             | StoreEvent::SendNext { .. }
             | StoreEvent::SendEnd { .. }

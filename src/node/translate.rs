@@ -7,7 +7,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base::limits::{
-    CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, TXN_OPS_MAX, body_size_max,
+    CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, PROPOSED_BYTES_MAX, TXN_OPS_MAX,
+    body_size_max,
 };
 use base::{LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
@@ -137,12 +138,10 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
             Ok(Plan::Admin(AdminRequest::MoveLeader { target: *target }))
         }
         Request::Hello(_) | Request::Ping | Request::Cancel | Request::WatchProgress => {
-            Err(Refused {
-                status: Status::ProtocolError,
-                message: format!("a frame of kind {:?} cannot stand here", request.kind()),
-                compacted: 0,
-                applied: false,
-            })
+            Err(Refused::new(
+                Status::ProtocolError,
+                format!("a frame of kind {:?} cannot stand here", request.kind()),
+            ))
         }
     }
 }
@@ -153,8 +152,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
 ///
 /// It may not have a stamp, or this one means nothing; whether the connection must be closed.
 pub fn message_behind_stamp(kind: Kind, body: &[u8]) -> Result<&[u8], (Refused, bool)> {
-    let refused =
-        |status, message: String| Refused { status, message, compacted: 0, applied: false };
+    let refused = |status, message: String| Refused::new(status, message);
     if !kind.is_write() {
         let message = format!("a frame of kind {kind:?} cannot carry a stamp; send it without");
         return Err((refused(Status::ProtocolError, message), true));
@@ -321,7 +319,7 @@ fn txn<'a>(view: &TxnView<'a>) -> Txn<'a> {
 /// A refusal of what can never be right.
 fn invalid(message: &str) -> Refused {
     let (status, message) = (Status::InvalidArgument, message.to_string());
-    Refused { status, message, compacted: 0, applied: false }
+    Refused::new(status, message)
 }
 
 /// Whether any branch of a transaction has a put that wants a lease made. As deep as transactions nest.
@@ -394,7 +392,8 @@ pub fn refused(refusal: Refusal) -> Refused {
         | Refusal::SortTooLarge
         | Refusal::ReplyTooLarge => Status::TooLarge,
     };
-    Refused { status, message: refusal.to_string(), compacted: 0, applied: false }
+    let retry_after_ms = if status == Status::Overloaded { Refused::GIVEN_BACK_MS } else { 0 };
+    Refused { retry_after_ms, ..Refused::new(status, refusal.to_string()) }
 }
 
 /// Writes a refusal.
@@ -406,9 +405,12 @@ pub fn write_refused(
     leader: LeaderHint<'_>,
 ) {
     let retry_after_ms = match refused.status {
-        Status::Overloaded => 10,
+        // The leader's refusal of a write that was passed on comes without one.
+        Status::Overloaded if refused.retry_after_ms == 0 => {
+            Refused::drained_ms(PROPOSED_BYTES_MAX)
+        }
         Status::NoSpace => 1_000,
-        _ => 0,
+        _ => refused.retry_after_ms,
     };
     let reply = wire::Refused {
         status: refused.status,
@@ -430,28 +432,24 @@ pub fn write_refused(
 pub fn check_hello(hello: &Hello<'_>, cluster: u64) -> Result<u8, Refused> {
     let (oldest, newest) = (u16::from(wire::VERSION_MIN), u16::from(wire::VERSION_MAX));
     if hello.version_min > newest || hello.version_max < oldest {
-        return Err(Refused {
-            status: Status::VersionMismatch,
-            message: format!(
+        return Err(Refused::new(
+            Status::VersionMismatch,
+            format!(
                 "the client speaks protocol versions {} to {}, this server {oldest} to {newest}; \
                  use a client of this server's release",
                 hello.version_min, hello.version_max
             ),
-            compacted: 0,
-            applied: false,
-        });
+        ));
     }
     if hello.cluster != 0 && hello.cluster != cluster {
-        return Err(Refused {
-            status: Status::ClusterMismatch,
-            message: format!(
+        return Err(Refused::new(
+            Status::ClusterMismatch,
+            format!(
                 "the client expects cluster {:016x}, this member belongs to {cluster:016x}; check \
                  the endpoint",
                 hello.cluster
             ),
-            compacted: 0,
-            applied: false,
-        });
+        ));
     }
     let version = hello.version_max.min(newest);
     Ok(u8::try_from(version).expect("at most the newest, which is a u8"))

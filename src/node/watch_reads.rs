@@ -119,7 +119,7 @@ fn overtaken(next: Point, compacted: Revision) -> Refused {
         next.revision
     );
     let compacted = compacted.get();
-    Refused { status: Status::Compacted, message, compacted, applied: false }
+    Refused { status: Status::Compacted, message, compacted, applied: false, retry_after_ms: 0 }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {

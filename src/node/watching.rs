@@ -60,8 +60,9 @@ pub struct WatchPlan {
 
 /// Decides about a watch, after everything that can be refused without the state.
 pub fn plan(watch: &Watch<'_>) -> Result<WatchPlan, Refused> {
-    let refused =
-        |status, message: String| Err(Refused { status, message, compacted: 0, applied: false });
+    let refused = |status, message: String| {
+        Err(Refused { status, message, compacted: 0, applied: false, retry_after_ms: 0 })
+    };
     let count = watch.ranges.len();
     if count == 0 || count > WATCH_RANGES_MAX {
         let message = format!("a watch has 1 to {WATCH_RANGES_MAX} ranges, this one {count}");
@@ -127,8 +128,12 @@ impl Reactor {
             None
         };
         if let Some((status, message)) = refusal {
-            let body =
-                ReplyBody::Refused(Refused { status, message, compacted: 0, applied: false });
+            let mut refused = Refused::new(status, message);
+            if status == Status::Overloaded {
+                refused.retry_after_ms = Refused::GIVEN_BACK_MS;
+                self.watch_limit_met(connection);
+            }
+            let body = ReplyBody::Refused(refused);
             self.answer(now, Reply { ticket, body }, effects);
             return;
         }
@@ -189,8 +194,8 @@ impl Reactor {
     }
 
     fn return_watch_credit(&mut self, connection: ConnectionId, credit: u32) {
+        self.return_credit(connection, credit);
         let Some(session) = self.session(connection) else { return };
-        session.return_credit(usize::try_from(credit).expect("a size fits usize"));
         if session.paused || session.ended || !session.reads_waiting.is_empty() {
             self.run_again(connection);
         }
@@ -315,7 +320,7 @@ impl Reactor {
     ) {
         let Some(slot) = self.watches.find(connection, request) else { return };
         if Mutant::CancelledStays.is_on() && status == Status::Cancelled {
-            let refused = Refused { status, message, compacted, applied: false };
+            let refused = Refused { status, message, compacted, applied: false, retry_after_ms: 0 };
             return self.refuse(connection, request, &refused);
         }
         let Some(watcher) = self.watches.remove(slot) else { return };
@@ -331,7 +336,7 @@ impl Reactor {
         if !watcher.created {
             self.return_watch_credit(connection, watcher.credit);
         }
-        let refused = Refused { status, message, compacted, applied: false };
+        let refused = Refused { status, message, compacted, applied: false, retry_after_ms: 0 };
         self.refuse(connection, request, &refused);
         self.read_on(connection, effects);
         self.stop_publishing(effects);

@@ -208,7 +208,10 @@ impl CoreLoop {
         for stream in self.accepted.drain(..) {
             match seat.sockets.add(&stream) {
                 Ok(connection) => self.reactor_events.push(ReactorEvent::Accepted { connection }),
-                Err(error) => eprintln!("quorate: a connection was refused: {error}"),
+                Err(error) => {
+                    self.reactor_events.push(ReactorEvent::TurnedAway);
+                    eprintln!("quorate: a connection was refused: {error}");
+                }
             }
         }
         self.inbox.append_reactor(&mut self.reactor_events);

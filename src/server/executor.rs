@@ -262,6 +262,7 @@ async fn run(start: Start) -> Result<(), Error> {
             member: plan.identity.member,
             value_size_max: plan.config.value_size_max,
             bytes_max: CONNECTION_BYTES_MAX.min(proposed_bytes_max(&plan.config)),
+            connections_max: plan.connections_max,
             clients_max: CLIENTS_MAX,
         }),
         sockets,

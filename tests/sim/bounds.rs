@@ -3,7 +3,7 @@
 
 use base::limits::{CONNECTION_REQUESTS_MAX, PARTIAL_BYTES_MAX, READS_SIZE_MAX};
 use base::{LogIndex, NodeId};
-use node::Consensus;
+use node::{Bound, Consensus};
 use tree::{Check, CheckStep, META_SIZE, OpenError, SLOT_OFFSETS};
 
 use crate::disk::{Block, Disk, Name, at};
@@ -181,5 +181,9 @@ pub fn check_reactor(id: u64, process: &Process) -> Verdict {
     })?;
     holds(partial <= PARTIAL_BYTES_MAX, || {
         format!("I16: member {id} holds {partial} bytes of frames that are not whole")
+    })?;
+    let told = process.reactor.in_use(Bound::Requests);
+    holds(told.used == requests as u64, || {
+        format!("I16: member {id} holds {requests} requests, and tells of {told:?}")
     })
 }

@@ -34,6 +34,7 @@ pub enum Ask {
     MoveLeader(u64),
     Register,
     Ping,
+    Limits,
     KeepAlive(Vec<i64>),
     TimeToLive {
         lease: i64,
@@ -64,6 +65,7 @@ impl Ask {
             Self::MoveLeader(_) => "move leader",
             Self::Register => "register",
             Self::Ping => "ping",
+            Self::Limits => "limits",
             Self::Write(Command::Grant { .. }) => "lease grant",
             Self::Write(Command::Revoke { .. }) => "lease revoke",
             Self::KeepAlive(_) => "keep alive",
@@ -206,6 +208,7 @@ pub fn encode(
         }
         Ask::Register => call(&Call::Register),
         Ask::Ping => call(&Call::Ping),
+        Ask::Limits => call(&Call::Limits),
         Ask::Write(Command::Grant { lease, ttl_ms }) => {
             call(&Call::LeaseGrant(wire::LeaseGrant { lease: *lease, ttl_ms: *ttl_ms }));
         }
@@ -339,7 +342,7 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
         Reply::Register(reply) => Seen::Registered(reply.client.get()),
         Reply::Watch(reply) => Seen::Watch(Box::new(Step::new(&reply))),
-        Reply::Ping | Reply::MoveLeader(_) => Seen::Other,
+        Reply::Ping | Reply::Limits(_) | Reply::MoveLeader(_) => Seen::Other,
     }
 }
 
@@ -509,6 +512,7 @@ impl Generator {
         match prng.below(20) {
             0 => Ask::Status,
             1 => Ask::MemberList,
+            2 if revision % 2 == 0 => Ask::Limits,
             2 => Ask::Ping,
             3 | 4 => Ask::ReadTxn(self.txn(prng, revision, 2, true)),
             _ => Ask::Range(self.range(prng, revision)),

@@ -502,6 +502,7 @@ impl Node {
             member,
             value_size_max: VALUE_MAX,
             bytes_max: plan.proposed_max,
+            connections_max: 1_000,
             clients_max: plan.clients_max,
         });
         let mut process = Box::new(Process {

@@ -59,16 +59,16 @@ impl Retained {
         };
         let (revision, newest) = (compact.revision, model.revision);
         check(self.last != Some((term, revision)), || {
-            format!("I16: entry {index} compacts to {revision} again in term {term}")
+            format!("retention: entry {index} compacts to {revision} again in term {term}")
         })?;
         match self.retention {
             Retention::Everything => {
-                return Err(format!("I16: entry {index} compacts, and nobody wants that"));
+                return Err(format!("retention: entry {index} compacts, and nobody wants that"));
             }
             Retention::Revisions(count) => {
                 let left = newest - revision;
                 check(i64::try_from(count).is_ok_and(|count| left >= count), || {
-                    format!("I16: entry {index} keeps {left} revisions of {count}")
+                    format!("retention: entry {index} keeps {left} revisions of {count}")
                 })?;
             }
             Retention::Period(period) => {
@@ -82,7 +82,7 @@ impl Retained {
                     + 2 * MS;
                 check(most >= period.as_nanos(), || {
                     format!(
-                        "I16: entry {index} compacts to {revision}, which was there for {passed} ns of \
+                        "retention: entry {index} compacts to {revision}, which was there for {passed} ns of \
                          {}",
                         period.as_nanos()
                     )

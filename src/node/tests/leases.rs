@@ -126,6 +126,7 @@ impl Member {
             member: MEMBER,
             value_size_max: 1 << 16,
             bytes_max: 32 << 20,
+            connections_max: 1_000,
             clients_max: base::limits::CLIENTS_MAX,
         };
         Self {

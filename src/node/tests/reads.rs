@@ -334,6 +334,7 @@ impl Connections {
             member: NodeId::new(7),
             value_size_max: 1 << 24,
             bytes_max: 32 << 20,
+            connections_max: 1_000,
             clients_max: base::limits::CLIENTS_MAX,
         };
         let mut all = Self {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{
     ClientId, ConnectionId, Duration, FileId, Instant, LogIndex, Lsn, NodeId, ReactorId, RequestId,
@@ -12,7 +12,7 @@ use base::{
 use bytes::BytesMut;
 use kv::State;
 use node::{
-    CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, ForPeers,
+    Bound, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEffect, ConsensusEvent, ForPeers,
     Introduction, Members, Reactor, ReactorConfig, ReactorEffect, ReactorEvent, Retention, Role,
     Store, StoreConfig, StoreEffect, StoreEvent, Tail,
 };
@@ -130,6 +130,7 @@ impl Member {
             member: MEMBER,
             value_size_max: 1 << 16,
             bytes_max: 32 << 20,
+            connections_max: 1_000,
             clients_max: base::limits::CLIENTS_MAX,
         };
         Self {
@@ -644,4 +645,108 @@ fn a_leader_goes_on_compacting_behind_a_client() {
         assert!(compacted > before || round < 8, "round {round}: nothing goes");
         before = compacted;
     }
+}
+
+impl Member {
+    /// Limit, use, the most, and hits of each limit, as a client is told.
+    fn limits(&mut self) -> BTreeMap<String, [u64; 4]> {
+        self.request(&Call::Limits);
+        self.turns();
+        self.reply(|_, reply| {
+            let Reply::Limits(limits) = reply else { panic!("{reply:?}") };
+            let of = |limit: wire::Limit<'_>| {
+                (limit.name.to_string(), [limit.limit, limit.used, limit.highest, limit.hits])
+            };
+            limits.iter().map(of).collect()
+        })
+    }
+}
+
+/// Every role says what it has in use, the store puts it together, and nothing is counted twice however
+/// often the reactor has looked around.
+#[test]
+fn limits_tell_what_is_in_use_what_was_and_how_often_they_were_met() {
+    let mut member = Member::serving();
+    let told = member.limits();
+    let names: Vec<&str> = Bound::ALL.iter().map(|bound| bound.name()).collect();
+    assert!(names.iter().all(|name| told.contains_key(*name)), "{told:?}");
+    assert_eq!(told.len(), names.len());
+    assert_eq!(told["connections"], [1_000, 1, 1, 0]);
+    // The request itself is under way.
+    assert_eq!((told["requests"], told["connection-requests"]), ([0, 1, 1, 0], [1_024, 1, 1, 0]));
+    assert_eq!(told["proposals"], [1 << 20, 0, 0, 0]);
+
+    // The disk does nothing: writes pile up to their bound.
+    let value = vec![1; 60_000];
+    for _ in 0..17 {
+        member.request(&put(b"a", &value));
+        member.turns();
+    }
+    for _ in 0..3 {
+        member.request(&put(b"b", &value));
+        member.turns();
+        let retry = member.reply(|header, reply| {
+            assert_eq!(header.status, Status::Overloaded);
+            let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+            refused.retry_after_ms
+        });
+        assert!(retry >= 10, "{retry} ms");
+    }
+    let told = member.limits();
+    let waiting = told["proposals"][1];
+    assert!((17 * 60_000..1 << 20).contains(&waiting), "{waiting}");
+    assert_eq!(told["proposals"], [1 << 20, waiting, waiting, 3]);
+    assert_eq!(told["requests"], [0, 18, 18, 0]);
+    assert_eq!(told["request-bytes"][1], waiting);
+
+    member.settle();
+    assert_eq!(member.replies().len(), 17);
+    // The reactor looks around, and tells the store what the next answer has from itself.
+    for _ in 0..4 {
+        member.now = member.now.after(Duration::from_millis(500));
+        member.turns();
+    }
+    let told = member.limits();
+    assert_eq!(told["connections"], [1_000, 1, 1, 0]);
+    assert_eq!(told["requests"], [0, 1, 18, 0]);
+    assert_eq!(told["proposals"], [1 << 20, 0, waiting, 3]);
+    assert!(told["dirty-pages"][1] > 0 && told["page-cache"][1] >= told["dirty-pages"][1]);
+
+    member.to_reactor.push_back(ReactorEvent::TurnedAway);
+    member.to_reactor.push_back(ReactorEvent::Closed { connection: CONNECTION });
+    member.turns();
+    let gone = [Bound::Connections, Bound::Requests].map(|bound| member.reactor.in_use(bound));
+    assert_eq!(gone.map(|told| (told.used, told.hits)), [(0, 1), (0, 0)]);
+}
+
+/// What was refused because others hold it comes back when they give it back: no sooner asked again.
+#[test]
+fn a_connection_with_too_many_requests_is_counted_and_so_is_a_watch_too_many() {
+    let mut member = Member::serving();
+    for _ in 0..1_030 {
+        member.request(&put(b"a", b"1"));
+    }
+    member.turns();
+    assert!(member.paused);
+    let told = member.reactor.in_use(Bound::ConnectionRequests);
+    assert_eq!((told.highest, told.hits), (1_024, 1));
+    member.settle();
+    member.replies();
+    let ranges = [wire::WatchRange { key: b"k", range_end: b"" }];
+    let ranges = wire::WatchRanges::Given(&ranges);
+    for _ in 0..10_000 {
+        member.request(&Call::Watch(wire::Watch { ranges, ..wire::Watch::default() }));
+        member.settle();
+    }
+    member.sent.clear();
+    member.request(&Call::Watch(wire::Watch { ranges, ..wire::Watch::default() }));
+    member.settle();
+    let (status, retry) = member.reply(|header, reply| {
+        let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+        (header.status, refused.retry_after_ms)
+    });
+    assert_eq!((status, retry), (Status::Overloaded, 1_000));
+    let told = member.limits();
+    assert_eq!(told["connection-watches"], [10_000, 10_000, 10_000, 1]);
+    assert_eq!(told["watches"], [1_000_000, 10_000, 10_000, 0]);
 }

@@ -121,6 +121,7 @@ impl World {
             member: NodeId::new(7),
             value_size_max: 1 << 20,
             bytes_max: 32 << 20,
+            connections_max: 1_000,
             clients_max: 100,
         });
         let mut encoder = RequestEncoder::new();
