@@ -25,6 +25,8 @@ pub struct Timeline {
     leaders: Vec<(u64, u64)>,
     /// Requests that a leader must have worked on: when they were sent and answered.
     served: Vec<Span>,
+    /// When the machine itself had no time, or its disk took no block.
+    stalls: Vec<Span>,
 }
 
 impl Timeline {
@@ -43,6 +45,16 @@ impl Timeline {
     /// A request was answered that went through the log.
     pub fn served(&mut self, sent: u64, answered: u64) {
         self.served.push((sent, answered));
+    }
+
+    /// A thread of the harness got no time, or no block to the disk.
+    pub fn stalled(&mut self, since: u64, until: u64) {
+        self.stalls.push((since, until));
+    }
+
+    /// When the machine had no time, or its disk took no block.
+    pub fn stalls(&self) -> &[Span] {
+        &self.stalls
     }
 
     /// Spans from one mark to the next of another kind, or for ever.

@@ -139,6 +139,12 @@ impl Threads {
             let stage = Arc::clone(stage);
             others.push(spawn("observer", move || chronicle::observe(&stage, member))?);
         }
+        let (own, path) = (Arc::clone(stage), common.folder.join("block"));
+        others.push(spawn("machine", move || {
+            if let Err(text) = chronicle::feel_the_machine(&own, &path) {
+                own.violation(text);
+            }
+        })?);
         let (own, own_cared) = (Arc::clone(stage), Arc::clone(&cared));
         others.push(spawn("sampler", move || holders::sample(&own, &own_cared))?);
         let (own, own_cared, own_prng) =
@@ -430,6 +436,13 @@ fn tell(stage: &Stage, nemesis: &Nemesis, report: &Report, seconds: f64) {
         .iter()
         .map(|(since, until)| Duration::from_nanos(until.saturating_sub(*since)))
         .collect();
+    let stalls = timeline.stalls().iter();
+    let stalls: Vec<Duration> =
+        stalls.map(|(since, until)| Duration::from_nanos(until - since)).collect();
+    println!(
+        "the machine stood still (a pause of 10 ms and a block over 100 ms): {}",
+        Times::new(stalls).text()
+    );
     println!(
         "{} changes of leaders; without a quorum: {}; well again after a heal: {}; {} violations",
         timeline.changes_in_all(),

@@ -10,8 +10,9 @@
 //!
 //! **Early** is an end before the sending of the last answered renewal, or of the grant, plus TTL. **Late** is an
 //! end after the answer of it plus TTL plus what is allowed: an election time-out and a second for each change
-//! of leaders in its life, the time without a quorum, and [`SLACK`] for load. A renewal that was not
-//! answered may have been carried out for as long as the cluster was not well.
+//! of leaders in its life, the time without a quorum, the time for which the machine stood still behind
+//! the lease's time, and [`SLACK`] for load. A renewal that was not answered may have been carried out for as long
+//! as the cluster was not well.
 
 use std::collections::HashMap;
 
@@ -181,7 +182,8 @@ impl Lives {
             let late = between(seen, base + life.ttl);
             let changes = timeline.changes((life.granted, seen.saturating_add(LEADER_SEEN)));
             let lost = overlap((life.granted, seen), &without_quorum);
-            let allowed = changes * PER_CHANGE + lost + SLACK;
+            let stalled = overlap((base + life.ttl, seen), timeline.stalls());
+            let allowed = changes * PER_CHANGE + lost + stalled + SLACK;
             if changes == 0 && lost == 0 {
                 most(&mut report.late_in_peace, late);
             } else {
@@ -192,10 +194,12 @@ impl Lives {
             if spare < 0 {
                 report.violations.push(format!(
                     "LATE: lease {lease} ended at revision {revision} {} ms after its time; allowed were {} ms for \
-                     {changes} changes of leaders and {} ms without a quorum: {life:?}, seen at {seen}",
+                     {changes} changes of leaders, {} ms without a quorum and {} ms of a machine that stood still: \
+                     {life:?}, seen at {seen}",
                     late as f64 / 1e6,
                     allowed as f64 / 1e6,
-                    lost as f64 / 1e6
+                    lost as f64 / 1e6,
+                    stalled as f64 / 1e6
                 ));
             }
         }
