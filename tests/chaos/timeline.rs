@@ -27,6 +27,8 @@ pub struct Timeline {
     served: Vec<Span>,
     /// When the machine itself had no time, or its disk took no block.
     stalls: Vec<Span>,
+    /// For how long a member was ready to run and did not, which ended then.
+    waits: Vec<Span>,
 }
 
 impl Timeline {
@@ -55,6 +57,18 @@ impl Timeline {
     /// When the machine had no time, or its disk took no block.
     pub fn stalls(&self) -> &[Span] {
         &self.stalls
+    }
+
+    /// A member got no processor for so long, in the time until `now`.
+    pub fn waited(&mut self, now: u64, nanos: u64) {
+        // Not before what was put down before.
+        let since = self.waits.last().map_or(0, |(_, until)| *until);
+        self.waits.push((now.saturating_sub(nanos).max(since), now));
+    }
+
+    /// When a member got no processor, about.
+    pub fn waits(&self) -> &[Span] {
+        &self.waits
     }
 
     /// Spans from one mark to the next of another kind, or for ever.

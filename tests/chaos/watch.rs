@@ -18,6 +18,7 @@ pub mod holders;
 pub mod keys;
 pub mod ledger;
 pub mod lives;
+pub mod machine;
 pub mod shapes;
 pub mod stage;
 pub mod stream;
@@ -141,10 +142,12 @@ impl Threads {
         }
         let (own, path) = (Arc::clone(stage), common.folder.join("block"));
         others.push(spawn("machine", move || {
-            if let Err(text) = chronicle::feel_the_machine(&own, &path) {
+            if let Err(text) = machine::write_blocks(&own, &path) {
                 own.violation(text);
             }
         })?);
+        let own = Arc::clone(stage);
+        others.push(spawn("processors", move || machine::watch_processors(&own))?);
         let (own, own_cared) = (Arc::clone(stage), Arc::clone(&cared));
         others.push(spawn("sampler", move || holders::sample(&own, &own_cared))?);
         let (own, own_cared, own_prng) =
@@ -415,15 +418,16 @@ fn tell(stage: &Stage, nemesis: &Nemesis, report: &Report, seconds: f64) {
     let timeline = lock(&stage.timeline);
     println!(
         "{} leases, {} renewals seen, {} ended by their time ({} with a renewal in doubt), earliest {} after it \
-         might; over its time without a change of leaders {} at most, with {}; least left of the bound {} \
-         (a change of leaders: {} ms, load: {} ms)",
+         might; over its time at most {}, with changes of leaders {}, without a quorum for some time {}; least \
+         left of the bound {} (a change of leaders: {} ms, load: {} ms)",
         report.lives,
         lock(&stage.lives).renewals,
         report.expired,
         report.in_doubt,
         millis(report.margin),
         millis(report.late_in_peace),
-        millis(report.late_in_trouble),
+        millis(report.late_in_changes),
+        millis(report.late_without_quorum),
         millis(report.spare),
         lives::PER_CHANGE / lives::MS,
         lives::SLACK / lives::MS
@@ -436,12 +440,17 @@ fn tell(stage: &Stage, nemesis: &Nemesis, report: &Report, seconds: f64) {
         .iter()
         .map(|(since, until)| Duration::from_nanos(until.saturating_sub(*since)))
         .collect();
-    let stalls = timeline.stalls().iter();
-    let stalls: Vec<Duration> =
-        stalls.map(|(since, until)| Duration::from_nanos(until - since)).collect();
+    let lengths = |spans: &[(u64, u64)]| {
+        let lengths = spans.iter().map(|(since, until)| until - since);
+        Times::new(lengths.map(Duration::from_nanos).collect())
+    };
+    let waited: u64 = timeline.waits().iter().map(|(since, until)| until - since).sum();
     println!(
-        "the machine stood still (a pause of 10 ms and a block over 100 ms): {}",
-        Times::new(stalls).text()
+        "the machine: blocks that took the disk more than 100 ms: {}; a member got no processor for {:.1} s in all, \
+         {:.0} ms at most between two looks",
+        lengths(timeline.stalls()).text(),
+        waited as f64 / 1e9,
+        lengths(timeline.waits()).percentile(100).as_secs_f64() * 1e3
     );
     println!(
         "{} changes of leaders; without a quorum: {}; well again after a heal: {}; {} violations",

@@ -1,5 +1,4 @@
-//! Those who find out the truth and judge by it while the run goes on, and those who look at the members and
-//! at the machine.
+//! Those who find out the truth and judge by it while the run goes on, and those who look at the members.
 //!
 //! ```text
 //!  head: a read says that revision 90 is there
@@ -8,20 +7,15 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use client::{Client, Range, RangeResult};
-use rustix::fs::OFlags;
 
 use super::keys::KeyId;
 use super::ledger::{Seen, read};
-use super::lives::MS;
 use super::stage::{Stage, add, lock};
 use super::stream::Stream;
 
@@ -33,9 +27,6 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// One revision in so many is read in full and compared.
 const CHECKED: i64 = 40;
-
-/// A pause and a block for the disk that take so long together are a stall of the machine.
-const STALL: u64 = 100 * MS;
 
 /// Finds out what happened, until everybody ends.
 pub fn write(stage: &Arc<Stage>) {
@@ -199,27 +190,4 @@ pub fn observe(stage: &Stage, member: usize) {
         }
         thread::sleep(LOOK);
     }
-}
-
-/// Waits and writes a block that must be durable, again and again, until everybody ends: what that takes is
-/// the machine's, whatever the members do.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn feel_the_machine(stage: &Stage, path: &Path) -> Result<(), String> {
-    let flags = i32::try_from(OFlags::DSYNC.bits()).expect("flags of open fit its argument");
-    let opened =
-        OpenOptions::new().create(true).truncate(true).write(true).custom_flags(flags).open(path);
-    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = opened.map_err(wrong)?;
-    while !stage.is_closed() {
-        let begin = stage.now();
-        thread::sleep(Duration::from_millis(10));
-        file.write_all_at(&[0; 4_096], 0).map_err(wrong)?;
-        let end = stage.now();
-        if end - begin > STALL {
-            lock(&stage.timeline).stalled(begin, end);
-        }
-    }
-    Ok(())
 }

@@ -10,8 +10,8 @@
 //!
 //! **Early** is an end before the sending of the last answered renewal, or of the grant, plus TTL. **Late** is an
 //! end after the answer of it plus TTL plus what is allowed: an election time-out and a second for each change
-//! of leaders in its life, the time without a quorum, the time for which the machine stood still behind
-//! the lease's time, and [`SLACK`] for load. A renewal that was not answered may have been carried out for as long
+//! of leaders in its life, the time without a quorum, the time behind the lease's own for which the
+//! machine's disk took no block or a member got no processor, and [`SLACK`] for load. A renewal that was not answered may have been carried out for as long
 //! as the cluster was not well.
 
 use std::collections::HashMap;
@@ -85,8 +85,10 @@ pub struct Report {
     pub margin: Option<i64>,
     /// The greatest time by which one outlived its time, no leader having changed and no quorum lost.
     pub late_in_peace: Option<i64>,
-    /// The same for the others, nothing taken off.
-    pub late_in_trouble: Option<i64>,
+    /// The same where leaders have changed, and a quorum was always there.
+    pub late_in_changes: Option<i64>,
+    /// The same where it was not.
+    pub late_without_quorum: Option<i64>,
     /// The least of what was left of the bound.
     pub spare: Option<i64>,
     /// What is wrong.
@@ -182,13 +184,15 @@ impl Lives {
             let late = between(seen, base + life.ttl);
             let changes = timeline.changes((life.granted, seen.saturating_add(LEADER_SEEN)));
             let lost = overlap((life.granted, seen), &without_quorum);
-            let stalled = overlap((base + life.ttl, seen), timeline.stalls());
+            let behind = (base + life.ttl, seen);
+            let stalled = overlap(behind, timeline.stalls()) + overlap(behind, timeline.waits());
             let allowed = changes * PER_CHANGE + lost + stalled + SLACK;
-            if changes == 0 && lost == 0 {
-                most(&mut report.late_in_peace, late);
-            } else {
-                most(&mut report.late_in_trouble, late);
-            }
+            let greatest = match (changes, lost) {
+                (0, 0) => &mut report.late_in_peace,
+                (_, 0) => &mut report.late_in_changes,
+                _ => &mut report.late_without_quorum,
+            };
+            most(greatest, late);
             let spare = between(allowed, 0) - late;
             least(&mut report.spare, spare);
             if spare < 0 {

@@ -40,7 +40,8 @@ fn range(stage: &Stage, prng: &mut Prng) -> Named {
             (prefix.into(), client::prefix_end(prefix.as_bytes()))
         }
         5 => (key(one), vec![0]),
-        _ => (key(one.min(other)), key(one.max(other).max(1))),
+        // Up to the greater one and with it.
+        _ => (key(one.min(other)), [stage.keys.key(one.max(other)), b"\0"].concat()),
     }
 }
 

@@ -212,7 +212,8 @@ impl Group {
             WatchEnd::Compacted { revision } => {
                 add(&self.stage.counts.compacted, 1);
                 self.stage.tell(one.number, Step::Compacted { revision: *revision });
-                let start = Some((revision + 1, 0));
+                // What was made at that revision is there, too.
+                let start = Some((revision + i64::from(self.prng.one_in(2)), 0));
                 self.begin(one.number, one.shape, start, one.anew_at);
             }
             WatchEnd::Cancelled | WatchEnd::Refused(_) => {
@@ -415,7 +416,8 @@ impl Raw {
                 let revision = why.compacted_revision;
                 add(&self.stage.counts.compacted, 1);
                 self.stage.tell(self.number, Step::Compacted { revision });
-                self.begin(Some((revision + 1, 0)));
+                let behind = i64::from(self.prng.one_in(2));
+                self.begin(Some((revision + behind, 0)));
                 Next::Anew
             }
             Status::Cancelled if is_cancelled => {
