@@ -51,7 +51,10 @@ fn told(change: &Change) -> Told {
 
 /// What a watch of everything is told, revision by revision.
 fn steps(ledger: &Ledger, wish: Wish) -> Vec<Step> {
-    let mut steps = vec![Step::Begins { wish, start: Some((2, 0)) }, Step::Created { revision: 1 }];
+    let mut steps = vec![
+        Step::Begins { wish, start: Some((2, 0)) },
+        Step::Created { revision: 1, given_up: 0 },
+    ];
     for revision in 2..=ledger.revision {
         let own = ledger.changes.iter().filter(|change| change.at.0 == revision);
         let changes = own.map(told).collect();
@@ -101,7 +104,7 @@ fn a_watch_that_is_told_everything_is_right_whole_or_in_pieces() {
             [
                 Step::Changes { changes: rest, whole: 2, fragment: true },
                 Step::GoesOn { at: (3, 2) },
-                Step::Created { revision: 5 },
+                Step::Created { revision: 5, given_up: 0 },
                 Step::Changes { changes: last, whole: 3, fragment: false },
             ],
         );
@@ -217,6 +220,10 @@ fn who_is_told_that_the_past_is_gone_was_there_and_begins_behind_it() {
     assert!(judge(&ledger, &[begins(4), gone(5), begins(6)]).is_ok());
     // What is asked for is there.
     assert!(judge(&ledger, &[begins(5), gone(5)]).is_err());
+    // What its member has given up.
+    let created = |given_up| Step::Created { revision: 9, given_up };
+    assert!(judge(&ledger, &[begins(5), created(5)]).is_ok());
+    assert!(judge(&ledger, &[begins(4), created(5)]).is_err());
     // Nobody gave that up.
     assert!(judge(&ledger, &[begins(4), gone(6)]).is_err());
     // Silently moved on.

@@ -39,8 +39,9 @@ pub struct Cared {
 /// One that is renewed by hand.
 struct Hand {
     lease: i64,
-    ttl: u64,
     due: u64,
+    /// From an answer to the next renewal.
+    pause: u64,
     left: u64,
 }
 
@@ -137,9 +138,11 @@ fn begin(
         }
         Manner::Hand => {
             let left = 1 + writer.prng().below(12);
-            until += left * ttl_nanos / 3;
-            let due = now + ttl_nanos / 3;
-            lock(&cared.hands).push(Hand { lease, ttl: ttl_nanos, due, left });
+            // Some come at the last moment, while the end of the lease may be on its way.
+            let last_moment = ttl_nanos.saturating_sub(writer.prng().below(8 * MS));
+            let pause = if writer.prng().one_in(3) { last_moment } else { ttl_nanos / 3 };
+            until += left * pause;
+            lock(&cared.hands).push(Hand { lease, due: now + pause, pause, left });
         }
         Manner::Revoked => until = now + writer.prng().below(ttl_nanos),
         Manner::LetGo | Manner::OfPut => {}
@@ -221,7 +224,7 @@ pub fn renew(stage: &Stage, cared: &Cared, mut prng: Prng) {
                     lives.renewed(*lease, (sent, received));
                     for hand in hands.iter_mut().filter(|hand| hand.lease == *lease) {
                         hand.left -= 1;
-                        hand.due = received + hand.ttl / 3;
+                        hand.due = received + hand.pause;
                     }
                 }
                 hands.retain(|hand| hand.left > 0);

@@ -131,8 +131,13 @@ pub fn draw_start(stage: &Stage, prng: &mut Prng) -> Option<Point> {
         let ledger = stage.ledger.read().expect("nobody panics under this lock");
         (ledger.revision, ledger.compacted)
     };
-    match prng.below(10) {
+    match prng.below(11) {
         0..4 => None,
+        // About the last revision that is kept.
+        10 => Some((
+            (compacted - 2 + i64::from(prng.one_in(2)) + i64::from(prng.one_in(2))).max(1),
+            0,
+        )),
         4 => {
             let ahead = 1 + prng.below(400);
             Some((known + i64::try_from(ahead).expect("a small number"), 0))

@@ -116,6 +116,8 @@ pub enum Step {
     Created {
         /// The revision.
         revision: i64,
+        /// Its member had given up what lies before this revision when it was asked; 0: not known.
+        given_up: i64,
     },
     /// It is told changes.
     Changes {
@@ -143,7 +145,7 @@ impl Step {
     pub fn needs(&self) -> i64 {
         match self {
             Self::Begins { .. } | Self::GoesOn { .. } => 0,
-            Self::Created { revision }
+            Self::Created { revision, .. }
             | Self::Progress { revision }
             | Self::Compacted { revision } => *revision,
             Self::Changes { changes, whole, .. } => {
@@ -231,7 +233,10 @@ impl Stream {
                 self.is_cut = false;
                 self.check_whole(ledger, *at)
             }
-            Step::Created { revision } => {
+            Step::Created { revision, given_up } => {
+                check(!self.has_begun || self.next.0 >= *given_up, || {
+                    format!("begins at {:?}, all before {given_up} had been given up", self.next)
+                })?;
                 if !self.has_begun {
                     self.has_begun = true;
                     self.next = (revision + 1, 0);

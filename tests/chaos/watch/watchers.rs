@@ -86,8 +86,8 @@ pub struct Group {
     was_lost: bool,
 }
 
-/// Watches with these numbers until each has been told of the last revision. Every second one stays. Gives
-/// the numbers of those that have not been told of everything when all end.
+/// Watches with these numbers until each has been told of the last revision. Every second one stays, and who
+/// is slow. Gives the numbers of those that have not been told of everything when all end.
 pub fn watch_by_library(
     stage: &Arc<Stage>,
     numbers: &[usize],
@@ -116,9 +116,15 @@ pub fn watch_by_library(
         was_lost: false,
     };
     for number in numbers {
-        let shape = Shape::draw(&group.stage, &mut prng, false);
+        // Who is slow is told more than sockets hold.
+        let is_slow = !slowness.is_zero();
+        let shape = if is_slow {
+            Shape::everything(&group.stage)
+        } else {
+            Shape::draw(&group.stage, &mut prng, false)
+        };
         let start = draw_start(&group.stage, &mut prng);
-        let anew_at = (number % 2 == 0).then(|| anew(&group.stage, &mut prng));
+        let anew_at = (!is_slow && number % 2 == 0).then(|| anew(&group.stage, &mut prng));
         group.begin(*number, shape, start, anew_at);
     }
     group.run()
@@ -257,7 +263,7 @@ impl One {
         if !self.is_created {
             self.is_created = true;
             if let Some(Ok(revision)) = self.watcher.created_within(Duration::ZERO) {
-                stage.tell(self.number, Step::Created { revision });
+                stage.tell(self.number, Step::Created { revision, given_up: 0 });
             }
         }
         let step = match event {
@@ -290,6 +296,8 @@ struct Raw {
     /// The last change that it was told since it began, with nothing told behind it.
     last: Option<Point>,
     whole: i64,
+    /// What its member had given up before it was asked for the watch.
+    given_up: i64,
     /// It says when leases end.
     is_observer: bool,
     anew_at: Option<u64>,
@@ -311,8 +319,20 @@ pub fn watch_by_hand(
     let stage = Arc::clone(stage);
     begin_at(&stage, number, &shape, next);
     let whole = next.map_or(0, |(revision, _)| revision - 1);
-    let mut raw =
-        Raw { stage, number, member, shape, next, last: None, whole, is_observer, anew_at, prng };
+    let given_up = 0;
+    let mut raw = Raw {
+        stage,
+        number,
+        member,
+        shape,
+        next,
+        last: None,
+        whole,
+        given_up,
+        is_observer,
+        anew_at,
+        prng,
+    };
     let mut is_first = true;
     while !raw.stage.is_closed() && !raw.has_ended() {
         if !is_first {
@@ -361,6 +381,8 @@ impl Raw {
         let address = self.stage.endpoints[self.member].clone();
         let Ok(mut client) = Client::connect([address], options) else { return false };
         loop {
+            let Ok(status) = client.status() else { return false };
+            self.given_up = status.compacted_revision;
             let sent = self.shape.request(self.next, |watch| client.submit(&Call::Watch(watch)));
             let Ok(request) = sent else { return false };
             client.flush();
@@ -449,7 +471,7 @@ impl Raw {
         let step = match reply.step {
             WatchStep::Created => {
                 self.next = self.next.or(Some((revision + 1, 0)));
-                Step::Created { revision }
+                Step::Created { revision, given_up: self.given_up }
             }
             WatchStep::Changes => {
                 if self.is_observer {
