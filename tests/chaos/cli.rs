@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaos::scenario::{self, Common};
-use chaos::{failover, grey, judgement, replacement, small_disk, steady};
+use chaos::{failover, grey, judgement, replacement, small_disk, steady, watch};
 use clap::{Args, Parser, Subcommand};
 
 /// Real servers on this machine, faults, and a verdict.
@@ -91,6 +91,18 @@ enum Scenario {
         #[command(flatten)]
         choices: Choices,
     },
+    /// Watches of all shapes and leases under kills, pauses and partitions: what each watch is told is
+    /// compared with all changes that were made, and the end of each lease with its time
+    Watch {
+        /// How long, in minutes
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// How many watch
+        #[arg(long, default_value_t = 200)]
+        watchers: usize,
+        #[command(flatten)]
+        choices: Choices,
+    },
     /// Judges the history that a run has left
     Judge {
         /// history.jsonl
@@ -143,6 +155,10 @@ fn carry_out(arguments: Arguments) -> Result<bool, String> {
         }
         Scenario::Grey { rounds, seconds, choices } => {
             grey::run(&common(choices), *rounds, Duration::from_secs_f64(*seconds))
+        }
+        Scenario::Watch { minutes, watchers, choices } => {
+            let time = Duration::from_secs_f64(minutes * 60.0);
+            watch::run(&common(choices), time, *watchers)
         }
         Scenario::Judge { file } => judgement::judge_file(file),
     }

@@ -34,6 +34,8 @@ pub struct Setup {
     pub disk: Option<PathBuf>,
     /// The page cache of each member, as the server takes it.
     pub page_cache: String,
+    /// Whether each member serves its clients at the same address after each start.
+    pub keeps_addresses: bool,
 }
 
 /// A member.
@@ -44,6 +46,8 @@ pub struct Member {
     pub id: u64,
     /// Its place in the proxy.
     pub place: usize,
+    /// Where it listens for clients; port 0: wherever the system gives it a port.
+    serves: SocketAddr,
     /// Where it listens for the others.
     listen: SocketAddr,
     /// Where the others dial it.
@@ -124,6 +128,11 @@ impl Cluster {
         } else {
             (0, listen)
         };
+        let serves = if self.setup.keeps_addresses {
+            self.free_port().ok_or("no free port")?
+        } else {
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        };
         let parent = match &self.setup.disk {
             Some(disk) if index + 1 == self.setup.nodes => disk,
             _ => &self.setup.folder,
@@ -131,6 +140,7 @@ impl Cluster {
         Ok(Member {
             id: 0,
             place,
+            serves,
             listen,
             peer,
             data_dir: parent.join(&name),
@@ -196,7 +206,7 @@ impl Cluster {
         let mut command = Command::new(&self.setup.binary);
         command.args(["server", "--page-cache", &self.setup.page_cache]);
         command.args(["--wal-segment-size", "8MiB"]);
-        command.args(["--listen", "127.0.0.1:0", "--name", &member.name]);
+        command.args(["--listen", &member.serves.to_string(), "--name", &member.name]);
         command
             .args(["--initial-cluster", &member.initial])
             .arg("--data-dir")
@@ -324,6 +334,20 @@ impl Cluster {
             self.enter(index, None);
         }
         fallen
+    }
+
+    /// Whether so many members run, are not stopped and hear each other that one of them can lead.
+    pub fn has_quorum(&self) -> bool {
+        let count = self.members.len();
+        let works = |member: &Member| member.process.is_some() && !member.is_paused;
+        let hears = |one: &Member, other: &Member| !self.proxy.is_held(other.id, one.place);
+        self.members.iter().filter(|member| works(member)).any(|leader| {
+            let meets = |other: &&Member| {
+                other.id == leader.id
+                    || (works(other) && hears(leader, other) && hears(other, leader))
+            };
+            self.members.iter().filter(meets).count() > count / 2
+        })
     }
 
     /// A client of one address.

@@ -27,6 +27,8 @@ pub mod replacement;
 pub mod scenario;
 pub mod small_disk;
 pub mod steady;
+pub mod timeline;
 pub mod translation;
+pub mod watch;
 pub mod witness;
 pub mod workload;

@@ -4,18 +4,21 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base::Prng;
+use client::{Client, Options};
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, Directory, PATIENCE};
 use crate::damage;
 use crate::history::Operation;
 use crate::small_disk::Filler;
+use crate::timeline::{Mark, Timeline};
 use crate::workload::{REQUEST_TIMEOUT, Session, Shared, probe};
 
 /// Beyond this a cluster whose faults are all healed counts as hanging.
@@ -60,12 +63,41 @@ const WEIGHTS: [(Fault, u64); 12] = [
     (Fault::Damage, 3),
 ];
 
+/// The same where watches and leases are looked at: processes and links.
+const WEIGHTS_OF_WATCHES: [(Fault, u64); 10] = [
+    (Fault::Kill, 24),
+    (Fault::KillTwo, 5),
+    (Fault::KillAll, 2),
+    (Fault::Pause, 20),
+    (Fault::Isolate, 14),
+    (Fault::Split, 6),
+    (Fault::OneWay, 9),
+    (Fault::Bridge, 7),
+    (Fault::Cut, 8),
+    (Fault::Delay, 5),
+];
+
+/// How it is found out that a member works again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Probe {
+    /// With a put, which the judges know of.
+    Put,
+    /// With the renewal of a lease that does not exist: it goes through the log and changes nothing.
+    Renewal,
+}
+
+/// A lease that nobody has.
+pub const NO_LEASE: i64 = i64::MAX;
+
 /// The faults, and what came of them.
 pub struct Nemesis {
     /// The servers.
     pub cluster: Cluster,
     /// The clients.
     pub shared: Arc<Shared>,
+    weights: &'static [(Fault, u64)],
+    probe: Probe,
+    timeline: Arc<Mutex<Timeline>>,
     prng: Prng,
     log: File,
     log_path: PathBuf,
@@ -97,6 +129,9 @@ impl Nemesis {
         Ok(Self {
             cluster,
             shared,
+            weights: &WEIGHTS,
+            probe: Probe::Put,
+            timeline: Arc::default(),
             prng: Prng::new(seed).fork("nemesis"),
             log,
             log_path,
@@ -106,6 +141,34 @@ impl Nemesis {
             history: Vec::new(),
             violations: Vec::new(),
         })
+    }
+
+    /// The same for processes and links alone, with nothing written to the store.
+    ///
+    /// # Errors
+    /// The log cannot be made.
+    pub fn of_watches(
+        cluster: Cluster,
+        shared: Arc<Shared>,
+        seed: u64,
+        folder: &Path,
+    ) -> Result<Self, String> {
+        let nemesis = Self::new(cluster, shared, seed, folder)?;
+        Ok(Self { weights: &WEIGHTS_OF_WATCHES, probe: Probe::Renewal, ..nemesis })
+    }
+
+    /// When the cluster was well and had a quorum.
+    pub fn timeline(&self) -> Arc<Mutex<Timeline>> {
+        Arc::clone(&self.timeline)
+    }
+
+    /// Writes down what a change of processes or links comes to.
+    fn mark(&self, mark: Mark) {
+        let now = self.shared.now();
+        let has_quorum = self.cluster.has_quorum();
+        let mut timeline = self.timeline.lock().expect("nobody panics under this lock");
+        timeline.mark(now, mark);
+        timeline.mark(now, if has_quorum { Mark::QuorumThere } else { Mark::QuorumLost });
     }
 
     /// Where it writes down what it does.
@@ -161,7 +224,7 @@ impl Nemesis {
 
     /// One fault, sometimes with another one inside it, then the heal and the time it took.
     pub fn strike(&mut self) {
-        let sum = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+        let sum = self.weights.iter().map(|(_, weight)| weight).sum();
         let fault = self.draw(sum);
         self.begin(fault);
         if self.prng.one_in(4) {
@@ -199,9 +262,9 @@ impl Nemesis {
 
     fn draw(&mut self, sum: u64) -> Fault {
         let mut drawn = self.prng.below(sum);
-        for (fault, weight) in WEIGHTS {
-            if drawn < weight {
-                return fault;
+        for (fault, weight) in self.weights {
+            if drawn < *weight {
+                return *fault;
             }
             drawn -= weight;
         }
@@ -226,6 +289,12 @@ impl Nemesis {
     }
 
     fn begin(&mut self, fault: Fault) {
+        self.mark(Mark::Harmed);
+        self.do_harm(fault);
+        self.mark(Mark::Harmed);
+    }
+
+    fn do_harm(&mut self, fault: Fault) {
         let nodes = self.nodes();
         let one = self.victim();
         let other = (one + 1 + self.below(nodes - 1)) % nodes;
@@ -367,6 +436,7 @@ impl Nemesis {
                 self.violation(error);
             }
         }
+        self.mark(Mark::Harmed);
         self.note("healed");
         begin
     }
@@ -374,31 +444,14 @@ impl Nemesis {
     /// Measures how long it takes from `begin` until every member takes writes.
     pub fn measure(&mut self, begin: Instant) {
         let nodes = self.nodes();
-        let (shared, directory) = (&self.shared, self.cluster.directory());
+        let (shared, directory, probe) = (&self.shared, self.cluster.directory(), self.probe);
         let parts: Vec<(bool, Vec<Operation>)> = thread::scope(|scope| {
             let threads: Vec<_> = (0..nodes)
                 .map(|index| {
                     let directory = Arc::clone(&directory);
-                    scope.spawn(move || {
-                        let mut session = Session::new(shared);
-                        let mut is_done = false;
-                        while !is_done && begin.elapsed() < RECOVERY_MAX {
-                            if !session.is_connected() {
-                                session.leave();
-                                let entry =
-                                    directory.lock().expect("nobody panics under this lock")[index];
-                                if !entry.is_some_and(|entry| session.connect(entry)) {
-                                    thread::sleep(PROBE_PAUSE);
-                                    continue;
-                                }
-                                session.set_timeout(PROBE_TIMEOUT);
-                            }
-                            is_done = session.ask(probe(shared));
-                            if !is_done {
-                                thread::sleep(PROBE_PAUSE);
-                            }
-                        }
-                        (is_done, session.into_history())
+                    scope.spawn(move || match probe {
+                        Probe::Put => put_through(shared, &directory, index, begin),
+                        Probe::Renewal => (renew_through(&directory, index, begin), Vec::new()),
                     })
                 })
                 .collect();
@@ -418,6 +471,7 @@ impl Nemesis {
                 ));
             }
         }
+        self.mark(Mark::Recovered);
         self.note(&format!("recovered in {took:?}"));
         self.recoveries.push(took);
     }
@@ -550,4 +604,54 @@ impl Nemesis {
         let own = session.into_history();
         self.history.extend(own.into_iter().map(|operation| Operation { server: 0, ..operation }));
     }
+}
+
+/// Where a member is found now.
+fn entry(directory: &Directory, index: usize) -> Option<(SocketAddr, u32)> {
+    directory.lock().expect("nobody panics under this lock")[index]
+}
+
+/// Puts through one member until that is done, and says whether it was, and what was asked and told.
+fn put_through(
+    shared: &Arc<Shared>,
+    directory: &Directory,
+    index: usize,
+    begin: Instant,
+) -> (bool, Vec<Operation>) {
+    let mut session = Session::new(shared);
+    let mut is_done = false;
+    while !is_done && begin.elapsed() < RECOVERY_MAX {
+        if !session.is_connected() {
+            session.leave();
+            if !entry(directory, index).is_some_and(|entry| session.connect(entry)) {
+                thread::sleep(PROBE_PAUSE);
+                continue;
+            }
+            session.set_timeout(PROBE_TIMEOUT);
+        }
+        is_done = session.ask(probe(shared));
+        if !is_done {
+            thread::sleep(PROBE_PAUSE);
+        }
+    }
+    (is_done, session.into_history())
+}
+
+/// Renews a lease that is not there through one member until it says so.
+fn renew_through(directory: &Directory, index: usize, begin: Instant) -> bool {
+    while begin.elapsed() < RECOVERY_MAX {
+        let options = Options {
+            connect_timeout: PROBE_TIMEOUT,
+            request_timeout: PROBE_TIMEOUT,
+            client_name: "chaos-probe".into(),
+            cluster: 0,
+        };
+        let client = entry(directory, index)
+            .and_then(|(address, _)| Client::connect([address.to_string()], options).ok());
+        if client.is_some_and(|mut client| client.lease_keep_alive(&[NO_LEASE]).is_ok()) {
+            return true;
+        }
+        thread::sleep(PROBE_PAUSE);
+    }
+    false
 }

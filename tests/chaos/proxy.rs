@@ -121,6 +121,11 @@ impl Proxy {
         }
     }
 
+    /// Whether nothing gets from `dialler` to the member of `place`.
+    pub fn is_held(&self, dialler: u64, place: usize) -> bool {
+        self.link(dialler, place).is_held
+    }
+
     fn link(&self, dialler: u64, place: usize) -> Link {
         self.state().links.get(&(dialler, place)).copied().unwrap_or(OPEN)
     }

@@ -47,14 +47,17 @@ impl Progress {
 
     /// Tells, if it has not for a while.
     pub fn tell(&mut self, shared: &Shared, what: impl FnOnce() -> String) {
+        self.say(|| {
+            let [done, failed, unknown] = shared.counts();
+            format!("{}, {done} operations done, {failed} refused, {unknown} unknown", what())
+        });
+    }
+
+    /// The same without the operations of a workload.
+    pub fn say(&mut self, what: impl FnOnce() -> String) {
         if self.told.elapsed() >= PROGRESS {
             self.told = Instant::now();
-            let [done, failed, unknown] = shared.counts();
-            eprintln!(
-                "{:4.0} s: {}, {done} operations done, {failed} refused, {unknown} unknown",
-                self.begin.elapsed().as_secs_f64(),
-                what()
-            );
+            eprintln!("{:4.0} s: {}", self.begin.elapsed().as_secs_f64(), what());
         }
     }
 }
@@ -71,6 +74,23 @@ impl Common {
     /// # Errors
     /// They do not start.
     pub fn cluster(&self, is_proxied: bool, disk: Option<PathBuf>) -> Result<Cluster, String> {
+        self.start(is_proxied, disk, false)
+    }
+
+    /// The same with a proxy, and members whose clients find them where they were after each start.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub fn cluster_of_fixed_addresses(&self) -> Result<Cluster, String> {
+        self.start(true, None, true)
+    }
+
+    fn start(
+        &self,
+        is_proxied: bool,
+        disk: Option<PathBuf>,
+        keeps_addresses: bool,
+    ) -> Result<Cluster, String> {
         if !self.binary.exists() {
             return Err(format!(
                 "{} is not there; build it (cargo build --release) or name one with --binary",
@@ -84,6 +104,7 @@ impl Common {
             is_proxied,
             disk,
             page_cache: self.page_cache.clone(),
+            keeps_addresses,
         };
         Cluster::start(setup, self.seed)
     }
