@@ -120,6 +120,20 @@ impl Timeline {
     }
 }
 
+/// Spans of two lists as one list in which none overlap.
+pub fn union(one: &[Span], other: &[Span]) -> Vec<Span> {
+    let mut all = [one, other].concat();
+    all.sort_unstable();
+    let mut spans: Vec<Span> = Vec::new();
+    for (since, until) in all {
+        match spans.last_mut() {
+            Some(last) if since <= last.1 => last.1 = last.1.max(until),
+            Some(_) | None => spans.push((since, until)),
+        }
+    }
+    spans
+}
+
 /// How much of a span lies in others, which do not overlap.
 pub fn overlap((from, to): Span, others: &[Span]) -> u64 {
     let shared = |(since, until): &Span| (*until).min(to).saturating_sub((*since).max(from));
@@ -160,6 +174,12 @@ mod tests {
         assert_eq!(overlap((270, 400), &timeline.without_quorum()), 0);
         assert_eq!(end_of(120, &timeline.harmed()), 300);
         assert_eq!(end_of(320, &timeline.harmed()), 320);
+    }
+
+    #[test]
+    fn what_two_lists_have_in_common_counts_once() {
+        let spans = union(&[(10, 20), (50, 60)], &[(15, 30), (40, 50), (70, 80)]);
+        assert_eq!(spans, [(10, 30), (40, 60), (70, 80)]);
     }
 
     #[test]

@@ -419,7 +419,8 @@ fn tell(stage: &Stage, nemesis: &Nemesis, report: &Report, seconds: f64) {
     println!(
         "{} leases, {} renewals seen, {} ended by their time ({} with a renewal in doubt), earliest {} after it \
          might; over its time at most {}, with changes of leaders {}, without a quorum for some time {}; least \
-         left of the bound {} (a change of leaders: {} ms, load: {} ms)",
+         left of the bound {} (a change of leaders: {} ms, load: {} ms, and what the machine takes, without which {} \
+         were late)",
         report.lives,
         lock(&stage.lives).renewals,
         report.expired,
@@ -430,7 +431,8 @@ fn tell(stage: &Stage, nemesis: &Nemesis, report: &Report, seconds: f64) {
         millis(report.late_without_quorum),
         millis(report.spare),
         lives::PER_CHANGE / lives::MS,
-        lives::SLACK / lives::MS
+        lives::SLACK / lives::MS,
+        report.excused
     );
     let faults: Vec<String> =
         nemesis.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();

@@ -321,9 +321,12 @@ fn each_change_of_leaders_allows_a_lease_its_share_and_a_lost_quorum_its_time() 
     timeline.stalled(11_200 * MS, 11_400 * MS);
     assert_eq!(violations(&lives, &timeline, 11_310 + 600 + 90 + share + slack), 0);
     assert_eq!(violations(&lives, &timeline, 11_311 + 600 + 90 + share + slack), 1);
-    timeline.waited(11_350 * MS, 30 * MS);
+    timeline.waited(11_430 * MS, 30 * MS);
     assert_eq!(violations(&lives, &timeline, 11_310 + 600 + 120 + share + slack), 0);
     assert_eq!(violations(&lives, &timeline, 11_311 + 600 + 120 + share + slack), 1);
+    let excused = |millis| lives.judge(&ended(millis), &timeline).excused;
+    assert_eq!(excused(11_310 + 600 + share + slack), 0);
+    assert_eq!(excused(11_311 + 600 + share + slack), 1);
     // None of that allows an early end.
     assert_eq!(violations(&lives, &timeline, 11_299), 1);
 }

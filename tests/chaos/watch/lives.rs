@@ -8,15 +8,15 @@
 //!             └─────── TTL ──┤  earlier than this: early
 //! ```
 //!
-//! **Early** is an end before the sending of the last answered renewal, or of the grant, plus TTL. **Late** is an
-//! end after the answer of it plus TTL plus what is allowed: an election time-out and a second for each change
-//! of leaders in its life, the time without a quorum, the time behind the lease's own for which the
-//! machine's disk took no block or a member got no processor, and [`SLACK`] for load. A renewal that was not answered may have been carried out for as long
-//! as the cluster was not well.
+//! **Early** is an end before the sending of the last answered renewal, or of the grant, plus TTL. **Late** is
+//! an end after the answer of it plus TTL plus what is allowed: an election time-out and a second for each
+//! change of leaders in its life, the time without a quorum, the time behind the lease's own for which the
+//! machine's disk took no block or a member got no processor, and [`SLACK`] for load. A renewal that was not
+//! answered may have been carried out for as long as the cluster was not well.
 
 use std::collections::HashMap;
 
-use crate::timeline::{Span, Timeline, end_of, overlap};
+use crate::timeline::{Span, Timeline, end_of, overlap, union};
 
 /// Nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
@@ -91,6 +91,8 @@ pub struct Report {
     pub late_without_quorum: Option<i64>,
     /// The least of what was left of the bound.
     pub spare: Option<i64>,
+    /// Ended later than allowed but for what the machine did.
+    pub excused: usize,
     /// What is wrong.
     pub violations: Vec<String>,
 }
@@ -152,6 +154,7 @@ impl Lives {
     pub fn judge(&self, ended: &[(i64, i64, Option<u64>)], timeline: &Timeline) -> Report {
         let mut report = Report { lives: self.lives.len(), ..Report::default() };
         let (harmed, without_quorum) = (timeline.harmed(), timeline.without_quorum());
+        let machine = union(timeline.stalls(), timeline.waits());
         for (revision, lease, seen) in ended {
             let Some(life) = self.lives.get(lease) else {
                 report.violations.push(format!("lease {lease}, of nobody, ended at {revision}"));
@@ -184,8 +187,7 @@ impl Lives {
             let late = between(seen, base + life.ttl);
             let changes = timeline.changes((life.granted, seen.saturating_add(LEADER_SEEN)));
             let lost = overlap((life.granted, seen), &without_quorum);
-            let behind = (base + life.ttl, seen);
-            let stalled = overlap(behind, timeline.stalls()) + overlap(behind, timeline.waits());
+            let stalled = overlap((base + life.ttl, seen), &machine);
             let allowed = changes * PER_CHANGE + lost + stalled + SLACK;
             let greatest = match (changes, lost) {
                 (0, 0) => &mut report.late_in_peace,
@@ -194,6 +196,7 @@ impl Lives {
             };
             most(greatest, late);
             let spare = between(allowed, 0) - late;
+            report.excused += usize::from(spare >= 0 && between(allowed - stalled, 0) < late);
             least(&mut report.spare, spare);
             if spare < 0 {
                 report.violations.push(format!(
