@@ -110,7 +110,7 @@ const FOLLOWED: [(&str, u64); 8] = [
     (WATCH_RESUMED, 10),
     (WATCH_COMPACTED, 1),
     (PROGRESS_TOLD, 15),
-    (FRAGMENT_TOLD, 20),
+    (FRAGMENT_TOLD, 18),
     (LEASE_LIVES, 3),
     (RENEWALS, 3),
 ];

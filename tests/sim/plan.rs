@@ -213,7 +213,7 @@ impl LeasePlan {
 /// What history members keep by themselves: in most plans all of it.
 fn retention(seed: u64) -> Retention {
     let mut prng = Prng::new(seed).fork("retention");
-    match prng.below(8) {
+    match prng.below(12) {
         0 => Retention::Period(Duration::from_nanos(300 * MS + prng.below(2 * SECOND))),
         1 => Retention::Revisions([1, 5, 20, 100][pick(&mut prng, 4)]),
         _ => Retention::Everything,
