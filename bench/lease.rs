@@ -4,7 +4,7 @@
 //! grants ─► puts beside renewals, each lease once in a third of its time ─► no renewals: puts while all end
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +23,9 @@ use crate::watch::{WatchError, cpu, processes, resident};
 
 /// Requests on their way while leases are granted.
 const OPENING_MAX: usize = 512;
+
+/// Shorter ones would end while they are renewed one after the other.
+const TTL_MIN: Duration = Duration::from_millis(500);
 
 /// Leases that one request keeps alive.
 const KEEP_ALIVE: usize = 500;
@@ -120,8 +123,10 @@ struct Run<'p> {
     renewed: u64,
     lost: u64,
     latencies: Histogram<u64>,
-    /// The last answer to a list: whether there is any lease.
-    any: Option<bool>,
+    /// When leases were renewed last while they were granted.
+    renewed_at: Instant,
+    /// The last answer to a list: the first lease behind the place that was asked for.
+    listed: Option<Option<i64>>,
 }
 
 /// Runs `plan`.
@@ -129,8 +134,12 @@ struct Run<'p> {
 /// # Errors
 /// The plan cannot be carried out, or the server is away or refuses.
 pub fn run(plan: &LeasePlan, tell: &mut dyn FnMut(&str)) -> Result<LeaseReport, WatchError> {
-    if plan.addresses.is_empty() || plan.leases == 0 || plan.writers == 0 || plan.ttl.is_zero() {
-        return Err(WatchError::Plan("leases, writers and the time must be more than 0".into()));
+    let refuse = |text: &str| Err(WatchError::Plan(text.into()));
+    if plan.addresses.is_empty() || plan.leases == 0 || plan.writers == 0 {
+        return refuse("servers, leases and writers must be more than 0");
+    }
+    if plan.duration.is_zero() || plan.ttl < TTL_MIN {
+        return refuse("the duration must be more than 0, and a lease lives at least 500 ms");
     }
     let poll = Poll::new()?;
     let link = Link::open(plan.addresses[0], &poll, Token(0))?;
@@ -149,7 +158,8 @@ pub fn run(plan: &LeasePlan, tell: &mut dyn FnMut(&str)) -> Result<LeaseReport, 
         renewed: 0,
         lost: 0,
         latencies,
-        any: None,
+        renewed_at: Instant::now(),
+        listed: None,
     };
     tell("granting");
     let before = resident(&servers);
@@ -167,8 +177,8 @@ pub fn run(plan: &LeasePlan, tell: &mut dyn FnMut(&str)) -> Result<LeaseReport, 
     let (puts, renewed) = (run.puts, run.renewed);
     let put_latency_us = LatencyMicroseconds::of(&run.latencies);
     if run.lost > 0 {
-        let text = format!("{} leases were gone although they were renewed", run.lost);
-        return Err(WatchError::Plan(text));
+        let text = format!("{} renewals were of leases that had gone", run.lost);
+        return Err(WatchError::Refused(wire::Status::LeaseNotFound, text));
     }
     tell("waiting for their end");
     let (expiry_seconds, at_expiry) = run.expiry()?;
@@ -203,7 +213,7 @@ impl Run<'_> {
             if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
         })?;
         self.link.flush()?;
-        let Self { link, sent, granted, puts, renewed, lost, latencies, any, origin, .. } = self;
+        let Self { link, sent, granted, puts, renewed, lost, latencies, listed, origin, .. } = self;
         let mut refused = None;
         link.receive(&mut |header, body| {
             let bad = |error| io::Error::new(io::ErrorKind::InvalidData, error);
@@ -216,7 +226,7 @@ impl Run<'_> {
                     *renewed += reply.ttls_ms.len() as u64;
                     *lost += reply.ttls_ms.iter().filter(|ttl| *ttl == 0).count() as u64;
                 }
-                Reply::LeaseList(reply) => *any = Some(!reply.leases.is_empty()),
+                Reply::LeaseList(reply) => *listed = Some(reply.leases.iter().next()),
                 Reply::Put(_) => {
                     *puts += 1;
                     if let Some((_, time)) = asked {
@@ -244,6 +254,7 @@ impl Run<'_> {
                 asked += 1;
             }
             self.take(Duration::from_millis(50))?;
+            self.renew_meanwhile()?;
             if Instant::now() > end {
                 return Err(WatchError::Silent("leases were granted"));
             }
@@ -257,7 +268,25 @@ impl Run<'_> {
                 hung += 1;
             }
             self.take(Duration::from_millis(50))?;
+            self.renew_meanwhile()?;
         }
+        // What comes after begins with the first ones.
+        self.renewed_at -= self.plan.ttl;
+        self.renew_meanwhile()
+    }
+
+    /// Renews those that there are by now, in a third of their time: granting takes longer than they live
+    /// where there are many.
+    fn renew_meanwhile(&mut self) -> Result<(), WatchError> {
+        if self.renewed_at.elapsed() < self.plan.ttl / 3 {
+            return Ok(());
+        }
+        self.renewed_at = Instant::now();
+        let granted = std::mem::take(&mut self.granted);
+        for leases in granted.chunks(KEEP_ALIVE) {
+            self.ask(&Call::LeaseKeepAlive(LeaseKeepAlive { leases: Numbers::Given(leases) }))?;
+        }
+        self.granted = granted;
         Ok(())
     }
 
@@ -316,15 +345,23 @@ impl Run<'_> {
         self.puts = 0;
         let began = Instant::now();
         let mut asked_at = Instant::now();
+        // The first of ours is behind this place. Others may have leases, too.
+        let own: BTreeSet<i64> = self.granted.iter().copied().collect();
+        let mut after_lease = own.first().map_or(0, |first| first - 1);
         loop {
             self.write(1)?;
             if asked_at.elapsed() > Duration::from_millis(50) {
                 asked_at = Instant::now();
-                self.ask(&Call::LeaseList(LeaseList { after_lease: 0, limit: 1 }))?;
+                self.ask(&Call::LeaseList(LeaseList { after_lease, limit: 1 }))?;
             }
             self.take(Duration::from_millis(20))?;
-            if self.any == Some(false) {
-                return Ok((began.elapsed().as_secs_f64(), self.puts));
+            match self.listed.take() {
+                Some(Some(first)) if own.contains(&first) => {}
+                Some(Some(first)) if own.last().is_some_and(|last| first < *last) => {
+                    after_lease = first;
+                }
+                Some(_) => return Ok((began.elapsed().as_secs_f64(), self.puts)),
+                None => {}
             }
             if began.elapsed() > self.plan.ttl + PATIENCE {
                 return Err(WatchError::Silent("leases were to end"));

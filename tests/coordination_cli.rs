@@ -169,7 +169,33 @@ fn a_watch_runs_a_command_for_each_change() {
     let ended = watch.ended();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stdout.ends_with("DELETE\na\n\n3 DELETE a 3 \"DELETE\" \"a\" \"\"\n\n"));
-    assert!(ended.stderr.contains("--rev 4"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--rev 3.1,"), "{}", ended.stderr);
+}
+
+/// A revision of several changes: what comes behind the one that failed is still to be shown.
+#[test]
+fn who_follows_the_advice_of_a_watch_whose_command_failed_misses_nothing() {
+    let (_dir, _server, shell) = start("watch-advice");
+    for key in ["a1", "a2", "a3"] {
+        shell.out(&format!("put {key} x"));
+    }
+    shell.out("del a --prefix");
+    let output = shell.run(&["watch", "a", "--prefix", "--rev", "5", "--", "sh", "-c", "exit 3"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("go on with --rev 5.1, or with --rev 5.0 to run it again"), "{text}");
+    let mut watch = shell.begin("watch a --prefix --rev 5.1");
+    assert_eq!(lines(&mut watch, 2), ["DELETE", "a2"]);
+    stops(watch, Signal::TERM);
+}
+
+#[test]
+fn a_signal_ends_a_watch_while_its_command_runs() {
+    let (_dir, _server, shell) = start("watch-signal");
+    shell.out("put a one");
+    let command = ["watch", "a", "--rev", "2", "--", "sh", "-c", "echo begun; exec sleep 600"];
+    let mut watch = Running::spawn(&shell.endpoint, &command);
+    assert_eq!(lines(&mut watch, 4), ["PUT", "a", "one", "begun"]);
+    stops(watch, Signal::INT);
 }
 
 #[test]
@@ -207,6 +233,14 @@ fn a_watch_says_what_is_wrong() {
     let (code, text) = shell.fails("watch k --rev 1");
     assert_eq!(code, 1);
     assert!(text.contains("compacted") && text.contains("--rev"), "{text}");
+    // What is compacted to is still there.
+    assert!(text.contains("--rev 3 or later"), "{text}");
+    let mut watch = shell.begin("watch k --rev 3");
+    assert_eq!(lines(&mut watch, 3), ["PUT", "k", "b"]);
+    stops(watch, Signal::TERM);
+    for line in ["watch -i --prefix", "watch -i --rev 1", "watch -i -- echo"] {
+        assert_eq!(shell.fails(line).0, 128, "{line}");
+    }
     assert_eq!(shell.fails("watch").0, 128);
     assert_eq!(shell.fails("watch k --filter put,delete").0, 128);
     assert_eq!(shell.fails("watch k --rev -1").0, 128);
@@ -252,6 +286,9 @@ fn leases_print_what_etcdctl_prints() {
     for line in ["lease revoke 77", "lease keep-alive 77 --once", "put a x --lease 77"] {
         assert_eq!(shell.fails(line).0, 1, "{line}");
     }
+    // An id as great as any client may have chosen it.
+    let gone = shell.out("lease timetolive ffffffffffed2979");
+    assert_eq!(gone, "lease ffffffffffed2979 already expired\n");
     for line in ["lease grant 0", "lease grant x", "lease revoke xyz"] {
         assert_eq!(shell.fails(line).0, 128, "{line}");
     }

@@ -167,6 +167,28 @@ fn a_registration_is_put_again_when_lease_or_key_is_lost() {
     assert!(client.leases().unwrap().leases.is_empty());
 }
 
+/// Its lease was lost, and another process has put the key before it could.
+#[test]
+fn a_registration_that_lost_its_key_to_somebody_does_not_take_it_back() {
+    let (_dir, server) = start("recipe-register-lost");
+    let mut client = server.client();
+    let register = Register::begin(&client, b"service/a", b"old", TTL).unwrap();
+    until(|| register.is_registered());
+    let newer = Register::begin(&client, b"service/a", b"new", TTL).unwrap();
+    let key = client.get(b"service/a").unwrap().unwrap();
+    assert_eq!(key.value, b"new");
+    client.delete(&client::DeleteRange::one(b"service/a")).unwrap();
+    client.put(&Put::new(b"service/a", b"somebody")).unwrap();
+    until(|| !register.is_registered() && !newer.is_registered());
+    for _ in 0..200 {
+        let kv = client.get(b"service/a").unwrap().unwrap();
+        assert_eq!(kv.value, b"somebody");
+        thread::yield_now();
+    }
+    drop((register, newer));
+    assert!(client.get(b"service/a").unwrap().is_some(), "it is not theirs");
+}
+
 #[test]
 fn a_barrier_lets_all_in_and_out_together_again_and_again() {
     const COUNT: u64 = 3;

@@ -169,7 +169,7 @@ impl fmt::Display for Failure {
             Self::Watch(client::WatchEnd::Compacted { revision }) => write!(
                 f,
                 "what the watch would tell next has been compacted; watch with --rev {} or later",
-                revision + 1
+                revision
             ),
             Self::Watch(end) => end.fmt(f),
             Self::Recipe(error) => error.fmt(f),

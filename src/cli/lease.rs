@@ -15,6 +15,9 @@ use super::session::Global;
 use super::signals::Events;
 use super::time_span::{self, show};
 
+/// Least time that one attempt to keep a lease alive gets, however little is left.
+const ATTEMPT_MIN: Duration = Duration::from_millis(50);
+
 /// What can be done with leases.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LeaseCommand {
@@ -119,9 +122,15 @@ fn revoke(global: &Global, client: &mut Client, id: i64) -> Result<(), Failure> 
 
 fn keep_alive(global: &Global, client: &mut Client, id: i64, once: bool) -> Result<(), Failure> {
     let signals = Events::new(|_| ())?;
+    let timeout = client.options().request_timeout;
     let mut valid_until: Option<Instant> = None;
     loop {
         let since = Instant::now();
+        // A member that does not answer gets half of what is left: then there is time for another one.
+        if let Some(end) = valid_until {
+            let left = end.saturating_duration_since(since);
+            client.set_request_timeout(timeout.min((left / 2).max(ATTEMPT_MIN)))?;
+        }
         let pause = match client.lease_keep_alive(&[id]) {
             Ok(result) => {
                 let ttl = result.ttls.first().copied().unwrap_or_default();

@@ -63,7 +63,11 @@ impl RangeArguments {
 /// # Errors
 /// The text is no hexadecimal number of 64 bits.
 pub fn parse_lease(text: &str) -> Result<i64, String> {
-    i64::from_str_radix(text, 16).map_err(|error| format!("a lease is a hexadecimal id: {error}"))
+    let id = u64::from_str_radix(text, 16);
+    id.map(u64::cast_signed).map_err(|error| {
+        format!("{error}; a lease is named by its id as `lease grant` and `lease list` print it, 1 to 16 \
+                 hexadecimal digits")
+    })
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ pub const LONG_ABOUT: &str = "\
 Keep a key there, while a command runs or until a signal comes.
 
 The key hangs on a lease: it goes at once when this process ends, and within --ttl when it dies. It is put
-again when it was lost, after an outage or because somebody deleted it; one that somebody else has put is
-left alone until it goes. With a command ends with its exit code.";
+again when it was lost, after an outage or because somebody deleted it. The newest registration has the key:
+a key that is there is taken over at the start, and one that somebody else has put later is left alone until
+it goes. With a command ends with its exit code. A kill -9 of this process leaves the command running.";
 
 /// Flags of `register`.
 #[derive(Clone, Debug, Args)]

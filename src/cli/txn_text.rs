@@ -21,6 +21,7 @@ use clap::Parser;
 use super::del::DelArguments;
 use super::get::GetArguments;
 use super::put::PutArguments;
+use super::range::parse_lease;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,15 +174,15 @@ pub fn compare(line: &[u8]) -> Result<Compare, TxnTextError> {
     if !text.bytes.is_empty() || key.is_empty() {
         return Err(refuse());
     }
-    let number = |radix| {
-        let digits = str::from_utf8(&operand).ok()?;
-        i64::from_str_radix(digits, radix).ok()
-    };
+    let number = || str::from_utf8(&operand).ok()?.parse().ok();
     let operand = match target {
         Target::Value => Operand::Bytes(operand),
-        Target::Lease => Operand::Number(number(16).ok_or_else(refuse)?),
+        Target::Lease => {
+            let id = str::from_utf8(&operand).ok().and_then(|digits| parse_lease(digits).ok());
+            Operand::Number(id.ok_or_else(refuse)?)
+        }
         Target::Create | Target::Mod | Target::Version => {
-            Operand::Number(number(10).ok_or_else(refuse)?)
+            Operand::Number(number().ok_or_else(refuse)?)
         }
     };
     Ok(Compare { key, target, relation, operand })

@@ -105,8 +105,15 @@ pub struct WatchArguments {
     /// What is watched
     #[command(flatten)]
     pub watched: WatchedArguments,
-    /// Read what to watch from standard input
-    #[arg(short, long, conflicts_with = "key")]
+    /// Read what to watch from standard input, with the flags on its lines: `watch KEY ...`, `cancel NUMBER`,
+    /// `progress`
+    #[arg(
+        short,
+        long,
+        conflicts_with_all = [
+            "key", "end", "prefix", "from_key", "rev", "prev_kv", "keys_only", "filter", "progress", "command"
+        ]
+    )]
     pub interactive: bool,
 }
 
@@ -125,7 +132,6 @@ enum Line {
 }
 
 enum Input {
-    Signal,
     Line(Vec<u8>),
     End,
 }
@@ -176,7 +182,8 @@ impl WatchedArguments {
 /// # Errors
 /// The server; the end of the watch; the command; standard output.
 pub fn run(global: &Global, arguments: &WatchArguments) -> Result<(), Failure> {
-    let events = Events::new(|_| Input::Signal)?;
+    // At once, whatever is under way: a command for a change, a write that nobody takes.
+    let events = Events::new(|signal| watch_command::end(signal))?;
     let watched = &arguments.watched;
     let options = if arguments.interactive { None } else { Some(watched.options()?) };
     let mut client = global.connect()?;
@@ -230,7 +237,6 @@ impl Watching<'_> {
         while has_input || !self.watches.is_empty() {
             while let Some(input) = events.next_within(Duration::ZERO) {
                 match input {
-                    Input::Signal => return Ok(()),
                     Input::End => has_input = false,
                     // One line that is wrong ends nothing.
                     Input::Line(line) => {
@@ -265,7 +271,11 @@ impl Watching<'_> {
         let line =
             matches.and_then(|matches| Line::from_arg_matches(&matches)).map_err(|error| {
                 let text = error.render().to_string();
-                Failure::Arguments(text.strip_prefix("error: ").unwrap_or(&text).trim().to_owned())
+                let text = text.strip_prefix("error: ").unwrap_or(&text).trim();
+                Failure::Arguments(format!(
+                    "{text}\n\nA line is `watch KEY ...` with the flags of the command, `cancel NUMBER` or \
+                     `progress`."
+                ))
             })?;
         match line {
             Line::Watch(watched) => self.begin(watched.options()?, watched.command),

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use client::OwnedChange;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::failure::Failure;
 use super::watch::kind;
@@ -46,23 +48,45 @@ pub fn run(command: &[OsString], change: &OwnedChange) -> Result<(), Failure> {
     let shown = program.to_string_lossy();
     let fail = |error| Failure::Io(shown.to_string(), error);
     let mut child = command.stdin(Stdio::piped()).spawn().map_err(fail)?;
+    let pid = Pid::from_child(&child);
+    set_running(Some(pid));
     let input = child.stdin.take();
     let status = thread::scope(|scope| {
         // Who does not read its input breaks the pipe: no failure.
         scope.spawn(move || input.map(|mut input| input.write_all(value)));
         child.wait()
     });
+    set_running(None);
     let status = status.map_err(fail)?;
     if status.success() {
         return Ok(());
     }
     Err(Failure::Incomplete(format!(
         "the command {shown} ended with {status} for {} of {:?} at revision {revision}; go on with \
-         --rev {}",
+         --rev {revision}.{}, or with --rev {revision}.{} to run it again for this change",
         kind(change),
         String::from_utf8_lossy(key),
-        change.revision() + 1
+        change.sub + 1,
+        change.sub
     )))
+}
+
+/// The command that runs.
+static RUNNING: Mutex<Option<Pid>> = Mutex::new(None);
+
+fn set_running(pid: Option<Pid>) {
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+}
+
+/// Hands a signal on to the command that runs, if one does, and ends this process. Nobody is told how the
+/// command ended.
+pub fn end(signal: i32) -> ! {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some(pid), Some(signal)) = (*running, Signal::from_named_raw(signal)) {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+    std::process::exit(0)
 }
 
 /// The bytes in double quotes, with what is no printable text escaped, as etcdctl (Go's %q) has it.

@@ -458,8 +458,15 @@ impl KeptLease {
     ///
     /// Errors: those of [`Client::lease_grant`].
     pub fn grant(client: &mut Client, keeper: &LeaseKeeper, ttl: Duration) -> Result<Self, Error> {
-        let since = Instant::now();
-        let granted = client.lease_grant(0, ttl)?;
+        let end = Instant::now() + client.options().request_timeout;
+        let (granted, since) = loop {
+            let since = Instant::now();
+            match client.lease_grant(0, ttl) {
+                // If it was made it ends by itself, and nothing hangs on it.
+                Err(Error::OutcomeUnknown { .. }) if since < end => {}
+                granted => break (granted?, since),
+            }
+        };
         keeper.keep(granted.lease, granted.ttl, since);
         let LeaseGrantResult { lease, ttl, .. } = granted;
         Ok(Self { keeper: keeper.clone(), lease, ttl, is_released: false })

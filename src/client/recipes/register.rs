@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wire::{ChangeKind, Put};
+use wire::{ChangeKind, Compare, CompareResult, CompareTarget, Op, Put, Txn};
 
 use super::RecipeError;
 use crate::client::Client;
@@ -24,9 +24,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// value is dropped.
 ///
 /// Guaranteed: the key is gone within the TTL after the process ended, and it is put again, with the same
-/// value, as soon as servers can be reached after an outage. Not guaranteed: that it is there all the time
-/// ([`Self::is_registered`] tells whether this process believes so), and that nobody else writes the key:
-/// one that another process has put is left alone until it goes.
+/// value, as soon as servers can be reached after an outage. The newest registration has the key:
+/// [`Self::begin`] takes it from whoever has it, so that a process that starts again need not wait for what
+/// its last life has left behind. Who lost it does not take it back: it is left alone until it goes. Not
+/// guaranteed: that the key is there all the time ([`Self::is_registered`] tells whether this process
+/// believes so), and that nobody else writes it.
 #[derive(Debug)]
 pub struct Register {
     shared: Arc<Shared>,
@@ -75,7 +77,10 @@ impl Register {
             ttl,
             shared: Arc::default(),
         };
-        let first = caretaker.put()?;
+        let lease = caretaker.client.keep_lease(ttl)?;
+        let put = Put { lease: lease.id(), ..Put::new(key, value) };
+        let revision = caretaker.client.put(&put)?.revision;
+        let first = caretaker.watched(lease, revision)?;
         let shared = Arc::clone(&caretaker.shared);
         let thread = thread::Builder::new()
             .name("quorate-register".to_owned())
@@ -128,7 +133,7 @@ impl Caretaker {
                 drop(lease);
                 continue;
             }
-            if let Ok(put) = self.put() {
+            if let Ok(Some(put)) = self.put_again() {
                 current = Some(put);
             } else {
                 self.shared.pause(backoff);
@@ -137,11 +142,28 @@ impl Caretaker {
         }
     }
 
-    /// Puts the key with a new lease, and watches it from there on.
-    fn put(&mut self) -> Result<(KeptLease, Watcher), RecipeError> {
+    /// Puts the key with a new lease, unless somebody else has it.
+    fn put_again(&mut self) -> Result<Option<(KeptLease, Watcher)>, RecipeError> {
+        if self.client.get(&self.key)?.is_some() {
+            return Ok(None);
+        }
         let lease = self.client.keep_lease(self.ttl)?;
+        let (target, equal) = (CompareTarget::CreateRevision, CompareResult::Equal);
         let put = Put { lease: lease.id(), ..Put::new(&self.key, &self.value) };
-        let revision = self.client.put(&put)?.revision;
+        let absent = Compare::number(&self.key, target, equal, 0);
+        let result = self.client.txn(&Txn::new().when(absent).then(Op::Put(put)))?;
+        if !result.succeeded {
+            return Ok(None);
+        }
+        self.watched(lease, result.revision).map(Some)
+    }
+
+    /// Watches the key behind the revision at which it was put.
+    fn watched(
+        &mut self,
+        lease: KeptLease,
+        revision: i64,
+    ) -> Result<(KeptLease, Watcher), RecipeError> {
         let options = WatchOptions::one(&self.key).from_revision(revision + 1);
         let watcher = self.client.watch_hub()?.watch(options)?;
         Ok((lease, watcher))
