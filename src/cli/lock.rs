@@ -31,7 +31,8 @@ holds it while that runs, and ends with its exit code. The command finds in its 
 
 When the lock is lost meanwhile, because no server could be reached for as long as --ttl or somebody deleted
 the key, the command is asked to end with SIGTERM, killed after 10 s, and the exit code is 1. A process that
-was paused may go on for a moment all the same: guard what must not happen then, for example with
+was paused may go on for a moment all the same, and a command whose `lock` was killed with kill -9 goes on to
+its end without the lock: guard what must not happen then, for example with
 
     printf 'create(\"%s\") = \"%s\"\\n\\nput k v\\n\\n' $QUORATE_LOCK_KEY $QUORATE_LOCK_REV | quorate txn";
 
