@@ -244,8 +244,6 @@ mutants!(
     LogTimeStands = "log-time-stands" breaks "a lease lives no longer than its time and a little more",
     /// The log time goes twice as fast as the clock.
     LogTimeRuns = "log-time-runs" breaks "a lease lives as long as its time",
-    /// A member that was alone goes on with its own count when it leads.
-    GreatestTimeHeard = "greatest-time-heard" breaks "a lease lives as long as its time",
     /// A new leader has leases end at once.
     NoGrace = "no-grace" breaks "clients have time to renew at a new leader",
     /// A new leader gives leases seconds more.

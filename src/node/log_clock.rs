@@ -30,8 +30,7 @@ impl LogClock {
 
     /// The leader of a term has said that it is `time`, in a message or in an entry of its term.
     pub fn hear(&mut self, now: Instant, term: Term, time: u64) {
-        let is_newer = term > self.term && !Mutant::GreatestTimeHeard.is_on();
-        if is_newer || (term >= self.term && time >= self.heard) {
+        if term > self.term || (term == self.term && time >= self.heard) {
             (self.term, self.heard, self.at) = (term, time, now);
         }
     }

@@ -20,7 +20,7 @@ sim mutants [--from SEED] [--max SEEDS] [--only NAME]... [--list]
   builds the simulator with mistakes made on purpose and runs seeds against each of them until one finds
   it; fails if there is one that none finds
   --from SEED   the first seed (1)
-  --max SEEDS   how many seeds each mutant gets (4000)
+  --max SEEDS   how many seeds each mutant gets (10000)
   --only NAME   this mutant only; may be given several times
   --list        what mutants there are";
 
@@ -54,7 +54,7 @@ fn find(name: &str) -> Result<&'static Mutant, String> {
 }
 
 fn arguments(given: &[String]) -> Result<Arguments, String> {
-    let mut parsed = Arguments { from: 1, max: 4_000, only: Vec::new(), list: false, run: None };
+    let mut parsed = Arguments { from: 1, max: 10_000, only: Vec::new(), list: false, run: None };
     let mut given = given.iter();
     while let Some(name) = given.next() {
         if name == "--help" {
