@@ -93,6 +93,8 @@ pub struct Network {
     client_buffer: usize,
     /// Machines whose packets are late, until when.
     pub slow: Vec<u64>,
+    /// When the last of those has heard that its link broke whose link did.
+    pub heard_until: u64,
     /// Deliveries to schedule: time, socket, direction.
     pub due: Vec<(u64, u64, usize)>,
 }
@@ -102,6 +104,7 @@ impl Network {
     pub fn new(latency: u64, client_buffer: usize) -> Self {
         Self {
             client_buffer,
+            heard_until: 0,
             sockets: BTreeMap::new(),
             next: 0,
             walls: vec![[0; HOSTS]; HOSTS],
@@ -261,6 +264,7 @@ impl Network {
                 lose_suffix(&mut known.streams[side], prng);
             }
             let extra = if prng.one_in(4) { prng.below(3 * SECOND) } else { prng.below(5 * MS) };
+            self.heard_until = self.heard_until.max(now + extra);
             self.finish(now, socket, side, extra, prng);
         }
     }
@@ -302,6 +306,7 @@ impl Network {
                 back.items.clear();
             }
             let extra = if with_power { prng.below(4 * SECOND) } else { prng.below(MS) };
+            self.heard_until = self.heard_until.max(now + extra);
             self.finish(now, socket, side, extra, prng);
         }
     }

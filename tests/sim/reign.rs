@@ -32,7 +32,8 @@ impl World {
     pub fn look_who_leads(&mut self) -> bool {
         let term = |node: &Node| node.process.as_ref().map_or(0, |process| process.leads);
         let leader = self.leader().map(|node| (node, term(&self.nodes[node])));
-        let (now, stalls_until) = (self.now, self.stalls_until);
+        // Who has not heard yet that its link broke waits for nothing.
+        let (now, stalls_until) = (self.now, self.stalls_until.max(self.network.heard_until));
         let reign = &mut self.reign;
         if leader != reign.leader {
             let was_asked = reign.leader.is_some() && now < reign.asked_at + HANDED_OVER;
