@@ -43,12 +43,13 @@ pub(crate) const DEADLINES: TreeId = TreeId(6);
 /// Bytes of a lease in a key.
 pub(crate) const LEASE_SIZE: usize = 8;
 
-/// The first id that the state chooses by itself, less the index of the entry.
-const CHOSEN: i64 = 0x7000_0000_0000_0000;
+/// The first id that the state chooses by itself, the ids from there on, and the bits of one that the
+/// index of the entry gives; those above are the log time. Part of the format.
+const CHOSEN: i64 = 0x4000_0000_0000_0000;
+const CHOSEN_MASK: u64 = u64::MAX >> 2;
+const CHOSEN_INDEX_MASK: u64 = (1 << 20) - 1;
 
-/// The ids from there on, and the step from one that is taken to the next: odd, so that it comes to each.
-/// Part of the format.
-const CHOSEN_MASK: u64 = u64::MAX >> 4;
+/// The step from an id that is taken to the next: odd, so that it comes to each. Part of the format.
 const CHOSEN_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Keys found in one walk and then deleted one by one.
@@ -274,10 +275,14 @@ impl State {
         Ok(())
     }
 
-    /// The id for a lease that the present entry makes without naming one. One that is taken is left by
-    /// a great stride: a client that takes many neighbours of it must not make each choice a long walk.
-    fn choose_lease(&self) -> Result<LeaseId, Stop> {
-        let mut number = self.applied_next().get();
+    /// The id for a lease that the present entry makes without naming one: its log time, with its index
+    /// in the place of the last millisecond. Indexes alone come again where a log goes on from a state
+    /// that is older than what was lost, and a client that still holds an id of that would hold a
+    /// stranger's lease. One that is taken is left by a great stride: a client that takes many
+    /// neighbours of it must not make each choice a long walk.
+    fn choose_lease(&self, time: u64) -> Result<LeaseId, Stop> {
+        let index = self.applied_next().get();
+        let mut number = (time & !CHOSEN_INDEX_MASK) | (index & CHOSEN_INDEX_MASK);
         loop {
             let id = LeaseId::new(CHOSEN.wrapping_add_unsigned(number & CHOSEN_MASK));
             if self.pages.get(LEASES, &lease_key(id))?.is_none() {
@@ -319,7 +324,7 @@ impl State {
         if self.leases_count() >= LEASES_MAX {
             return Ok(Outcome::Refused(Refusal::TooManyLeases));
         }
-        let chosen = if id == LeaseId::new(0) { self.choose_lease()? } else { id };
+        let chosen = if id == LeaseId::new(0) { self.choose_lease(time)? } else { id };
         if self.lease_at(chosen)?.is_some() {
             return Ok(Outcome::Refused(Refusal::LeaseExists));
         }
@@ -339,7 +344,7 @@ impl State {
         if self.leases_count() >= LEASES_MAX {
             return Ok(Outcome::Refused(Refusal::TooManyLeases));
         }
-        let id = self.choose_lease()?;
+        let id = self.choose_lease(time)?;
         let lease = self.new_lease(time, ttl_ms, true);
         self.plan_lease(id, &lease)?;
         if let Err(refusal) = self.put(&Put { lease: id, ..*put }, Some(&lease))? {

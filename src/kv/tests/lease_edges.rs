@@ -244,7 +244,7 @@ fn a_transaction_takes_leases_of_puts_away_that_have_no_key_at_its_end() {
 #[test]
 fn an_id_that_is_taken_is_passed_by_and_not_its_neighbours_too() {
     let mut machine = Machine::plain();
-    let first = 0x7000_0000_0000_0000;
+    let first = 0x4000_0000_0000_0000;
     for lease in first..first + 3_000 {
         machine.apply(&grant(0, lease, 9_000));
     }
@@ -257,4 +257,21 @@ fn an_id_that_is_taken_is_passed_by_and_not_its_neighbours_too() {
         }
         outcome => panic!("{outcome:?}"),
     }
+}
+
+/// A state that goes on from an older one than what was lost makes the same entries' numbers again.
+#[test]
+fn chosen_ids_do_not_come_again_with_the_index_but_with_index_and_time() {
+    let chosen = |time: u64| {
+        let mut machine = Machine::plain();
+        machine.apply(&grant(0, 5, 9_000));
+        match machine.apply(&grant(time, 0, 9_000)) {
+            Outcome::Granted { lease, .. } => lease.get(),
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    let second = 1_000_000_000;
+    assert_eq!(chosen(7 * second), chosen(7 * second));
+    assert_ne!(chosen(7 * second), chosen(7 * second + 2_000_000));
+    assert_eq!(chosen(7 * second) & 0xf_ffff, 2);
 }

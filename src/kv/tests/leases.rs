@@ -48,10 +48,11 @@ impl Naive {
         self.keys.insert(key.to_vec(), lease);
     }
 
-    fn chosen(&self) -> i64 {
-        let mut number = self.index;
+    fn chosen(&self, time: u64) -> i64 {
+        let low = (1 << 20) - 1;
+        let mut number = (time & !low) | (self.index & low);
         loop {
-            let id = 0x7000_0000_0000_0000 + i64::try_from(number & (u64::MAX >> 4)).unwrap();
+            let id = 0x4000_0000_0000_0000 + i64::try_from(number & (u64::MAX >> 2)).unwrap();
             if !self.leases.contains_key(&id) {
                 return id;
             }
@@ -144,7 +145,7 @@ impl Driver {
                 let ttl_ms = self.prng.below(20_000);
                 let outcome =
                     self.apply(&Command::LeaseGrant { time, lease: LeaseId::new(wanted), ttl_ms });
-                let lease = if wanted == 0 { self.naive.chosen() } else { wanted };
+                let lease = if wanted == 0 { self.naive.chosen(time) } else { wanted };
                 if wanted != 0 && known {
                     assert_eq!(outcome, Outcome::Refused(Refusal::LeaseExists));
                     return;
@@ -192,7 +193,7 @@ impl Driver {
                 let ttl_ms = self.prng.below(9_000);
                 let put = Put { key: &key, value: b"w", ..Put::default() };
                 let outcome = self.apply(&Command::PutWithTtl { time, put, ttl_ms });
-                let lease = self.naive.chosen();
+                let lease = self.naive.chosen(time);
                 self.bump();
                 let revision = Revision::new(self.naive.revision);
                 assert_eq!(outcome, Outcome::PutWithLease { revision, lease: LeaseId::new(lease) });
