@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chaos::timeline::{Mark, Timeline};
 use chaos::watch::ledger::{Change, Deed, Ledger, NO_VALUE, Seen};
 use chaos::watch::lives::{Lives, MS, Manner, PER_CHANGE, SLACK};
-use chaos::watch::stream::{Step, Stream, Told, Wish};
+use chaos::watch::stream::{Step, Stream, Wish};
 
 /// Keys of these histories, of which only some are watched.
 const KEYS: u32 = 10;
@@ -44,11 +44,6 @@ fn wish() -> Wish {
     Wish { spans: vec![0..2, 1..KEYS], prev_kv: true, ..Wish::default() }
 }
 
-fn told(change: &Change) -> Told {
-    let Change { at, key, kind, cause, now, before } = *change;
-    Told { at, key, kind, cause, now, before }
-}
-
 /// What a watch of everything is told, revision by revision.
 fn steps(ledger: &Ledger, wish: Wish) -> Vec<Step> {
     let mut steps = vec![
@@ -57,7 +52,7 @@ fn steps(ledger: &Ledger, wish: Wish) -> Vec<Step> {
     ];
     for revision in 2..=ledger.revision {
         let own = ledger.changes.iter().filter(|change| change.at.0 == revision);
-        let changes = own.map(told).collect();
+        let changes = own.copied().collect();
         steps.push(Step::Changes { changes, whole: revision, fragment: false });
     }
     steps.push(Step::Progress { revision: ledger.revision });
@@ -74,13 +69,13 @@ fn judge(ledger: &Ledger, steps: &[Step]) -> Result<Stream, String> {
 }
 
 /// The changes of a step.
-fn of(step: &mut Step) -> &mut Vec<Told> {
+fn of(step: &mut Step) -> &mut Vec<Change> {
     let Step::Changes { changes, .. } = step else { panic!("no changes") };
     changes
 }
 
 /// A change that is told with a mistake.
-type Wrong = fn(&mut Told);
+type Wrong = fn(&mut Change);
 
 /// Where revision 3 with its three changes stands, and revision 7, the end of a lease.
 const TRANSACTION: usize = 3;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use client::{Cause, ChangeKind, OwnedChange};
+use client::{ChangeKind, OwnedChange};
 
 use super::keys::{KeyId, Keys};
 use super::ledger::{Change, Ledger, NO_VALUE, Point, Seen, hash};
@@ -32,24 +32,8 @@ impl Wish {
     }
 }
 
-/// A change as a watch tells it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
-    /// Where it stands.
-    pub at: Point,
-    /// Which key.
-    pub key: KeyId,
-    /// What it did.
-    pub kind: ChangeKind,
-    /// Why.
-    pub cause: Cause,
-    /// The key as it is now.
-    pub now: Seen,
-    /// The key as it was.
-    pub before: Option<Seen>,
-}
-
-impl Told {
+/// As a watch tells it.
+impl Change {
     /// What the client library hands out.
     ///
     /// # Errors
@@ -122,7 +106,7 @@ pub enum Step {
     /// It is told changes.
     Changes {
         /// Them.
-        changes: Vec<Told>,
+        changes: Vec<Change>,
         /// Everything up to here has been told.
         whole: i64,
         /// The last revision goes on.
@@ -273,7 +257,7 @@ impl Stream {
     fn judge_changes(
         &mut self,
         ledger: &Ledger,
-        changes: &[Told],
+        changes: &[Change],
         whole: i64,
         fragment: bool,
     ) -> Result<(), String> {
@@ -292,7 +276,7 @@ impl Stream {
         Ok(())
     }
 
-    fn judge_change(&mut self, ledger: &Ledger, told: &Told) -> Result<(), String> {
+    fn judge_change(&mut self, ledger: &Ledger, told: &Change) -> Result<(), String> {
         let Some(place) = self.find(ledger) else {
             return Err(format!("is told {told:?}, and nothing is left to tell"));
         };
@@ -305,8 +289,8 @@ impl Stream {
         if told.before.is_none() && change.at.0 <= ledger.compacted {
             before = None;
         }
-        let Change { at, key, kind, cause, .. } = *change;
-        let expected = Told { at, key, kind, cause, now, before };
+        let at = change.at;
+        let expected = Change { now, before, ..*change };
         check(expected == *told, || format!("must be told {expected:?} and was told {told:?}"))?;
         self.place = place + 1;
         self.last = at;

@@ -12,11 +12,11 @@ use client::{
 };
 use wire::{WatchReply, WatchStep};
 
-use super::ledger::Point;
+use super::ledger::{Change, Point};
 use super::lives::MS;
 use super::shapes::{Shape, draw_start};
 use super::stage::{Stage, add, lock};
-use super::stream::{Step, Told};
+use super::stream::Step;
 
 /// How long a server may say nothing to a connection of one's own.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -59,8 +59,8 @@ fn anew(stage: &Stage, prng: &mut Prng) -> u64 {
     stage.now() + (300 + prng.below(6_000)) * MS
 }
 
-/// Told changes, or why they cannot be.
-fn taken(stage: &Stage, number: usize, told: Result<Vec<Told>, String>) -> Vec<Told> {
+/// Change changes, or why they cannot be.
+fn taken(stage: &Stage, number: usize, told: Result<Vec<Change>, String>) -> Vec<Change> {
     told.unwrap_or_else(|text| {
         stage.violation(format!("watcher {number}: {text}"));
         Vec::new()
@@ -268,7 +268,7 @@ impl One {
         }
         let step = match event {
             WatchEvent::Changes { changes, revision, fragment } => {
-                let told = changes.iter().map(|change| Told::new(&stage.keys, change)).collect();
+                let told = changes.iter().map(|change| Change::new(&stage.keys, change)).collect();
                 let changes = taken(stage, self.number, told);
                 let whole = if fragment { revision - 1 } else { revision };
                 add(&stage.counts.pieces, u64::from(fragment));
@@ -481,7 +481,7 @@ impl Raw {
                         *first = now.min(*first);
                     }
                 }
-                let told = reply.changes.map(|change| Told::of(&stage.keys, &change)).collect();
+                let told = reply.changes.map(|change| Change::of(&stage.keys, &change)).collect();
                 let changes = taken(&stage, self.number, told);
                 self.last = changes.last().map(|told| told.at).or(self.last);
                 let fragment = reply.fragment;
