@@ -1,7 +1,7 @@
 //! `bench`: the flags of the load generator, its progress on a terminal, and where figures go.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench::{Distribution, Operation, Plan, Report, Warning};
@@ -238,19 +238,35 @@ impl Screen {
 
 /// Prints the figures and writes the files that were asked for.
 fn publish(global: &Global, report: &Report, files: &Files) -> Result<(), Failure> {
-    let to_stdout = files.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    match global.write_out {
-        Format::Simple if !to_stdout => println!("{report}"),
-        Format::Simple | Format::Json => println!("{}", report.to_json()),
-    }
-    if let Some(path) = &files.json
-        && !to_stdout
-    {
-        std::fs::write(path, report.to_json() + "\n")
-            .map_err(|error| Failure::Io(path.display().to_string(), error))?;
-    }
+    publish_figures(global, &format!("{report}\n"), report.to_json(), files.json.as_deref())?;
     match &files.plot {
         Some(path) => bench::plot::write(report, path).map_err(Failure::Plot),
         None => Ok(()),
     }
+}
+
+/// Prints figures, as text or as JSON, and writes the JSON to a file where one is asked for.
+///
+/// # Errors
+/// The file.
+pub fn publish_figures(
+    global: &Global,
+    text: &str,
+    json: String,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
+    let file = match file {
+        Some(path) if path.as_os_str() == "-" => {
+            println!("{json}");
+            return Ok(());
+        }
+        file => file,
+    };
+    match global.write_out {
+        Format::Simple => print!("{text}"),
+        Format::Json => println!("{json}"),
+    }
+    let Some(path) = file else { return Ok(()) };
+    std::fs::write(path, json + "\n")
+        .map_err(|error| Failure::Io(path.display().to_string(), error))
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bench::watch::{WatchPlan, WatchProgress, Watched, run as measure};
 use clap::{Args, ValueEnum};
 
-use super::bench::addresses;
+use super::bench::{addresses, publish_figures};
 use super::failure::Failure;
 use super::progress::Progress;
-use super::session::{Format, Global};
+use super::session::Global;
 use super::time_span;
 
 /// What is watched, and what is written.
@@ -92,16 +92,5 @@ pub fn run(global: &Global, arguments: &WatchArguments) -> Result<(), Failure> {
     });
     line.end();
     let report = report.map_err(Failure::Watches)?;
-    let to_stdout = arguments.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    match global.write_out {
-        Format::Simple if !to_stdout => print!("{report}"),
-        Format::Simple | Format::Json => println!("{}", report.to_json()),
-    }
-    if let Some(path) = &arguments.json
-        && !to_stdout
-    {
-        std::fs::write(path, report.to_json() + "\n")
-            .map_err(|error| Failure::Io(path.display().to_string(), error))?;
-    }
-    Ok(())
+    publish_figures(global, &report.to_string(), report.to_json(), arguments.json.as_deref())
 }

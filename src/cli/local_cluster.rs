@@ -28,6 +28,7 @@ use signal_hook::iterator::Signals;
 use super::cluster_file::{ClusterFolder, LocalMember};
 use super::failure::Failure;
 use super::restarts::{Next, Restarts, STARTS_MAX};
+use super::retention::Mode;
 use super::server::Topology;
 use super::size;
 use super::supervised;
@@ -74,6 +75,12 @@ pub struct LocalClusterArguments {
     /// How each member puts its roles on its share of the cores [default: that of `server`]
     #[arg(long)]
     pub topology: Option<Topology>,
+    /// What --auto-compaction-retention counts [default: that of `server`]
+    #[arg(long)]
+    pub auto_compaction_mode: Option<Mode>,
+    /// History that each member keeps, as with `server` [default: that of `server`]
+    #[arg(long, value_name = "TIME|REVISIONS")]
+    pub auto_compaction_retention: Option<String>,
 }
 
 fn parse_nodes(text: &str) -> Result<usize, String> {
@@ -201,6 +208,9 @@ fn flags(
     option("--wal-segment-size", arguments.wal_segment_size.map(|size| size.to_string()));
     let topology = arguments.topology.and_then(|topology| topology.to_possible_value());
     option("--topology", topology.map(|value| value.get_name().to_owned()));
+    let mode = arguments.auto_compaction_mode.and_then(|mode| mode.to_possible_value());
+    option("--auto-compaction-mode", mode.map(|value| value.get_name().to_owned()));
+    option("--auto-compaction-retention", arguments.auto_compaction_retention.clone());
     flags
 }
 
@@ -469,9 +479,13 @@ mod tests {
             "server --name n2 --listen 127.0.0.1:3 --listen-peer 127.0.0.1:4 \
              --initial-cluster n1=127.0.0.1:2,n2=127.0.0.1:4"
         );
-        let all = arguments("x --page-cache 32MiB --wal-segment-size 8m --topology shared");
+        let all = arguments(
+            "x --page-cache 32MiB --wal-segment-size 8m --topology shared \
+             --auto-compaction-mode revision --auto-compaction-retention 500",
+        );
         let line = flags(&all, &members, 0, &[0, 1, 2]).join(" ");
-        let end = " --cores 0, --page-cache 33554432 --wal-segment-size 8388608 --topology shared";
+        let end = " --cores 0, --page-cache 33554432 --wal-segment-size 8388608 --topology shared \
+                   --auto-compaction-mode revision --auto-compaction-retention 500";
         assert!(line.ends_with(end), "{line}");
     }
 
