@@ -145,7 +145,7 @@ pub struct Consensus<B> {
     pub(crate) beginner: Option<Beginner>,
     pub(crate) disk: DiskWatch,
     /// The leader that reactors were last told of, and where clients find it.
-    leader_told: (Option<NodeId>, String),
+    leader_told: (Term, Option<NodeId>, String),
     pub(crate) outputs: Vec<Output>,
     incoming: Vec<Incoming>,
     /// The entries of the append that is being taken.
@@ -226,7 +226,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             settled: false,
             beginner: None,
             disk: DiskWatch::default(),
-            leader_told: (None, String::new()),
+            leader_told: (Term::ZERO, None, String::new()),
             outputs: Vec::new(),
             incoming: Vec::new(),
             arriving: Vec::new(),
@@ -726,18 +726,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects.push(ConsensusEffect::ToReactor(reactor, event));
     }
 
-    /// Tells reactors where the leader is, when that has changed.
+    /// Tells reactors the term and where its leader is, when that has changed.
     fn tell_leader(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
         let leader = self.raft.leader();
         let member = leader.and_then(|leader| self.members.get(leader));
         let address = member.map_or("", |member| member.client_address.as_str());
-        if self.leader_told.0 == leader && self.leader_told.1 == address {
+        let term = self.raft.term();
+        let (told_term, told_leader, told_address) = &self.leader_told;
+        if *told_term == term && *told_leader == leader && told_address == address {
             return;
         }
-        self.leader_told = (leader, address.to_string());
+        self.leader_told = (term, leader, address.to_string());
         let member = leader.unwrap_or_default();
         for reactor in 0..self.config.reactors {
-            let event = ReactorEvent::Leader { member, address: self.leader_told.1.clone() };
+            let event = ReactorEvent::Leader { term, member, address: self.leader_told.2.clone() };
             effects.push(ConsensusEffect::ToReactor(ReactorId::new(reactor), event));
         }
     }

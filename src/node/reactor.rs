@@ -15,7 +15,7 @@ use core::mem;
 use base::limits::{PARTIAL_BYTES_MAX, RECEIVE_CHUNK_SIZE};
 use base::{
     ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision,
-    STAMP_SIZE, Ticket,
+    STAMP_SIZE, Term, Ticket,
 };
 use bytes::BytesMut;
 use kv::Recorded;
@@ -115,6 +115,8 @@ pub enum ReactorEvent {
     Jumped(Revision),
     /// Who leads, as far as consensus knows.
     Leader {
+        /// The raft term.
+        term: Term,
         /// The leader; 0: none known.
         member: NodeId,
         /// Where clients find it; empty: not known.
@@ -901,7 +903,7 @@ impl Role for Reactor {
             }
             ReactorEvent::Published(recorded) => self.publish(now, &recorded, effects),
             ReactorEvent::Jumped(revision) => self.jump(revision),
-            ReactorEvent::Leader { member, address } => self.leader = (member, address),
+            ReactorEvent::Leader { term: _, member, address } => self.leader = (member, address),
             ReactorEvent::Stop => {
                 self.stopping = true;
                 self.end_all_watches(effects);
