@@ -4,7 +4,6 @@
 //! the process dies whole.
 
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use base::{Frame, Hash128, Instant, LogIndex, NodeId, Revision, STAMP_SIZE, Stamp, Term, Ticket};
 use kv::{Point, Wanted};
@@ -363,7 +362,7 @@ pub struct WatchRequest {
     /// From where; none: from what comes next.
     pub start: Option<Point>,
     /// The ranges, as requests name them.
-    pub ranges: Vec<(Arc<[u8]>, Vec<u8>)>,
+    pub ranges: Vec<(Vec<u8>, Vec<u8>)>,
     /// What is told.
     pub wanted: Wanted,
     /// Whether it has been told that it has begun.

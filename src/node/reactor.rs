@@ -430,9 +430,7 @@ impl Reactor {
                 writer.ping(&mut session.replies, header.request);
                 self.mark_dirty(connection);
             }
-            (Phase::Open, Kind::WatchProgress) => {
-                self.ask_progress(now, connection, header.request)
-            }
+            (Phase::Open, Kind::WatchProgress) => self.ask_progress(connection, header.request),
             (Phase::Open, Kind::Cancel)
                 if self.watches.find(connection, header.request).is_some() =>
             {
@@ -638,7 +636,7 @@ impl Reactor {
             return self.renewals_answered(now, reply, effects);
         }
         if reply.ticket.watches {
-            return self.watch_answer(now, reply, effects);
+            return self.watch_answer(reply, effects);
         }
         let Reply { ticket, body } = reply;
         let connection = ticket.connection;
@@ -901,7 +899,7 @@ impl Role for Reactor {
                     self.answer(now, reply, effects);
                 }
             }
-            ReactorEvent::Published(recorded) => self.publish(now, &recorded, effects),
+            ReactorEvent::Published(recorded) => self.publish(&recorded, effects),
             ReactorEvent::Jumped(revision) => self.jump(revision),
             ReactorEvent::Leader { term: _, member, address } => self.leader = (member, address),
             ReactorEvent::Stop => {

@@ -22,7 +22,7 @@ pub(crate) struct WatchTask {
     /// None: it begins with what comes next.
     history: Option<History>,
     /// To begin with.
-    ranges: Vec<(Arc<[u8]>, Vec<u8>)>,
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
     start: Option<Point>,
     wanted: Wanted,
     created: bool,
@@ -68,7 +68,8 @@ impl WatchTask {
                 let comes_next = Point { revision: newest.next(), sub: 0 };
                 let start = self.start.unwrap_or(comes_next);
                 let start = if Mutant::FutureTold.is_on() { start.min(comes_next) } else { start };
-                let ranges = self.ranges.iter().map(|(start, end)| (&**start, end.as_slice()));
+                let ranges =
+                    self.ranges.iter().map(|(start, end)| (start.as_slice(), end.as_slice()));
                 none.insert(History::new(start, ranges, self.wanted, limits))
             }
         };

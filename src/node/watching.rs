@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
+use core::num::NonZeroU32;
 
 use base::limits::{
     CONNECTION_WATCHES_MAX, KEY_SIZE_MAX, SEND_STALL_TIMEOUT_MS, WATCH_RANGES_MAX, WATCHES_MAX,
@@ -22,7 +23,7 @@ use crate::StoreEvent;
 use crate::message::{Refused, Reply, ReplyBody, WatchRead, WatchRequest};
 use crate::reactor::{Reactor, ReactorEffect, UNSENT_MAX};
 use crate::translate;
-use crate::watches::{Groups, Stage, Watcher};
+use crate::watches::{Stage, Watcher};
 
 /// Bytes that wait for one connection, beyond which its watches fall behind.
 const BACKLOG_MAX: usize = 8 << 20;
@@ -45,6 +46,8 @@ pub(crate) struct Scratch {
     made: Vec<(Wanted, core::ops::Range<usize>)>,
     /// Changes for watches of several ranges.
     several: Vec<(u32, u32)>,
+    /// Those that a group or a watch of several ranges is told of.
+    numbers: Vec<u32>,
 }
 
 /// What a verified watch asks for, without its ranges.
@@ -142,32 +145,19 @@ impl Reactor {
         else {
             unreachable!("the watch was verified");
         };
-        let watcher = Watcher {
-            connection,
-            request,
-            next: plan.start,
-            groups: Groups::One(0),
-            place: 0,
-            wanted: plan.wanted,
-            stage: Stage::Waiting,
-            created: false,
-            owes_progress: false,
-            serial: 0,
-            credit: ticket.size,
-            progress_interval_ms: plan.progress_interval_ms,
-            told_at: now,
-        };
+        let watcher = Watcher::new(connection, request, plan.start, plan.wanted, ticket.size);
         let ranges = watch.ranges.iter().map(|range| (range.key, range.range_end));
         let slot = self.watches.insert(watcher, ranges);
-        if plan.progress_interval_ms > 0 && self.progress_at.is_none() {
-            self.progress_at = Some(now.after(PROGRESS_TICK));
+        if plan.progress_interval_ms > 0 {
+            self.watches.time(slot, plan.progress_interval_ms, now);
+            self.progress_at.get_or_insert(now.after(PROGRESS_TICK));
         }
         // What the store has published so far came before this watch began.
         if let Some(published) = self.watches.published
             && plan.start.is_none()
             && let Some(watcher) = self.watches.get(slot)
         {
-            watcher.next = Some(after(published));
+            watcher.go_on(after(published));
             watcher.stage = Stage::Live;
             return self.tell_created(slot, published, effects);
         }
@@ -178,8 +168,8 @@ impl Reactor {
     /// The first reply of a watch that need not ask the store.
     fn tell_created(&mut self, slot: u32, published: Revision, effects: &mut Vec<ReactorEffect>) {
         let Some(watcher) = self.watches.get(slot) else { return };
-        watcher.created = true;
-        let (connection, request, credit) = (watcher.connection, watcher.request, watcher.credit);
+        let (connection, request) = (watcher.connection, watcher.request);
+        let Some(credit) = watcher.credit.take() else { return };
         if self.session(connection).is_none() {
             return;
         }
@@ -193,8 +183,8 @@ impl Reactor {
         self.added(connection, before, effects);
     }
 
-    fn return_watch_credit(&mut self, connection: ConnectionId, credit: u32) {
-        self.return_credit(connection, credit);
+    fn return_watch_credit(&mut self, connection: ConnectionId, credit: NonZeroU32) {
+        self.return_credit(connection, credit.get());
         let Some(session) = self.session(connection) else { return };
         if session.paused || session.ended || !session.reads_waiting.is_empty() {
             self.run_again(connection);
@@ -214,7 +204,17 @@ impl Reactor {
         }
         while let Some(slot) = self.watches.next_waiting(connection, RUNNING_MAX) {
             let reactor = self.config.id;
+            let published = self.watches.published;
             let Some(watcher) = self.watches.get(slot) else { continue };
+            if let Some(published) = published
+                && watcher.next().is_none()
+            {
+                // Another watch has been told meanwhile what comes next: the store need not be asked.
+                watcher.go_on(after(published));
+                self.watches.caught_up(slot);
+                self.tell_created(slot, published, effects);
+                continue;
+            }
             let ticket = Ticket {
                 reactor,
                 connection,
@@ -223,21 +223,16 @@ impl Reactor {
                 reads: false,
                 watches: true,
             };
-            let (start, wanted, created) = (watcher.next, watcher.wanted, watcher.created);
-            let groups = watcher.groups.clone();
-            let ranges = self.watches.ranges_of(&groups);
+            let (start, wanted) = (watcher.next(), watcher.wanted());
+            let created = watcher.credit.is_none();
+            let ranges = self.watches.ranges_of(slot);
             let request = WatchRequest { ticket, start, ranges, wanted, created };
             effects.push(ReactorEffect::ToStore(StoreEvent::Watch(request)));
         }
     }
 
     /// Takes what the store has read for a watch.
-    pub(crate) fn watch_answer(
-        &mut self,
-        now: Instant,
-        reply: Reply,
-        effects: &mut Vec<ReactorEffect>,
-    ) {
+    pub(crate) fn watch_answer(&mut self, reply: Reply, effects: &mut Vec<ReactorEffect>) {
         let Reply { ticket, body } = reply;
         let connection = ticket.connection;
         let slot = self.watches.find(connection, ticket.request);
@@ -252,13 +247,10 @@ impl Reactor {
         match body {
             ReplyBody::Watch(WatchRead { bytes, next, caught }) => {
                 let Some(watcher) = self.watches.get(slot) else { return };
-                assert!(watcher.next <= Some(next), "{watcher:?} goes back to {next:?}");
-                watcher.next = Some(next);
-                let credit = (!mem::replace(&mut watcher.created, true)).then_some(watcher.credit);
-                if !bytes.is_empty() {
-                    watcher.told_at = now;
-                }
-                if let Some(credit) = credit {
+                assert!(watcher.next() <= Some(next), "{watcher:?} goes back to {next:?}");
+                watcher.go_on(next);
+                watcher.told |= !bytes.is_empty();
+                if let Some(credit) = watcher.credit.take() {
                     self.return_watch_credit(connection, credit);
                 }
                 let Some(session) = self.session(connection) else { return };
@@ -274,15 +266,17 @@ impl Reactor {
                         if Mutant::LiveTooLate.is_on()
                             && let Some(watcher) = self.watches.get(slot)
                         {
-                            watcher.next = watcher.next.max(Some(after(revision.next())));
+                            watcher.go_on(after(revision.next()));
                         }
                         self.watches.published = self.watches.published.max(Some(revision));
                         self.watches.caught_up(slot);
-                        self.progress_if_owed(now, slot);
-                        self.read_on(connection, effects);
+                        self.progress_if_owed(slot);
                     }
                 }
                 self.added(connection, before, effects);
+                if caught.is_some() {
+                    self.read_on(connection, effects);
+                }
             }
             ReplyBody::Refused(refused) => {
                 let Refused { status, message, compacted, .. } = refused;
@@ -333,8 +327,8 @@ impl Reactor {
                 session.stalled_reads.retain(|stalled| *stalled != ticket);
             }
         }
-        if !watcher.created {
-            self.return_watch_credit(connection, watcher.credit);
+        if let Some(credit) = watcher.credit {
+            self.return_watch_credit(connection, credit);
         }
         let refused = Refused { status, message, compacted, applied: false, retry_after_ms: 0 };
         self.refuse(connection, request, &refused);
@@ -401,12 +395,7 @@ impl Reactor {
     }
 
     /// Tells watches what the store has changed.
-    pub(crate) fn publish(
-        &mut self,
-        now: Instant,
-        recorded: &Arc<Recorded>,
-        effects: &mut Vec<ReactorEffect>,
-    ) {
+    pub(crate) fn publish(&mut self, recorded: &Arc<Recorded>, effects: &mut Vec<ReactorEffect>) {
         let Some(published) = self.watches.published else { return };
         assert!(
             recorded.first == published.next(),
@@ -419,27 +408,34 @@ impl Reactor {
             self.watches.touch(change.kv.key, number);
         }
         let mut scratch = mem::take(&mut self.scratch);
+        let mut numbers = mem::take(&mut scratch.numbers);
         scratch.several.clear();
-        while let Some((group, watchers, changes)) = self.watches.take_touched() {
+        let touched = self.watches.take_touched();
+        for changes in touched.chunk_by(|a, b| a.0 == b.0) {
+            numbers.clear();
+            numbers.extend(changes.iter().map(|(_, number)| *number));
             scratch.made.clear();
             scratch.frames.clear();
-            for slot in &watchers {
-                self.tell(now, *slot, recorded, &changes, &mut scratch, effects);
+            let group = changes[0].0;
+            for place in 0..self.watches.watchers_of(group).len() {
+                let slot = self.watches.watchers_of(group)[place];
+                self.tell(slot, recorded, &numbers, &mut scratch, effects);
             }
-            self.watches.put_back(group, watchers, changes);
         }
+        self.watches.recycle(touched);
         scratch.several.sort_unstable();
         if !Mutant::SeveralTwice.is_on() {
             scratch.several.dedup();
         }
         let several = mem::take(&mut scratch.several);
         for changes in several.chunk_by(|a, b| a.0 == b.0) {
-            let numbers: Vec<u32> = changes.iter().map(|(_, number)| *number).collect();
+            numbers.clear();
+            numbers.extend(changes.iter().map(|(_, number)| *number));
             scratch.made.clear();
             scratch.frames.clear();
-            self.tell_all(now, changes[0].0, recorded, &numbers, &mut scratch, effects);
+            self.tell_all(changes[0].0, recorded, &numbers, &mut scratch, effects);
         }
-        scratch.several = several;
+        (scratch.several, scratch.numbers) = (several, numbers);
         self.scratch = scratch;
         if recorded.whole < recorded.newest && !Mutant::CutPassesForWhole.is_on() {
             self.all_fall_behind(after(recorded.whole));
@@ -449,7 +445,6 @@ impl Reactor {
     /// Tells a watch of a group, or notes it for later where it has several.
     fn tell(
         &mut self,
-        now: Instant,
         slot: u32,
         recorded: &Recorded,
         changes: &[u32],
@@ -460,17 +455,16 @@ impl Reactor {
         if watcher.stage != Stage::Live {
             return;
         }
-        if matches!(watcher.groups, Groups::Many(_)) {
+        if watcher.is_several() {
             scratch.several.extend(changes.iter().map(|change| (slot, *change)));
         } else {
-            self.tell_all(now, slot, recorded, changes, scratch, effects);
+            self.tell_all(slot, recorded, changes, scratch, effects);
         }
     }
 
     /// Tells a live watch changes, unless it falls behind.
     fn tell_all(
         &mut self,
-        now: Instant,
         slot: u32,
         recorded: &Recorded,
         changes: &[u32],
@@ -479,9 +473,9 @@ impl Reactor {
     ) {
         let crowded = self.unsent > UNSENT_MAX / 2;
         let Some(watcher) = self.watches.get(slot) else { return };
-        let (connection, request, wanted) = (watcher.connection, watcher.request, watcher.wanted);
+        let (connection, request, wanted) = (watcher.connection, watcher.request, watcher.wanted());
         let first = Point { revision: recorded.first, sub: 0 };
-        let next = watcher.next.unwrap_or(first);
+        let next = watcher.next().unwrap_or(first);
         let begins_later = next > first;
         let Some(session) = self.session(connection) else { return };
         let backlog_max = if crowded { BACKLOG_CROWDED_MAX } else { BACKLOG_MAX };
@@ -533,8 +527,8 @@ impl Reactor {
         session.replies.extend_from_slice(&scratch.frames[place]);
         Header::readdress(&mut session.replies[before..], request);
         if let Some(watcher) = self.watches.get(slot) {
-            watcher.next = Some(after(recorded.whole)).max(watcher.next);
-            watcher.told_at = now;
+            watcher.go_on(after(recorded.whole));
+            watcher.told = true;
         }
         self.added(connection, before, effects);
     }
@@ -550,7 +544,7 @@ impl Reactor {
             && next.revision > Revision::new(2)
         {
             next.revision = Revision::new(next.revision.get() - 1);
-            watcher.next = None;
+            watcher.forget();
         }
         self.watches.fall_behind(slot, next);
         if let Some(watcher) = self.watches.get(slot) {
@@ -581,34 +575,29 @@ impl Reactor {
     }
 
     /// A client asks a watch how far it has come.
-    pub(crate) fn ask_progress(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        request: RequestId,
-    ) {
+    pub(crate) fn ask_progress(&mut self, connection: ConnectionId, request: RequestId) {
         let Some(slot) = self.watches.find(connection, request) else { return };
         let Some(watcher) = self.watches.get(slot) else { return };
         if mem::replace(&mut watcher.owes_progress, true) {
             return;
         }
         let serial = watcher.serial;
-        if !self.progress_if_owed(now, slot) && !Mutant::ProgressForgotten.is_on() {
+        if !self.progress_if_owed(slot) && !Mutant::ProgressForgotten.is_on() {
             self.watches.owing.push((slot, serial));
         }
     }
 
     /// Tells the progress of a watch that owes it, if it has come to what is told; else it owes it still.
-    fn progress_if_owed(&mut self, now: Instant, slot: u32) -> bool {
+    fn progress_if_owed(&mut self, slot: u32) -> bool {
         let Some(published) = self.watches.published else { return false };
         let Some(watcher) = self.watches.get(slot) else { return true };
         if !watcher.owes_progress {
             return true;
         }
         let early = Mutant::ProgressEarly.is_on();
-        let may = watcher.created
+        let may = watcher.credit.is_none()
             && (watcher.stage == Stage::Live || early)
-            && watcher.next <= Some(after(published));
+            && watcher.next() <= Some(after(published));
         let (connection, request) = (watcher.connection, watcher.request);
         let Some(session) = self.session(connection) else { return true };
         if !may || session.blocked_since.is_some() {
@@ -622,7 +611,7 @@ impl Reactor {
             .expect("a reply without changes fits a frame");
         if let Some(watcher) = self.watches.get(slot) {
             watcher.owes_progress = false;
-            watcher.told_at = now;
+            watcher.told = true;
         }
         self.mark_dirty(connection);
         true
@@ -636,7 +625,7 @@ impl Reactor {
         if !self.watches.owing.is_empty() {
             for (slot, serial) in mem::take(&mut self.watches.owing) {
                 let is_same = self.watches.get(slot).is_some_and(|own| own.serial == serial);
-                if is_same && !self.progress_if_owed(now, slot) {
+                if is_same && !self.progress_if_owed(slot) {
                     self.watches.owing.push((slot, serial));
                 }
             }
@@ -651,15 +640,22 @@ impl Reactor {
 
     fn tell_progress_by_clock(&mut self, now: Instant) {
         let mut timed = mem::take(&mut self.watches.timed);
-        timed.retain(|(slot, serial)| {
-            let Some(watcher) = self.watches.get(*slot).filter(|own| own.serial == *serial) else {
-                return false;
-            };
-            let interval = Duration::from_millis(u64::from(watcher.progress_interval_ms));
-            if now.since(watcher.told_at) >= interval.max(PROGRESS_TICK) {
+        timed.retain_mut(|timed| {
+            let watcher = self.watches.get(timed.slot).filter(|own| own.serial == timed.serial);
+            let Some(watcher) = watcher else { return false };
+            if mem::replace(&mut watcher.told, false) {
+                timed.told_at = now;
+            }
+            let interval = Duration::from_millis(u64::from(timed.interval_ms));
+            if now.since(timed.told_at) >= interval.max(PROGRESS_TICK) {
                 watcher.owes_progress = true;
                 // Not told now, it is told at the next tick that finds it live.
-                self.progress_if_owed(now, *slot);
+                if self.progress_if_owed(timed.slot) {
+                    timed.told_at = now;
+                    if let Some(watcher) = self.watches.get(timed.slot) {
+                        watcher.told = false;
+                    }
+                }
             }
             true
         });

@@ -78,6 +78,8 @@ struct World {
     to_store: VecDeque<StoreEvent>,
     to_reactor: VecDeque<ReactorEvent>,
     entries: Vec<Committed>,
+    /// How many watches the store has been asked to read for.
+    asked: usize,
 }
 
 fn contains((key, end): &(Vec<u8>, Vec<u8>), other: &[u8]) -> bool {
@@ -141,6 +143,7 @@ impl World {
             to_store: VecDeque::new(),
             to_reactor: VecDeque::new(),
             entries: Vec::new(),
+            asked: 0,
         }
     }
 
@@ -279,7 +282,10 @@ impl World {
                     client.closed.get_or_insert(reason);
                     self.to_reactor.push_back(ReactorEvent::Closed { connection });
                 }
-                ReactorEffect::ToStore(event) => self.to_store.push_back(event),
+                ReactorEffect::ToStore(event) => {
+                    self.asked += usize::from(matches!(event, StoreEvent::Watch(_)));
+                    self.to_store.push_back(event);
+                }
                 ReactorEffect::ToConsensus(_) => {}
                 ReactorEffect::Pause { .. } | ReactorEffect::Resume { .. } => {}
             }
@@ -606,4 +612,26 @@ fn a_connection_that_takes_no_byte_loses_its_watches_with_a_reason_and_then_itse
         world.settle();
     }
     assert_eq!(world.clients[other].closed, Some(CloseReason::SlowReader));
+}
+
+/// The store is asked for the first watches only: once one of them has been told what comes next, those that
+/// begin there and still wait are live at once. Each question takes memory that is not given back, for it lies
+/// between what the watches keep.
+#[test]
+fn watches_that_begin_together_with_the_first_one_do_not_all_ask_the_store() {
+    for seed in 0..5 {
+        let mut world = World::new(seed);
+        world.put(b"a", b"before");
+        let client = world.connect();
+        for _ in 0..200 {
+            world.watch(client, all(0), 0);
+        }
+        world.put(b"a", b"beside");
+        world.settle();
+        world.put(b"a", b"behind");
+        world.settle();
+        world.check(true);
+        assert!(world.clients[client].watches.values().all(|watch| !watch.told.is_empty()));
+        assert!((1..=64).contains(&world.asked), "the store was asked {} times", world.asked);
+    }
 }
