@@ -48,6 +48,8 @@ pub(crate) struct Scratch {
     several: Vec<(u32, u32)>,
     /// Those that a group or a watch of several ranges is told of.
     numbers: Vec<u32>,
+    /// Those who watch a group.
+    slots: Vec<u32>,
 }
 
 /// What a verified watch asks for, without its ranges.
@@ -409,6 +411,7 @@ impl Reactor {
         }
         let mut scratch = mem::take(&mut self.scratch);
         let mut numbers = mem::take(&mut scratch.numbers);
+        let mut slots = mem::take(&mut scratch.slots);
         scratch.several.clear();
         let touched = self.watches.take_touched();
         for changes in touched.chunk_by(|a, b| a.0 == b.0) {
@@ -416,10 +419,10 @@ impl Reactor {
             numbers.extend(changes.iter().map(|(_, number)| *number));
             scratch.made.clear();
             scratch.frames.clear();
-            let group = changes[0].0;
-            for place in 0..self.watches.watchers_of(group).len() {
-                let slot = self.watches.watchers_of(group)[place];
-                self.tell(slot, recorded, &numbers, &mut scratch, effects);
+            slots.clear();
+            slots.extend_from_slice(self.watches.watchers_of(changes[0].0));
+            for slot in &slots {
+                self.tell(*slot, recorded, &numbers, &mut scratch, effects);
             }
         }
         self.watches.recycle(touched);
@@ -435,7 +438,7 @@ impl Reactor {
             scratch.frames.clear();
             self.tell_all(changes[0].0, recorded, &numbers, &mut scratch, effects);
         }
-        (scratch.several, scratch.numbers) = (several, numbers);
+        (scratch.several, scratch.numbers, scratch.slots) = (several, numbers, slots);
         self.scratch = scratch;
         if recorded.whole < recorded.newest && !Mutant::CutPassesForWhole.is_on() {
             self.all_fall_behind(after(recorded.whole));
