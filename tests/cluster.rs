@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use client::recipes::Lock;
 use client::{Client, Op, Options, OwnedChange, Put, Txn, WatchEvent, WatchOptions};
-use process::{BINARY, DataDir, PATIENCE, SMALL, Signal};
+use process::{BINARY, DataDir, PATIENCE, Running, SMALL, Signal};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
@@ -137,8 +137,12 @@ fn pid_in(line: &str) -> u32 {
 }
 
 fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 #[test]
@@ -486,4 +490,41 @@ fn a_watch_and_a_lock_outlive_the_members_that_serve_them() {
         cluster.members[victim] = pid_in(&line);
     }
     assert!(lock.is_valid() && lock.release(&mut client).unwrap());
+}
+
+/// A member that is paused keeps its connections and answers nothing: whoever has others to turn to notices.
+#[test]
+fn clients_of_a_member_that_falls_silent_go_on_at_another_one() {
+    let dir = DataDir::new("cluster-silent");
+    let cluster = Cluster::start(dir.path(), &["--nodes", "3"]);
+    let leader = cluster.until("member list", |members| members["leader"] != 0)["leader"].clone();
+    let silent = usize::from(leader == 1);
+    let mut endpoints = cluster.endpoints.clone();
+    endpoints.swap(0, silent);
+    let all = endpoints.join(",");
+    cluster.out("lease grant 6 --id 77");
+    cluster.out("put kept x --lease 77");
+    let mut holder = Running::spawn(&endpoints[1..].join(","), &["lock", "name", "--ttl", "60s"]);
+    holder.line();
+    let mut waiter = Running::spawn(&all, &["lock", "name", "--ttl", "60s"]);
+    let mut keeper = Running::spawn(&all, &["lease", "keep-alive", "77"]);
+    keeper.line();
+    // The waiter is in the line, so that it waits by a watch.
+    cluster.until("get name/ --prefix --count-only", |seen| seen["count"] == 2);
+
+    send(cluster.members[silent], Signal::STOP);
+    for _ in 0..3 {
+        let line = keeper.line();
+        assert!(line.contains("keepalived"), "{line}");
+    }
+    holder.signal(Signal::INT);
+    holder.ended();
+    assert!(waiter.line().starts_with("name/"));
+    for command in [waiter, keeper] {
+        command.signal(Signal::INT);
+        assert!(command.ended().status.success());
+    }
+    send(cluster.members[silent], Signal::CONT);
+    assert_eq!(cluster.json("get kept")["count"], 1);
+    assert_eq!(cluster.stop(Signal::TERM).0.code(), Some(0));
 }

@@ -93,8 +93,11 @@ fn lead(
     };
     show(&mut Output::new(global.write_out, &client), &kv)?;
     let result = hold.run(&[], &[]);
-    // If nobody answers, it goes by itself.
-    drop(candidate.resign(&mut client));
+    hold.end_on_signal();
+    // What was lost is not given back. If nobody answers, it goes by itself.
+    if !matches!(result, Err(Failure::Lease(_))) {
+        drop(candidate.resign(&mut client));
+    }
     result
 }
 

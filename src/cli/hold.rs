@@ -139,6 +139,17 @@ impl Hold {
         self.until_end(child)
     }
 
+    /// It is being given back: the next signal ends the process at once, whatever that waits for.
+    pub fn end_on_signal(self) {
+        thread::spawn(move || {
+            loop {
+                if let Event::Signal(number) = self.events.next() {
+                    std::process::exit(128 + number);
+                }
+            }
+        });
+    }
+
     fn until_signal(&self) -> Result<(), Failure> {
         loop {
             match self.events.next() {

@@ -96,7 +96,10 @@ pub fn run(global: &Global, arguments: &LockArguments) -> Result<(), Failure> {
         ("ETCD_LOCK_REV", revision),
     ];
     let result = hold.run(&arguments.command, &variables);
-    // If nobody answers, it goes by itself.
-    drop(lock.release(&mut client));
+    hold.end_on_signal();
+    // What was lost is not given back. If nobody answers, it goes by itself.
+    if !matches!(result, Err(Failure::Lease(_))) {
+        drop(lock.release(&mut client));
+    }
     result
 }

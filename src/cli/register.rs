@@ -54,6 +54,7 @@ pub fn run(global: &Global, arguments: &RegisterArguments) -> Result<(), Failure
         Output::new(global.write_out, &client).text("OK\n")?;
     }
     let result = hold.run(&arguments.command, &[]);
+    hold.end_on_signal();
     register.end();
     result
 }

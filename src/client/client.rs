@@ -679,10 +679,16 @@ impl Client {
             Error::ConnectionLost { .. } | Error::Unreachable { .. } => {
                 Some(Advice::After(Duration::ZERO))
             }
+            Error::OutcomeUnknown { .. } | Error::TimedOut => {
+                // Not again, but the next call finds a server that answers.
+                let is_idle = self.connection.as_ref().is_none_or(|c| !c.has_results());
+                if is_idle && self.endpoints.len() > 1 {
+                    self.connection = None;
+                }
+                None
+            }
             Error::Refused(_)
             | Error::NoEndpoints
-            | Error::OutcomeUnknown { .. }
-            | Error::TimedOut
             | Error::Protocol { .. }
             | Error::Encode(_)
             | Error::CreditsUsed
@@ -733,7 +739,12 @@ impl Client {
                         client_name: &self.options.client_name,
                     };
                     let request_timeout = self.options.request_timeout;
-                    return Connection::open(endpoint, stream, &hello, timeout, request_timeout);
+                    let mut connection =
+                        Connection::open(endpoint, stream, &hello, timeout, request_timeout)?;
+                    if self.endpoints.len() > 1 {
+                        connection.expect_signs_of_life().map_err(unreachable)?;
+                    }
+                    return Ok(connection);
                 }
                 Err(error) => failure = error,
             }

@@ -26,6 +26,13 @@ const WRITE_SIZE: usize = 64 << 10;
 /// How long a blocked write waits before it looks whether replies have to be taken first.
 const WRITE_STEP: Duration = Duration::from_millis(10);
 
+/// After so long without a byte from a server that owes an answer it is asked for a sign of life, where
+/// there are other servers to turn to; after the same time again the connection counts as lost.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// The request that asks for it. No client counts as far.
+const SIGN_OF_LIFE: RequestId = RequestId::new(u64::MAX);
+
 /// Reads in a row while a write is blocked.
 const DRAIN_READS: usize = 64;
 
@@ -134,6 +141,10 @@ pub(crate) struct Connection {
     /// Results that were not waited for when they came.
     ready: VecDeque<Completion>,
     is_broken: bool,
+    /// There are others to turn to when this server says nothing.
+    has_others: bool,
+    /// When bytes came last, or the server began to owe an answer.
+    heard_at: Instant,
 }
 
 /// What a connection consists of after its handshake.
@@ -177,6 +188,8 @@ impl Connection {
             expire_at: now,
             ready: VecDeque::new(),
             is_broken: false,
+            has_others: false,
+            heard_at: now,
         };
         let deadline = now + connect_timeout;
         connection.server = connection.shake_hands(hello, deadline)?;
@@ -264,6 +277,18 @@ impl Connection {
         &self.server
     }
 
+    /// There are other servers to turn to: this one may not be silent for long while it owes an answer.
+    pub(crate) fn expect_signs_of_life(&mut self) -> io::Result<()> {
+        self.has_others = true;
+        self.set_timeout(self.timeout)
+    }
+
+    /// How long one read waits.
+    fn read_timeout(&self) -> Duration {
+        let quarter = (self.timeout / 4).max(Duration::from_millis(1));
+        if self.has_others { quarter.min(SILENCE / 4) } else { quarter }
+    }
+
     /// True if nothing can be sent any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
@@ -282,7 +307,7 @@ impl Connection {
     /// Requests that take part in the next results end after `timeout` from now on.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.timeout = timeout;
-        self.stream.set_read_timeout(Some((timeout / 4).max(Duration::from_millis(1))))
+        self.stream.set_read_timeout(Some(self.read_timeout()))
     }
 
     /// True if a request whose frame has `size` bytes may be sent now. Where nothing is in flight
@@ -322,6 +347,9 @@ impl Connection {
             return Err(Error::CreditsUsed);
         }
         self.queued += u64::try_from(size).expect("usize has at most 64 bits");
+        if self.flights.is_empty() {
+            self.heard_at = Instant::now();
+        }
         self.flights_size += size;
         let flight = Flight {
             is_read: call.is_read(),
@@ -379,7 +407,7 @@ impl Connection {
 
     /// Takes the replies that are there, without waiting for more than a moment.
     fn drain(&mut self) {
-        let quarter = (self.timeout / 4).max(Duration::from_millis(1));
+        let quarter = self.read_timeout();
         // Errors show again when they matter: at the next read or write.
         if self.stream.set_read_timeout(Some(WRITE_STEP.min(quarter))).is_ok() {
             for _ in 0..DRAIN_READS {
@@ -446,15 +474,40 @@ impl Connection {
         match self.fill() {
             Ok(0) => self.fail(Broken::Socket(ErrorKind::UnexpectedEof.into())),
             Ok(count) => return count,
-            Err(error) if is_timeout(&error) => {}
+            Err(error) if is_timeout(&error) => self.listen(),
             Err(error) => self.fail(Broken::Socket(error)),
         }
         0
     }
 
+    /// The read has brought nothing: a server that owes an answer is asked for a sign of life, and left
+    /// when it gives none. Without credit it need not read the question.
+    fn listen(&mut self) {
+        let silent = self.heard_at.elapsed();
+        if !self.has_others || self.is_broken || self.flights.is_empty() || silent < SILENCE {
+            return;
+        }
+        if self.flights.contains_key(&SIGN_OF_LIFE.get()) {
+            if silent >= 2 * SILENCE {
+                self.fail(Broken::Socket(ErrorKind::TimedOut.into()));
+            }
+        } else if self.has_credit(HEADER_SIZE) {
+            let timeout = self.timeout;
+            let asked = self.submit(SIGN_OF_LIFE, None, &Call::Ping, timeout);
+            debug_assert!(asked.is_ok(), "there is credit for it");
+            if let Some(flight) = self.flights.get_mut(&SIGN_OF_LIFE.get()) {
+                flight.is_abandoned = true;
+                self.abandoned += 1;
+            }
+            self.heard_at = Instant::now() - SILENCE;
+            self.flush();
+        }
+    }
+
     /// Reads once; gives the number of bytes, 0 at the end of the stream.
     fn fill(&mut self) -> io::Result<usize> {
         let count = self.stream.read(&mut self.chunk)?;
+        self.heard_at = Instant::now();
         // Room for the rest of a long frame at once, instead of by doubling.
         self.input.reserve(count.max(self.splitter.missing(&self.input)));
         self.input.extend_from_slice(&self.chunk[..count]);

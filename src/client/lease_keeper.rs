@@ -82,6 +82,8 @@ struct Kept {
     due: BTreeSet<(Instant, i64)>,
     valid: BTreeSet<(Instant, i64)>,
     chores: VecDeque<Chore>,
+    /// One of them is being done.
+    is_at_chore: bool,
     on_loss: Option<OnLoss>,
     is_stopped: bool,
 }
@@ -204,11 +206,15 @@ impl LeaseKeeper {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().is_stopped = true;
+        let mut kept = self.shared.lock();
+        kept.is_stopped = true;
+        let has_chores = kept.is_at_chore || !kept.chores.is_empty();
+        drop(kept);
         self.shared.work.notify_all();
-        // What was enqueued is done, or given up, before the process can end. The thread itself may drop
-        // the last handle, which its callback holds.
+        // What was enqueued is done, or given up, before the process can end; a keep-alive that nobody
+        // answers is not waited for. The thread itself may drop the last handle, which its callback holds.
         if let Some(thread) = self.thread.take()
+            && has_chores
             && thread.thread().id() != thread::current().id()
         {
             drop(thread.join());
@@ -314,10 +320,12 @@ impl<'s> Keeping<'s> {
                 continue;
             }
             if let Some(chore) = kept.chores.pop_front() {
+                kept.is_at_chore = true;
                 let most = chore.deadline.saturating_duration_since(now);
                 let time = kept.attempt_time(now, most);
                 drop(kept);
                 self.work(chore, time);
+                self.shared.lock().is_at_chore = false;
                 continue;
             }
             if kept.is_stopped {
@@ -443,7 +451,8 @@ impl<'s> Keeping<'s> {
 
 /// A lease that a [`LeaseKeeper`] keeps alive: what locks, elections and registrations hang on.
 ///
-/// Dropped, it is revoked in the background, and the keys that hang on it go.
+/// Dropped, it is revoked in the background, and the keys that hang on it go. One that was lost is left to
+/// its time, which is about to be up on the servers too: whoever learns of the loss need not wait for them.
 #[derive(Debug)]
 pub struct KeptLease {
     keeper: LeaseKeeper,
@@ -526,7 +535,7 @@ impl KeptLease {
 
 impl Drop for KeptLease {
     fn drop(&mut self) {
-        if !self.is_released {
+        if !self.is_released && self.is_valid() {
             self.keeper.forget(self.lease);
             self.keeper.enqueue(Work::Revoke(self.lease));
         }

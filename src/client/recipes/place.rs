@@ -255,7 +255,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.is_left {
+        // With a lease that was lost the key goes by itself.
+        if self.is_left || !self.keeper.is_valid(self.lease) {
             return;
         }
         let key = std::mem::take(&mut self.key);
