@@ -1,0 +1,233 @@
+//! What the client of a stream of watches is sent: ids, refusals, progress of the whole stream, revisions in one
+//! piece.
+
+#![allow(clippy::unwrap_used)]
+
+use base::RequestId;
+use bytes::Bytes;
+use etcd::proto::watch::{
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    WatchUnion,
+};
+use etcd::{Answerer, Effect, Message as _, PREFIX_SIZE, WatchStream};
+use wire::{
+    Cause, ChangeKind, Header, KeyValue, Refused, Reply, ReplyWriter, Status, WatchChange,
+    WatchReply, WatchStep,
+};
+
+const FROM: Answerer = Answerer { cluster_id: 7, member_id: 8, term: 9 };
+
+/// A stream with what it asked for since the last look.
+struct Driver {
+    stream: WatchStream,
+    effects: Vec<Effect>,
+    requests: u64,
+}
+
+impl Driver {
+    fn new() -> Self {
+        Self { stream: WatchStream::new(), effects: Vec::new(), requests: 0 }
+    }
+
+    fn ask(&mut self, union: WatchUnion) {
+        let request = WatchRequest { request_union: Some(union) };
+        let message = Bytes::from(request.encode_to_vec());
+        self.stream.asked(message, &FROM, &mut self.effects).unwrap();
+    }
+
+    fn create(&mut self, create: WatchCreateRequest) {
+        self.ask(WatchUnion::Create(create));
+    }
+
+    /// Begins a watch of one key and is told so: its request.
+    fn begin(&mut self, create: WatchCreateRequest, revision: i64) -> u64 {
+        self.create(create);
+        let id = match self.effects.pop() {
+            Some(Effect::Begin { id, .. }) => id,
+            effect => panic!("{effect:?}"),
+        };
+        self.requests += 1;
+        assert!(self.stream.begun(id, self.requests));
+        self.tell(self.requests, WatchStep::Created, revision, false, &[]);
+        self.requests
+    }
+
+    fn tell(
+        &mut self,
+        request: u64,
+        step: WatchStep,
+        revision: i64,
+        fragment: bool,
+        changes: &[WatchChange<'_>],
+    ) {
+        let mut frame = Vec::new();
+        let mut writer = ReplyWriter::new();
+        let mut watch = writer.watch(&mut frame, RequestId::new(request));
+        for change in changes {
+            watch.push(change);
+        }
+        watch.finish(step, revision, fragment).unwrap();
+        let header = Header::decode(frame.first_chunk().unwrap()).unwrap();
+        let reply: WatchReply<'_> = match Reply::verify(&header, &frame[wire::HEADER_SIZE..]) {
+            Ok(Reply::Watch(reply)) => reply,
+            reply => panic!("{reply:?}"),
+        };
+        self.stream.told(request, &reply, &FROM, &mut self.effects);
+    }
+
+    /// What the client has been sent since the last look; nothing else may have been asked for.
+    fn sent(&mut self) -> Vec<WatchResponse> {
+        let message = |effect| {
+            let bytes = match effect {
+                Effect::Send(bytes) => bytes,
+                Effect::Notify(notice) => notice.message(&FROM, 5),
+                effect => panic!("{effect:?}"),
+            };
+            WatchResponse::decode(&bytes[PREFIX_SIZE..]).unwrap()
+        };
+        self.effects.drain(..).map(message).collect()
+    }
+}
+
+fn key(key: &'static [u8]) -> WatchCreateRequest {
+    WatchCreateRequest { key: Bytes::from_static(key), ..WatchCreateRequest::default() }
+}
+
+fn put(revision: i64) -> WatchChange<'static> {
+    let kv = KeyValue { key: b"a", value: b"v", mod_revision: revision, ..KeyValue::default() };
+    WatchChange { kind: ChangeKind::Put, cause: Cause::Request, sub: 0, kv, previous: None }
+}
+
+fn revision_of(response: &WatchResponse) -> i64 {
+    response.header.as_ref().expect("every answer has a header").revision
+}
+
+#[test]
+fn ids_count_from_0_and_pass_by_those_that_clients_choose() {
+    let mut driver = Driver::new();
+    driver.begin(WatchCreateRequest { watch_id: 1, ..key(b"a") }, 5);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        driver.begin(key(b"a"), 5);
+    }
+    for response in driver.sent() {
+        assert!(response.created && !response.canceled);
+        assert_eq!(revision_of(&response), 5);
+        ids.push(response.watch_id);
+    }
+    assert_eq!(ids, [1, 0, 2, 3]);
+}
+
+#[test]
+fn a_watch_that_cannot_be_is_created_and_canceled_in_one_answer() {
+    let range_end = Bytes::from_static(b"a");
+    let refused = [
+        (WatchCreateRequest { range_end, ..key(b"b") }, "mvcc: watcher range is empty"),
+        (
+            WatchCreateRequest { start_revision: -1, ..key(b"b") },
+            "etcdserver: mvcc: required revision has been compacted",
+        ),
+        (
+            WatchCreateRequest { watch_id: 4, ..key(b"b") },
+            "mvcc: duplicate watch ID provided on the WatchStream",
+        ),
+    ];
+    let mut driver = Driver::new();
+    driver.begin(WatchCreateRequest { watch_id: 4, ..key(b"a") }, 5);
+    driver.sent();
+    for (create, reason) in refused {
+        driver.create(create);
+        let responses = driver.sent();
+        let [response] = responses.as_slice() else { panic!("{responses:?}") };
+        assert!(response.created && response.canceled);
+        assert_eq!((response.watch_id, response.cancel_reason.as_str()), (-1, reason));
+    }
+}
+
+#[test]
+fn a_known_watch_is_canceled_with_an_answer_and_an_unknown_one_without() {
+    let mut driver = Driver::new();
+    let request = driver.begin(key(b"a"), 5);
+    driver.sent();
+    driver.ask(WatchUnion::Cancel(WatchCancelRequest { watch_id: 3 }));
+    assert_eq!(driver.sent(), []);
+    driver.ask(WatchUnion::Cancel(WatchCancelRequest { watch_id: 0 }));
+    assert_eq!(driver.effects.remove(0), Effect::Cancel { request });
+    let responses = driver.sent();
+    assert!(responses.len() == 1 && responses[0].canceled && !responses[0].created);
+    // What was under way is not told.
+    driver.tell(request, WatchStep::Changes, 6, false, &[put(6)]);
+    assert_eq!(driver.sent(), []);
+}
+
+#[test]
+fn a_revision_in_pieces_is_one_answer_unless_the_client_takes_fragments() {
+    let mut driver = Driver::new();
+    let whole = driver.begin(key(b"a"), 5);
+    let parts = driver.begin(WatchCreateRequest { fragment: true, ..key(b"a") }, 5);
+    driver.sent();
+    driver.tell(whole, WatchStep::Changes, 5, true, &[put(6)]);
+    assert_eq!(driver.sent(), []);
+    driver.tell(whole, WatchStep::Changes, 7, false, &[put(6), put(7)]);
+    let responses = driver.sent();
+    let [response] = responses.as_slice() else { panic!("{responses:?}") };
+    assert_eq!((response.events.len(), response.fragment), (3, false));
+    assert_eq!((revision_of(response), response.watch_id), (7, 0));
+
+    driver.tell(parts, WatchStep::Changes, 5, true, &[put(6)]);
+    driver.tell(parts, WatchStep::Changes, 7, false, &[put(6), put(7)]);
+    let responses = driver.sent();
+    let fragments: Vec<_> = responses.iter().map(|response| response.fragment).collect();
+    assert_eq!(fragments, [true, false]);
+    // No less than what it tells.
+    assert_eq!(revision_of(&responses[0]), 6);
+}
+
+#[test]
+fn progress_of_a_stream_is_told_once_all_its_watches_have_come_to_one_revision() {
+    let mut driver = Driver::new();
+    let ask = |driver: &mut Driver| {
+        driver.ask(WatchUnion::Progress(WatchProgressRequest {}));
+    };
+    // Without a watch nobody could tell it.
+    ask(&mut driver);
+    assert_eq!(driver.sent(), []);
+    let (a, b) = (driver.begin(key(b"a"), 5), driver.begin(key(b"b"), 5));
+    driver.sent();
+    ask(&mut driver);
+    let both = [Effect::Remind { request: a }, Effect::Remind { request: b }];
+    assert_eq!(std::mem::take(&mut driver.effects), both);
+    // Asked again while it is under way it is told once all the same.
+    ask(&mut driver);
+    driver.tell(a, WatchStep::Progress, 8, false, &[]);
+    assert_eq!(driver.sent(), []);
+    // The other one was behind: below that it has told changes, so 8 would be a step back.
+    driver.tell(b, WatchStep::Progress, 9, false, &[]);
+    assert_eq!(std::mem::take(&mut driver.effects), both);
+    for request in [a, b] {
+        driver.tell(request, WatchStep::Progress, 9, false, &[]);
+    }
+    let responses = driver.sent();
+    let [response] = responses.as_slice() else { panic!("{responses:?}") };
+    assert_eq!((response.watch_id, revision_of(response)), (-1, 9));
+    // What a watch tells by itself bears its own id.
+    driver.tell(a, WatchStep::Progress, 12, false, &[]);
+    let responses = driver.sent();
+    assert_eq!((responses[0].watch_id, revision_of(&responses[0])), (0, 12));
+}
+
+#[test]
+fn a_watch_that_ends_while_progress_is_asked_for_does_not_hold_it_up() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.begin(key(b"a"), 5), driver.begin(key(b"b"), 5));
+    driver.sent();
+    driver.ask(WatchUnion::Progress(WatchProgressRequest {}));
+    driver.effects.clear();
+    driver.tell(a, WatchStep::Progress, 8, false, &[]);
+    let refused = Refused { compacted_revision: 7, ..Refused::new(Status::Compacted) };
+    driver.stream.ended(b, &refused, &FROM, &mut driver.effects);
+    let responses = driver.sent();
+    assert_eq!(responses.len(), 2, "{responses:?}");
+    assert!(responses[0].canceled);
+    assert_eq!((responses[1].watch_id, revision_of(&responses[1])), (-1, 8));
+}

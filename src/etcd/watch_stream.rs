@@ -1,0 +1,326 @@
+//! A stream of watches as etcd's clients speak it: which watch has which number, what its client is told
+//! and in which order. Sans-io: the owner of the stream hands in what comes and does what is asked.
+//!
+//! Every watch of the stream is a watch of the native protocol. What differs:
+//!
+//! - ids are the stream's, counted from 0 unless the client chooses them; a refused creation is answered as
+//!   created and canceled at once;
+//! - a revision is told whole, unless the client takes fragments;
+//! - progress is asked for of the stream, and told once, when every watch of it has come to one revision.
+//!
+//! features: etcd 3.7, `Watch`; rules of section "Watch" in README.md.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use wire::{Refused, Status, WatchReply, WatchStep};
+
+use crate::begin_message;
+use crate::decode::decode;
+use crate::failure::Failure;
+use crate::proto::watch::{WatchCreateRequest, WatchRequest, WatchUnion};
+use crate::request::{WatchRefusal, watch_range};
+use crate::response::{self, Answerer};
+
+/// The id of answers that are no watch's.
+const NO_WATCH: i64 = -1;
+
+/// What the owner of the stream has to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Begin a watch, and say its request ([`WatchStream::begun`]).
+    Begin {
+        /// Its id in the stream.
+        id: i64,
+        /// What it asks for; its range is one ([`watch_range`]).
+        create: WatchCreateRequest,
+    },
+    /// Cancel a request.
+    Cancel {
+        /// Which.
+        request: u64,
+    },
+    /// Ask a watch for its progress.
+    Remind {
+        /// Its request.
+        request: u64,
+    },
+    /// Send a message to the client; it stands behind the room for its prefix ([`begin_message`]).
+    Send(Vec<u8>),
+    /// Send what a notice says at the newest revision of this moment ([`Notice::message`]).
+    Notify(Notice),
+}
+
+/// What a client is told in whose header the newest revision stands, though no answer of the member's has
+/// brought it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A watch is not begun.
+    Refused(WatchRefusal),
+    /// A watch is begun; that it has ended follows.
+    Created {
+        /// Its id.
+        id: i64,
+    },
+    /// A watch has ended.
+    Canceled {
+        /// Its id.
+        id: i64,
+        /// Why, unless the client asked for it.
+        reason: String,
+    },
+}
+
+impl Notice {
+    /// The message, behind the room for its prefix.
+    pub fn message(&self, from: &Answerer, revision: i64) -> Vec<u8> {
+        let mut out = begin_message();
+        match self {
+            Self::Refused(refusal) => {
+                response::watch_refused(&mut out, from, revision, refusal.reason());
+            }
+            Self::Created { id } => response::watch_created(&mut out, from, revision, *id),
+            Self::Canceled { id, reason } => {
+                response::watch_canceled(&mut out, from, revision, *id, reason);
+            }
+        }
+        out
+    }
+}
+
+struct Watcher {
+    /// None until the owner has said it.
+    request: Option<u64>,
+    is_created: bool,
+    /// The client takes fragments.
+    fragments: bool,
+    /// Pieces of a revision that is not whole yet.
+    held: Vec<u8>,
+    /// Where it has come to, as it was told in this round.
+    progress: Option<i64>,
+    /// It was ended because what it had to tell has been given up. The client cancels it all the same, is
+    /// answered, and may not use its id before.
+    is_ended: bool,
+}
+
+/// A stream.
+#[derive(Default)]
+pub struct WatchStream {
+    watchers: BTreeMap<i64, Watcher>,
+    by_request: BTreeMap<u64, i64>,
+    next_id: i64,
+    /// The client has asked how far the stream has come.
+    wants_progress: bool,
+}
+
+impl WatchStream {
+    /// Without watches.
+    pub fn new() -> Self {
+        Self {
+            watchers: BTreeMap::new(),
+            by_request: BTreeMap::new(),
+            next_id: 0,
+            wants_progress: false,
+        }
+    }
+
+    /// Takes a message of the client. `from` is who answers.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn asked(
+        &mut self,
+        message: Bytes,
+        from: &Answerer,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let request: WatchRequest = decode(message)?;
+        match request.request_union {
+            Some(WatchUnion::Create(create)) => self.create(create, effects),
+            Some(WatchUnion::Cancel(cancel)) => {
+                if let Some(request) = self.forget(cancel.watch_id) {
+                    effects.extend(request.map(|request| Effect::Cancel { request }));
+                    let (id, reason) = (cancel.watch_id, String::new());
+                    effects.push(Effect::Notify(Notice::Canceled { id, reason }));
+                    self.tell_progress(from, effects);
+                }
+            }
+            Some(WatchUnion::Progress(_)) if self.wants_progress => {}
+            Some(WatchUnion::Progress(_)) => {
+                self.wants_progress = true;
+                self.ask_progress(effects);
+            }
+            // Of a later version: ignored, as etcd does.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, create: WatchCreateRequest, effects: &mut Vec<Effect>) {
+        let taken = create.watch_id != 0 && self.watchers.contains_key(&create.watch_id);
+        let refusal = match watch_range(&create) {
+            Err(refusal) => Some(refusal),
+            Ok(_) if taken => Some(WatchRefusal::DuplicateId),
+            Ok(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            effects.push(Effect::Notify(Notice::Refused(refusal)));
+            return;
+        }
+        let id = if create.watch_id == 0 { self.free_id() } else { create.watch_id };
+        let watcher = Watcher {
+            request: None,
+            is_created: false,
+            fragments: create.fragment,
+            held: Vec::new(),
+            progress: None,
+            is_ended: false,
+        };
+        self.watchers.insert(id, watcher);
+        effects.push(Effect::Begin { id, create });
+    }
+
+    fn free_id(&mut self) -> i64 {
+        while self.watchers.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// A watch has been begun with this request; false: it has been canceled meanwhile, and the request with
+    /// it should be.
+    #[must_use]
+    pub fn begun(&mut self, id: i64, request: u64) -> bool {
+        let is_new = |own: &&mut Watcher| own.request.is_none() && !own.is_ended;
+        let Some(watcher) = self.watchers.get_mut(&id).filter(is_new) else { return false };
+        watcher.request = Some(request);
+        self.by_request.insert(request, id);
+        true
+    }
+
+    /// Takes a watch out: its request, if it has one by now. None: there is no such watch.
+    fn forget(&mut self, id: i64) -> Option<Option<u64>> {
+        let watcher = self.watchers.remove(&id)?;
+        if let Some(request) = watcher.request {
+            self.by_request.remove(&request);
+        }
+        Some(watcher.request)
+    }
+
+    /// Takes an answer to the watch with this request.
+    pub fn told(
+        &mut self,
+        request: u64,
+        reply: &WatchReply<'_>,
+        from: &Answerer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(id) = self.by_request.get(&request).copied() else { return };
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match reply.step {
+            WatchStep::Created => {
+                watcher.is_created = true;
+                let mut out = begin_message();
+                response::watch_created(&mut out, from, reply.revision, id);
+                effects.push(Effect::Send(out));
+                if self.wants_progress {
+                    effects.push(Effect::Remind { request });
+                }
+            }
+            WatchStep::Changes => {
+                let newest = reply.changes.map(|change| change.kv.mod_revision).last();
+                let revision = newest.unwrap_or(0).max(reply.revision);
+                let in_pieces = reply.fragment && watcher.fragments;
+                let out = &mut watcher.held;
+                if out.is_empty() {
+                    *out = begin_message();
+                }
+                // One message behind another is both merged: the pieces of a revision become one.
+                response::watch_events(out, from, revision, id, reply.changes, in_pieces);
+                if !reply.fragment || watcher.fragments {
+                    effects.push(Effect::Send(core::mem::take(out)));
+                }
+            }
+            WatchStep::Progress => {
+                if self.wants_progress {
+                    watcher.progress = Some(reply.revision);
+                    self.tell_progress(from, effects);
+                } else {
+                    let mut out = begin_message();
+                    response::watch_progress(&mut out, from, reply.revision, id);
+                    effects.push(Effect::Send(out));
+                }
+            }
+        }
+    }
+
+    /// The watch with this request has ended.
+    pub fn ended(
+        &mut self,
+        request: u64,
+        refused: &Refused<'_>,
+        from: &Answerer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(id) = self.by_request.get(&request).copied() else { return };
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        if !watcher.is_created {
+            // Whatever follows, a client waits for this first.
+            effects.push(Effect::Notify(Notice::Created { id }));
+        }
+        if refused.status == Status::Compacted {
+            watcher.request = None;
+            watcher.is_ended = true;
+            watcher.held = Vec::new();
+            self.by_request.remove(&request);
+            let mut out = begin_message();
+            response::watch_compacted(&mut out, from, id, refused.compacted_revision);
+            effects.push(Effect::Send(out));
+        } else {
+            self.forget(id);
+            let reason = refused.message.to_string();
+            effects.push(Effect::Notify(Notice::Canceled { id, reason }));
+        }
+        self.tell_progress(from, effects);
+    }
+
+    fn ask_progress(&mut self, effects: &mut Vec<Effect>) {
+        for watcher in self.watchers.values_mut() {
+            watcher.progress = None;
+            if let Some(request) = watcher.request.filter(|_| watcher.is_created) {
+                effects.push(Effect::Remind { request });
+            }
+        }
+        // Nobody is there who could tell it: nothing is told.
+        self.wants_progress = self.watchers.values().any(|watcher| !watcher.is_ended);
+    }
+
+    /// Tells the progress of the stream once every watch of it has told the same.
+    fn tell_progress(&mut self, from: &Answerer, effects: &mut Vec<Effect>) {
+        if !self.wants_progress {
+            return;
+        }
+        let mut bounds: Option<(i64, i64)> = None;
+        for watcher in self.watchers.values().filter(|watcher| !watcher.is_ended) {
+            let Some(revision) = watcher.progress else { return };
+            let (low, high) = bounds.unwrap_or((revision, revision));
+            bounds = Some((low.min(revision), high.max(revision)));
+        }
+        match bounds {
+            // The last watch has gone.
+            None => self.wants_progress = false,
+            Some((low, high)) if low == high => {
+                self.wants_progress = false;
+                let mut out = begin_message();
+                response::watch_progress(&mut out, from, high, NO_WATCH);
+                effects.push(Effect::Send(out));
+            }
+            // Some were behind when they were asked. What is told must not lie below what others have
+            // been told since.
+            Some(_) => self.ask_progress(effects),
+        }
+    }
+}
