@@ -15,8 +15,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/tree", &["base"]),
     ("src/kv", &["base", "tree"]),
     ("src/node", &["base", "wire", "raft", "wal", "tree", "kv"]),
+    ("src/etcd", &["base", "wire"]),
     ("src/client", &["base", "wire"]),
-    ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire"]),
+    ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire", "etcd"]),
     ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire"]),
     ("bench", &["base", "wire", "client"]),
     ("tests/sim", &["base", "wire", "raft", "wal", "tree", "kv", "node"]),
@@ -24,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose state machines are driven by production and by simulation alike.
-const PURE: &[&str] = &["base", "wire", "raft", "wal", "tree", "kv", "node"];
+const PURE: &[&str] = &["base", "wire", "raft", "wal", "tree", "kv", "node", "etcd"];
 
 /// Words that a pure crate may not contain outside of its tests, and why.
 const PURE_BANS: &[(&str, &str)] = &[

@@ -48,15 +48,25 @@ fn founder(text: &str) -> Result<(String, String), String> {
     Ok((name.to_string(), address.to_string()))
 }
 
+/// Where clients are waited for by default: those of the native protocol, and those of etcd.
+const NATIVE: ([u8; 4], u16) = ([127, 0, 0, 1], 2400);
+/// See [`NATIVE`].
+const ETCD: ([u8; 4], u16) = ([127, 0, 0, 1], 2379);
+
 /// Flags of `server`.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArguments {
     /// Data directory, made where it is missing
     #[arg(long, default_value = "./quorate-data")]
     pub data_dir: PathBuf,
-    /// Address of the native protocol; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:2400")]
-    pub listen: SocketAddr,
+    /// Address for clients; port 0 takes a free one. It takes the native protocol and etcd's (HTTP/2 with
+    /// prior knowledge) [default: 127.0.0.1:2400]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// One more address for clients, for those that expect etcd at its own port; it takes the same
+    /// [default: 127.0.0.1:2379; none where --listen is given]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_client: Option<SocketAddr>,
     /// Name of this member, for people
     #[arg(long, default_value = "default")]
     pub name: String,
@@ -171,7 +181,10 @@ impl ServerArguments {
     /// # Errors
     /// More cores are wanted than the process may use.
     fn config(&self) -> Result<server::Config, Failure> {
-        let mut config = server::Config::new(self.data_dir.clone(), self.listen);
+        let (native, etcd) = (SocketAddr::from(NATIVE), SocketAddr::from(ETCD));
+        let listen = self.listen.unwrap_or(native);
+        let mut config = server::Config::new(self.data_dir.clone(), listen);
+        config.listen_client = self.listen_client.or(self.listen.is_none().then_some(etcd));
         config.cores = match &self.cores {
             None => Vec::new(),
             Some(Cores::List(cores)) => cores.clone(),

@@ -141,6 +141,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address of the native protocol; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// One more address for clients, for those that look for etcd at its own port.
+    pub listen_client: Option<SocketAddr>,
     /// The member and its cluster.
     pub cluster: ClusterConfig,
     /// Cores to run on, as numbered by the system; empty: all that the process may use.
@@ -190,6 +192,7 @@ impl Config {
         Self {
             data_dir,
             listen,
+            listen_client: None,
             cluster: ClusterConfig::default(),
             cores: Vec::new(),
             topology: Topology::Auto,

@@ -25,6 +25,7 @@ use node::{
 use crate::clock::Clock;
 use crate::data_dir::{adopt, note_damage};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
+use crate::http::{Gate, Native, Standing};
 use crate::inbox::Inbox;
 use crate::incoming::Incoming;
 use crate::link::Links;
@@ -53,6 +54,8 @@ pub struct ReactorSeat {
     pub role: Reactor,
     /// Its sockets.
     pub sockets: Sockets,
+    /// Who serves those that speak HTTP.
+    pub gate: Rc<Gate>,
 }
 
 /// Consensus and its files.
@@ -100,6 +103,7 @@ pub struct CoreLoop {
     store_events: Vec<StoreEvent>,
     store_effects: Vec<StoreEffect<Block>>,
     accepted: Vec<TcpStream>,
+    natives: Vec<Rc<Native>>,
     linked: Vec<(Option<u64>, Option<TcpStream>)>,
     made: Vec<(u64, Rc<DiskFile>)>,
 }
@@ -119,6 +123,7 @@ impl CoreLoop {
             store_events: Vec::new(),
             store_effects: Vec::new(),
             accepted: Vec::new(),
+            natives: Vec::new(),
             linked: Vec::new(),
             made: Vec::new(),
         }
@@ -182,6 +187,9 @@ impl CoreLoop {
         self.accept();
         if let Some(seat) = &mut self.seats.reactor {
             seat.sockets.work(&mut self.reactor_events);
+            for stranger in seat.sockets.take_strangers() {
+                seat.gate.admit(stranger);
+            }
             self.inbox.append_reactor(&mut self.reactor_events);
         }
         self.members_turn();
@@ -213,6 +221,11 @@ impl CoreLoop {
                     eprintln!("quorate: a connection was refused: {error}");
                 }
             }
+        }
+        self.inbox.take_natives(&mut self.natives);
+        for native in self.natives.drain(..) {
+            let accepted = |connection| ReactorEvent::Accepted { connection };
+            seat.sockets.attend(&native, accepted, &mut self.reactor_events);
         }
         self.inbox.append_reactor(&mut self.reactor_events);
     }
@@ -251,6 +264,9 @@ impl CoreLoop {
         for event in self.reactor_events.drain(..) {
             if let ReactorEvent::Closed { connection } = event {
                 seat.sockets.remove(connection);
+            }
+            if let ReactorEvent::Leader { term, member, .. } = event {
+                seat.gate.note(Standing { term, leader: member });
             }
             seat.role.handle(now, event, effects);
         }

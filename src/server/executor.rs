@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
 use crate::data_dir::{DataDir, Identity, incoming_path, random_id};
 use crate::disk::{Block, DiskFile, WalDisk, settle_polling};
+use crate::http::Gate;
 use crate::inbox::Inbox;
 use crate::incoming::Incoming;
 use crate::link::{self, Links, Message, Outbox};
@@ -185,8 +186,8 @@ pub struct Start {
     pub parts: Parts,
     /// Its channels.
     pub wiring: Wiring,
-    /// The listening socket, for a place with a reactor.
-    pub listener: Option<TcpListener>,
+    /// The listening sockets, for a place with a reactor.
+    pub listeners: Vec<TcpListener>,
     /// The listening socket for other members, for the place of consensus.
     pub peers: Option<TcpListener>,
     /// The clock of the process.
@@ -225,7 +226,7 @@ async fn run(start: Start) -> Result<(), Error> {
         plan,
         parts,
         wiring,
-        listener,
+        listeners,
         peers,
         clock,
         stop,
@@ -253,7 +254,8 @@ async fn run(start: Start) -> Result<(), Error> {
         None => None,
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
-    let sockets = Sockets::new(plan.connections_max)
+    let gate = Gate::new(&inbox, plan.connections_max);
+    let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
         role: Reactor::new(ReactorConfig {
@@ -266,12 +268,16 @@ async fn run(start: Start) -> Result<(), Error> {
             clients_max: CLIENTS_MAX,
         }),
         sockets,
+        gate,
     });
     if consensus.is_some() {
         inbox.push_consensus(ConsensusEvent::Start);
     }
-    if let Some(listener) = listener {
+    let listens = !listeners.is_empty();
+    for listener in listeners {
         glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox))).detach();
+    }
+    if listens {
         drop(notices.send(Notice::Ready));
     }
     if let Some(peers) = peers {
@@ -427,7 +433,7 @@ async fn consensus(
     };
     let has_links = !config.introduction.peer_address.is_empty();
     let role = Consensus::new(config, raft, writer, Box::new(Block::allocate), tail, members);
-    let sockets = if has_links { Some(Sockets::new(LINKS_MAX)) } else { None };
+    let sockets = if has_links { Some(Sockets::new(LINKS_MAX, false)) } else { None };
     let sockets = sockets
         .transpose()
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;

@@ -11,6 +11,7 @@ use glommio::net::TcpStream;
 use node::{ConsensusEvent, ReactorEvent, StoreEvent};
 
 use crate::disk::DiskFile;
+use crate::http::Native;
 
 /// A list that many push to and one empties.
 struct List<T>(Cell<Vec<T>>);
@@ -56,6 +57,8 @@ pub struct Inbox {
     consensus: List<ConsensusEvent>,
     store: List<StoreEvent>,
     accepted: List<TcpStream>,
+    /// Connections inside this process that have something to say.
+    natives: List<Rc<Native>>,
     /// Sockets of other members: accepted, or dialed under a number, then none if nobody answered.
     peers: List<(Option<u64>, Option<TcpStream>)>,
     /// Second page files that have been made, by the number of their transfer.
@@ -88,6 +91,17 @@ impl Inbox {
     pub fn push_accepted(&self, stream: TcpStream) {
         self.accepted.push(stream);
         self.signal();
+    }
+
+    /// Queues a connection inside this process that has something to say.
+    pub fn push_native(&self, native: Rc<Native>) {
+        self.natives.push(native);
+        self.signal();
+    }
+
+    /// Takes the connections that have something to say into `natives`, which must be empty.
+    pub fn take_natives(&self, natives: &mut Vec<Rc<Native>>) {
+        self.natives.take(natives);
     }
 
     /// Queues a socket of another member, and the number of its dial.

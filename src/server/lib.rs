@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod executor;
 mod founding;
+mod http;
 mod inbox;
 mod incoming;
 mod link;
@@ -58,8 +59,8 @@ use listed::Listed;
 pub const EXIT_EXCLUDED: i32 = 7;
 
 /// Runs a server until it is told to stop (SIGTERM or SIGINT) or cannot go on. Prints one line to
-/// standard output when it serves: `ready native=ADDR pid=PID data=DIR`, with `peer=ADDR` before the pid
-/// where it listens for members.
+/// standard output when it serves: `ready native=ADDR etcd=ADDR pid=PID data=DIR`, with `peer=ADDR` before
+/// the pid where it listens for members. Both addresses for clients take both protocols.
 ///
 /// # Errors
 /// Why it did not start, or why it stopped.
@@ -69,6 +70,13 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let listener = listener::bind(config.listen)?;
     let address =
         listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+    let client_listener = config.listen_client.map(listener::bind).transpose()?;
+    let etcd_address = match (&client_listener, config.listen_client) {
+        (Some(listener), Some(asked)) => {
+            listener.local_addr().map_err(|source| Error::Listen { address: asked, source })?
+        }
+        _ => address,
+    };
     let mut config = config.clone();
     // Of a member that is in a list already its address there counts, not that of the founders.
     let is_new = !DataDir::is_used(&config.data_dir);
@@ -136,8 +144,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
     for (index, (parts, wiring)) in
         Parts::deal(booted, &places).into_iter().zip(wirings).enumerate()
     {
-        let listener = places[index].reactor.map(|_| listener.try_clone()).transpose();
-        let listener = listener.map_err(|source| Error::Listen { address, source })?;
+        let all = [Some(&listener), client_listener.as_ref()];
+        let own = all.into_iter().flatten().filter(|_| places[index].reactor.is_some());
+        let listeners: std::io::Result<Vec<_>> = own.map(|own| own.try_clone()).collect();
+        let listeners = listeners.map_err(|source| Error::Listen { address, source })?;
         let peers = if places[index].consensus { peer_listener.as_ref() } else { None };
         let peers = peers.map(std::net::TcpListener::try_clone).transpose();
         let peers = peers.map_err(|source| Error::Listen { address, source })?;
@@ -148,7 +158,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             plan: Arc::clone(&plan),
             parts,
             wiring,
-            listener,
+            listeners,
             clock,
             stop: Arc::clone(&stop),
             reactors: Arc::clone(&answering),
@@ -172,7 +182,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             Notice::Ready => {
                 waiting -= 1;
                 if waiting == 0 {
-                    announce(&address, config.cluster.listen_peer, &data_dir);
+                    announce(&address, &etcd_address, config.cluster.listen_peer, &data_dir);
                 }
             }
             Notice::Failed(error) => {
@@ -192,11 +202,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
     failure.map_or(Ok(()), Err)
 }
 
-fn announce(address: &SocketAddr, peer: Option<SocketAddr>, data_dir: &DataDir) {
+fn announce(address: &SocketAddr, etcd: &SocketAddr, peer: Option<SocketAddr>, data_dir: &DataDir) {
     let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
     let mut out = std::io::stdout().lock();
     let line = format!(
-        "ready native={address}{peer} pid={} data={}\n",
+        "ready native={address} etcd={etcd}{peer} pid={} data={}\n",
         std::process::id(),
         data_dir.path().display()
     );

@@ -110,6 +110,11 @@ impl Readiness {
             .expect("the socket is in the set, and changing it needs no memory");
     }
 
+    /// Takes a socket out of the set.
+    pub fn remove(&self, socket: BorrowedFd<'_>) {
+        epoll::delete(&self.set, socket).expect("the socket is in the set");
+    }
+
     /// Whether a socket of the set may be ready; arms the wait when it is not, so that the task of
     /// `context` is woken.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {

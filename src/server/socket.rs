@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use glommio::net::TcpStream;
 use node::{CloseReason, ConsensusEvent, ReactorEvent};
 use rustix::net::RecvFlags;
 
+use crate::http::Native;
 use crate::readiness::{Interest, Readiness, Ready};
 
 /// A read is offered at least this much room; with less left the next chunk begins.
@@ -90,8 +92,18 @@ impl From<SocketEvent> for ConsensusEvent {
     }
 }
 
+/// A connection that began as HTTP does: with a method, or with the preface of HTTP/2.
+pub struct Stranger {
+    /// Its socket.
+    pub stream: StdStream,
+    /// What it has sent.
+    pub bytes: BytesMut,
+}
+
 struct Socket {
     stream: StdStream,
+    /// Something has come.
+    heard: bool,
     /// What the socket refused to take, in order.
     unsent: VecDeque<Vec<u8>>,
     /// Bytes of the first of them that it has taken since.
@@ -161,6 +173,8 @@ impl Socket {
 struct Slot {
     generation: u32,
     socket: Option<Socket>,
+    /// In place of a socket: a connection inside this process.
+    native: Option<Rc<Native>>,
 }
 
 /// All sockets of one reactor. Owned by its core loop.
@@ -168,6 +182,12 @@ pub struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
     connections_max: usize,
+    /// Those that speak HTTP are set aside, where others do not.
+    strangers: Option<Vec<Stranger>>,
+    /// Connections inside this process whose answers nobody takes at present, and when that was
+    /// last told as progress: their users are here and may take as long as they want.
+    held: Vec<ConnectionId>,
+    held_told: Instant,
     readiness: Readiness,
     ready: Vec<Ready>,
     /// Empty, with room behind it: where the next read goes.
@@ -177,12 +197,15 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// None yet, and at most so many.
-    pub fn new(connections_max: usize) -> io::Result<Self> {
+    /// None yet, and at most so many; with those apart that speak HTTP, or without a look at that.
+    pub fn new(connections_max: usize, with_http: bool) -> io::Result<Self> {
         Ok(Self {
             slots: Vec::new(),
             free: Vec::new(),
             connections_max,
+            strangers: with_http.then(Vec::new),
+            held: Vec::new(),
+            held_told: Instant::now(),
             readiness: Readiness::new()?,
             ready: Vec::new(),
             chunk: BytesMut::new(),
@@ -209,6 +232,7 @@ impl Sockets {
         };
         let socket = Socket {
             stream,
+            heard: false,
             unsent: VecDeque::new(),
             sent: 0,
             told: None,
@@ -248,6 +272,14 @@ impl Sockets {
 
     /// Reads from and writes to every socket that is ready.
     pub fn work<E: From<SocketEvent>>(&mut self, events: &mut Vec<E>) {
+        if !self.held.is_empty() && self.held_told.elapsed() > PROGRESS_INTERVAL {
+            self.held_told = Instant::now();
+            let mut held = mem::take(&mut self.held);
+            held.retain(|held| self.native(*held).is_some_and(|native| native.is_blocked()));
+            let told = held.iter().map(|held| SocketEvent::Progressed { connection: *held }.into());
+            events.extend(told);
+            self.held = held;
+        }
         let mut ready = mem::take(&mut self.ready);
         self.readiness.take(&mut ready);
         for ready in ready.drain(..) {
@@ -283,6 +315,11 @@ impl Sockets {
                 Ok(0) => true,
                 Ok(_) => {
                     let bytes = self.chunk.split();
+                    if self.is_stranger(connection, &bytes) {
+                        self.set_aside(connection, bytes);
+                        events.push(SocketEvent::Closed { connection }.into());
+                        return;
+                    }
                     events.push(SocketEvent::Received { connection, bytes }.into());
                     false
                 }
@@ -296,6 +333,69 @@ impl Sockets {
             socket.over = true;
             events.push(SocketEvent::Closed { connection }.into());
         }
+    }
+
+    /// Whether the first bytes of a connection are those of HTTP.
+    fn is_stranger(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
+        let socket = self.slots[index(connection)].socket.as_mut().expect("it was just read from");
+        let is_first = !mem::replace(&mut socket.heard, true);
+        let begins_a_method = bytes.first().is_some_and(|byte| byte.is_ascii_uppercase());
+        let is_native = bytes.first() == Some(&wire::MAGIC[0]);
+        self.strangers.is_some() && is_first && begins_a_method && !is_native
+    }
+
+    fn set_aside(&mut self, connection: ConnectionId, bytes: BytesMut) {
+        let slot = &mut self.slots[index(connection)];
+        let Some(Socket { stream, .. }) = slot.socket.take() else { return };
+        self.free.push(connection.slot);
+        self.readiness.remove(stream.as_fd());
+        if let Some(strangers) = &mut self.strangers {
+            strangers.push(Stranger { stream, bytes });
+        }
+    }
+
+    /// Connections that speak HTTP, since the last call.
+    pub fn take_strangers(&mut self) -> Vec<Stranger> {
+        self.strangers.as_mut().map_or_else(Vec::new, mem::take)
+    }
+
+    /// Looks at a connection inside this process: it is accepted, asks, or has ended.
+    pub fn attend<E: From<SocketEvent>>(
+        &mut self,
+        native: &Rc<Native>,
+        accepted: impl FnOnce(ConnectionId) -> E,
+        events: &mut Vec<E>,
+    ) {
+        let look = native.look();
+        let connection = match look.connection {
+            Some(connection) => connection,
+            None if look.is_left => return,
+            None => {
+                let Some(connection) = self.vacancy() else { return native.close() };
+                self.slots[index(connection)].native = Some(Rc::clone(native));
+                native.accept(connection);
+                events.push(accepted(connection));
+                connection
+            }
+        };
+        let slot = &self.slots[index(connection)];
+        if slot.generation != connection.generation || slot.native.is_none() {
+            return;
+        }
+        if !look.output.is_empty() {
+            events.push(SocketEvent::Received { connection, bytes: look.output }.into());
+        }
+        if look.is_drained {
+            events.push(SocketEvent::Drained { connection }.into());
+        }
+        if look.is_left {
+            events.push(SocketEvent::Closed { connection }.into());
+        }
+    }
+
+    fn native(&self, connection: ConnectionId) -> Option<&Rc<Native>> {
+        let slot = self.slots.get(index(connection))?;
+        if slot.generation == connection.generation { slot.native.as_ref() } else { None }
     }
 
     /// Makes room for a read in the chunk.
@@ -346,6 +446,11 @@ impl Sockets {
 
     /// Forgets a connection whose end was reported.
     pub fn remove(&mut self, connection: ConnectionId) {
+        if let Some(native) = self.native(connection) {
+            native.close();
+            self.slots[index(connection)].native = None;
+            self.free.push(connection.slot);
+        }
         if let Some(socket) = self.socket(connection) {
             socket.shut_down();
             self.slots[index(connection)].socket = None;
@@ -356,6 +461,13 @@ impl Sockets {
     /// Sends bytes: at once as far as the socket takes them, the rest when it has room. Returns whether
     /// it is blocked by this.
     pub fn send(&mut self, connection: ConnectionId, bytes: Vec<u8>) -> bool {
+        if let Some(native) = self.native(connection) {
+            let is_blocked = native.deliver(bytes);
+            if is_blocked && !self.held.contains(&connection) {
+                self.held.push(connection);
+            }
+            return is_blocked;
+        }
         let Some(socket) = self.socket(connection) else { return false };
         if socket.closing || socket.over {
             return false;
@@ -384,6 +496,10 @@ impl Sockets {
 
     /// Closes a connection: at once, or when what was sent has gone out.
     pub fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
+        if let Some(native) = self.native(connection) {
+            // Its end is told to the reactor once its user has left it.
+            return native.close();
+        }
         let Some(socket) = self.socket(connection) else { return };
         // Its end is told without being asked for; what it still sends is of no use.
         socket.paused = true;

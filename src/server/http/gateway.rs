@@ -1,0 +1,52 @@
+//! etcd's API as JSON, below `/v3/`: the same calls, their messages written as JSON.
+
+use std::rc::Rc;
+
+use etcd::shapes::{self, Route};
+use etcd::{Failure, PREFIX_SIZE, json};
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+
+use super::Link;
+use super::grpc::{self, Messages};
+use super::plain;
+use super::service::{self, MESSAGE_SIZE_MAX, REQUEST_TIMEOUT_MS};
+
+/// Answers a request; `path` begins behind the version.
+pub async fn respond(
+    link: &Rc<Link>,
+    path: &str,
+    parts: &Parts,
+    body: Incoming,
+) -> Response<grpc::Reply> {
+    let Some(route) = shapes::route(path) else {
+        return plain::json(StatusCode::NOT_FOUND, "{\"code\":5,\"message\":\"Not Found\"}".into());
+    };
+    if let Err(failure) = service::admit(link, &parts.headers) {
+        return refused(&failure);
+    }
+    let messages = Messages::of_json(body, route, MESSAGE_SIZE_MAX);
+    if route.is_stream {
+        return service::stream(link, route.method, messages).unwrap_or_else(|messages| {
+            drop(messages);
+            refused(&service::unknown(route.method))
+        });
+    }
+    match unary(link, route, messages).await {
+        Ok(text) => plain::json(StatusCode::OK, text),
+        Err(failure) => refused(&failure),
+    }
+}
+
+async fn unary(link: &Rc<Link>, route: &Route, mut messages: Messages) -> Result<String, Failure> {
+    // An empty body is an empty message.
+    let message = messages.next().await?.unwrap_or_default();
+    let out = service::unary(link, route.method, REQUEST_TIMEOUT_MS, message).await?;
+    json::write(&out[PREFIX_SIZE..], route.answer)
+}
+
+fn refused(failure: &Failure) -> Response<grpc::Reply> {
+    let status = StatusCode::from_u16(json::http_status(failure.code));
+    plain::json(status.expect("a status of HTTP"), json::failure(failure))
+}

@@ -1,0 +1,431 @@
+//! gRPC on top of HTTP/2: length-prefixed messages in, messages and a status in trailers out.
+//!
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
+use etcd::shapes::Route;
+use etcd::{Code, Failure, PREFIX_SIZE, json};
+use hyper::HeaderMap;
+use hyper::Response;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+
+/// Bytes of a stream that wait to be sent, beyond which its source waits.
+const OUTGOING_MAX: usize = 256 << 10;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// The messages of a request: of gRPC, or JSON objects one behind the other.
+pub struct Messages {
+    body: Incoming,
+    buffer: BytesMut,
+    size_max: usize,
+    is_compressed: bool,
+    is_over: bool,
+    /// As JSON, for this path of the gateway.
+    route: Option<&'static Route>,
+}
+
+impl Messages {
+    /// Of this body; a message has at most `size_max` bytes.
+    pub fn new(body: Incoming, headers: &HeaderMap, size_max: usize) -> Self {
+        let encoding = headers.get(GRPC_ENCODING);
+        let is_compressed = encoding.is_some_and(|encoding| encoding != "identity");
+        let buffer = BytesMut::new();
+        Self { body, buffer, size_max, is_compressed, is_over: false, route: None }
+    }
+
+    /// Of this body, which comes as JSON.
+    pub fn of_json(body: Incoming, route: &'static Route, size_max: usize) -> Self {
+        let buffer = BytesMut::new();
+        Self { body, buffer, size_max, is_compressed: false, is_over: false, route: Some(route) }
+    }
+
+    /// How the answers go out.
+    pub fn route(&self) -> Option<&'static Route> {
+        self.route
+    }
+
+    /// The next message; none: the client sends no more.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if self.is_over {
+                return Poll::Ready(if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Failure::new(Code::Internal, "the request ends inside a message"))
+                });
+            }
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => self.is_over = true,
+                Poll::Ready(Some(Err(error))) => {
+                    let message = format!("the request broke off: {error}");
+                    return Poll::Ready(Err(Failure::new(Code::Canceled, message)));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.append(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same as a future.
+    ///
+    /// # Errors
+    /// Bytes that are no messages, a message that is too large, or a client that went away.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn append(&mut self, bytes: Bytes) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::from(bytes);
+        } else {
+            self.buffer.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Takes a whole message off what has come.
+    fn take(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self.route {
+            Some(route) => self.take_json(route),
+            None => self.take_frame(),
+        }
+    }
+
+    fn take_json(&mut self, route: &Route) -> Result<Option<Bytes>, Failure> {
+        if self.buffer.len() > 2 * self.size_max {
+            return Err(Failure::REQUEST_TOO_LARGE);
+        }
+        let Some(size) = json::first(&self.buffer, self.is_over)? else {
+            if self.is_over {
+                self.buffer.clear();
+            }
+            return Ok(None);
+        };
+        let text = self.buffer.split_to(size);
+        Ok(Some(Bytes::from(json::read(&text, route.request)?)))
+    }
+
+    fn take_frame(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX_SIZE>() else { return Ok(None) };
+        let [flag, size @ ..] = *prefix;
+        let size = usize::try_from(u32::from_be_bytes(size)).expect("32 bits fit usize");
+        if size > self.size_max {
+            let message =
+                format!("grpc: received message larger than max ({size} vs. {})", self.size_max);
+            return Err(Failure::new(Code::ResourceExhausted, message));
+        }
+        if flag > 1 || (flag == 1 && !self.is_compressed) {
+            let message = format!("a message begins with {flag}, which is no flag of this stream");
+            return Err(Failure::new(Code::Internal, message));
+        }
+        if self.buffer.len() < PREFIX_SIZE + size {
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX_SIZE);
+        let message = self.buffer.split_to(size).freeze();
+        if flag == 1 {
+            let message = "compressed messages are not supported; send with identity";
+            return Err(Failure::new(Code::Unimplemented, message));
+        }
+        Ok(Some(message))
+    }
+}
+
+/// Writes the prefix of a message that was begun with [`etcd::begin_message`].
+///
+/// # Errors
+/// The message is larger than a message may be.
+pub fn end_message(mut message: Vec<u8>) -> Result<Bytes, Failure> {
+    let size = u32::try_from(message.len() - PREFIX_SIZE)
+        .ok()
+        .filter(|size| *size <= i32::MAX.cast_unsigned())
+        .ok_or_else(|| {
+            let size = message.len() - PREFIX_SIZE;
+            let text =
+                format!("grpc: trying to send message larger than max ({size} vs. {})", i32::MAX);
+            Failure::new(Code::ResourceExhausted, text)
+        })?;
+    message[1..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+    Ok(Bytes::from(message))
+}
+
+/// How long a client waits, in milliseconds; none: it does not say.
+///
+/// # Errors
+/// What it says is no time.
+pub fn timeout_ms(headers: &HeaderMap) -> Result<Option<u32>, Failure> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
+    let malformed = || Failure::new(Code::Internal, "malformed grpc-timeout");
+    let text = value.to_str().map_err(|_| malformed())?;
+    let (number, unit) =
+        text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
+    let number: u64 = number.parse().map_err(|_| malformed())?;
+    let ms = match unit {
+        "H" => number.saturating_mul(3_600_000),
+        "M" => number.saturating_mul(60_000),
+        "S" => number.saturating_mul(1_000),
+        "m" => number,
+        "u" => number.div_ceil(1_000),
+        "n" => number.div_ceil(1_000_000),
+        _ => return Err(malformed()),
+    };
+    Ok(Some(u32::try_from(ms).unwrap_or(u32::MAX).max(1)))
+}
+
+/// The body of a response.
+pub enum Reply {
+    /// Bytes, then trailers.
+    Whole(Option<Bytes>, Option<HeaderMap>),
+    /// What a task of the stream sends.
+    Stream(Stream),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(data, trailers) => {
+                let data = data.take().map(Frame::data);
+                let frame = data.or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
+            Self::Stream(stream) => stream.poll(context).map(|frame| frame.map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None, None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(data, _) => {
+                let size = data.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(size).expect("usize has at most 64 bits"))
+            }
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn status_of(headers: &mut HeaderMap, failure: Option<&Failure>) {
+    let code = failure.map_or(0, |failure| failure.code.number());
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code)));
+    if let Some(failure) = failure {
+        let text = percent_encoded(&failure.message);
+        let value = HeaderValue::from_str(&text).expect("what is left is printable ASCII");
+        headers.insert(GRPC_MESSAGE, value);
+    }
+}
+
+/// As gRPC wants it in a header: what is not printable ASCII, and the percent sign, in hexadecimal.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The response to a call with one answer.
+pub fn unary(answer: Result<Bytes, Failure>) -> Response<Reply> {
+    let mut response = match answer {
+        Ok(message) => {
+            let mut trailers = HeaderMap::with_capacity(1);
+            status_of(&mut trailers, None);
+            Response::new(Reply::Whole(Some(message), Some(trailers)))
+        }
+        Err(failure) => {
+            let mut response = Response::new(Reply::Whole(None, None));
+            status_of(response.headers_mut(), Some(&failure));
+            response
+        }
+    };
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT);
+    response
+}
+
+/// The response to a call that is answered as long as it lives, and where its answers go.
+pub fn streaming(route: Option<&'static Route>) -> (Response<Reply>, Sender) {
+    let shared = Rc::new(Shared::default());
+    let stream = Stream { shared: Rc::clone(&shared), route };
+    let mut response = Response::new(Reply::Stream(stream));
+    let content = if route.is_some() { JSON } else { CONTENT };
+    response.headers_mut().insert(CONTENT_TYPE, content);
+    (response, Sender { shared })
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    size: usize,
+    /// How it ended, until that has been sent.
+    end: Option<Result<(), Failure>>,
+    is_over: bool,
+    /// The client has gone, or hyper has.
+    is_left: bool,
+    reader: Option<Waker>,
+    /// Waits for room.
+    writer: Option<Waker>,
+    /// Is told when the client goes.
+    owner: Option<Waker>,
+}
+
+/// Between the task of a stream and its body.
+#[derive(Default)]
+struct Shared(Cell<Queue>);
+
+impl Shared {
+    fn with<T>(&self, work: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.0.take();
+        let result = work(&mut queue);
+        self.0.set(queue);
+        result
+    }
+}
+
+/// The body of a stream.
+pub struct Stream {
+    shared: Rc<Shared>,
+    /// Its answers go out as JSON.
+    route: Option<&'static Route>,
+}
+
+impl Stream {
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        self.shared.with(|queue| {
+            if let Some(message) = queue.messages.pop_front() {
+                queue.size -= message.len();
+                if let Some(writer) = queue.writer.take_if(|_| queue.size <= OUTGOING_MAX / 2) {
+                    writer.wake();
+                }
+                return Poll::Ready(Some(Frame::data(self.shown(message))));
+            }
+            if queue.is_over {
+                return Poll::Ready(queue.end.take().and_then(|end| self.end(&end)));
+            }
+            queue.reader = Some(context.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl Stream {
+    /// A message as it goes out.
+    fn shown(&self, message: Bytes) -> Bytes {
+        let Some(route) = self.route else { return message };
+        let text = match json::write(&message[PREFIX_SIZE..], route.answer) {
+            Ok(text) => format!("{{\"result\":{text}}}\n"),
+            Err(failure) => format!("{{\"error\":{}}}\n", json::failure(&failure)),
+        };
+        Bytes::from(text)
+    }
+
+    /// What comes behind the last message.
+    fn end(&self, end: &Result<(), Failure>) -> Option<Frame<Bytes>> {
+        let failure = end.as_ref().err();
+        if self.route.is_none() {
+            let mut trailers = HeaderMap::with_capacity(2);
+            status_of(&mut trailers, failure);
+            return Some(Frame::trailers(trailers));
+        }
+        let text = format!("{{\"error\":{}}}\n", json::failure(failure?));
+        Some(Frame::data(Bytes::from(text)))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.with(|queue| {
+            queue.is_left = true;
+            queue.messages.clear();
+            for waker in [queue.writer.take(), queue.owner.take()].into_iter().flatten() {
+                waker.wake();
+            }
+        });
+    }
+}
+
+/// Where the messages of a stream go.
+pub struct Sender {
+    shared: Rc<Shared>,
+}
+
+impl Sender {
+    /// Sends a message. It waits if the client is slow; whether more may come tells
+    /// [`Self::poll_ready`].
+    pub fn send(&self, message: Bytes) {
+        self.shared.with(|queue| {
+            if !queue.is_left {
+                queue.size += message.len();
+                queue.messages.push_back(message);
+            }
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        });
+    }
+
+    /// Waits until little waits to be sent; false: nobody takes it any more.
+    pub fn poll_ready(&self, context: &Context<'_>) -> Poll<bool> {
+        self.shared.with(|queue| {
+            if queue.is_left {
+                return Poll::Ready(false);
+            }
+            // Also when there is room: whoever then waits for other things has to learn that the client
+            // has gone.
+            queue.owner = Some(context.waker().clone());
+            if queue.size <= OUTGOING_MAX {
+                return Poll::Ready(true);
+            }
+            queue.writer = Some(context.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    /// Ends the stream.
+    pub fn end(self, end: Result<(), Failure>) {
+        self.shared.with(|queue| queue.end = Some(end));
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.shared.with(|queue| {
+            queue.is_over = true;
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        });
+    }
+}

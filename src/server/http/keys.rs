@@ -1,0 +1,166 @@
+//! Keys: reads, writes, transactions, compaction.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use etcd::proto::kv::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest};
+use etcd::{Failure, Subject, begin_message, decode, decode_txn, request, response};
+use hyper::Response;
+use wire::{Call, Reply};
+
+use super::Link;
+use super::grpc::{self, Messages, Sender, end_message};
+use super::native::{Answer, Pending};
+use super::service::{Unary, gone, read, tell, unexpected};
+
+/// Largest write, as a message: etcd's max-request-bytes, less what etcd puts around it in its log.
+const WRITE_SIZE_MAX: usize = 1_572_864 - 18;
+
+/// Operations of one branch of a transaction (etcd's max-txn-ops).
+const TXN_OPS_MAX: usize = 128;
+
+impl Unary<'_> {
+    /// `Range`: its answer may come in pieces.
+    pub async fn range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let message: RangeRequest = self.decode()?;
+        let range = request::range(&message)?;
+        let native = &self.link.native;
+        let mut pending =
+            native.begin(self.deadline_ms, &Call::Range(range)).await.map_err(gone)?;
+        let mut answers = Vec::new();
+        loop {
+            let answer = pending.next().await.map_err(gone)?;
+            let is_last = !answer.has_more();
+            answers.push(answer);
+            if is_last {
+                break;
+            }
+        }
+        let mut pieces = Vec::with_capacity(answers.len());
+        for answer in &answers {
+            match read(answer, Subject::Read)? {
+                Reply::Range(piece) => pieces.push(piece),
+                reply => return Err(unexpected(&reply)),
+            }
+        }
+        response::range(out, &self.link.answerer(), &pieces);
+        Ok(())
+    }
+
+    /// `Put`.
+    pub async fn put(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let message: PutRequest = self.decode()?;
+        let put = request::put(&message)?;
+        self.check_size()?;
+        let answer = self.ask(&Call::Put(put)).await?;
+        match read(&answer, Subject::Write)? {
+            Reply::Put(reply) => {
+                response::put(out, &self.link.answerer(), &reply);
+                Ok(())
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `DeleteRange`.
+    pub async fn delete_range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let message: DeleteRangeRequest = self.decode()?;
+        let delete = request::delete_range(&message)?;
+        self.check_size()?;
+        let answer = self.ask(&Call::DeleteRange(delete)).await?;
+        match read(&answer, Subject::Write)? {
+            Reply::DeleteRange(reply) => {
+                response::delete_range(out, &self.link.answerer(), &reply);
+                Ok(())
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `Txn`.
+    pub async fn txn(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let message = decode_txn(self.message.clone())?;
+        let txn = request::txn(&message, TXN_OPS_MAX)?;
+        let mut ops = txn.success.iter().chain(&txn.failure);
+        if !ops.all(|op| matches!(op, wire::Op::Range(_))) {
+            self.check_size()?;
+        }
+        let answer = self.ask(&Call::Txn(&txn)).await?;
+        match read(&answer, Subject::Write)? {
+            Reply::Txn(reply) => {
+                response::txn(out, &self.link.answerer(), &reply);
+                Ok(())
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// What goes through the log is limited.
+    fn check_size(&self) -> Result<(), Failure> {
+        let fits = self.message.len() <= WRITE_SIZE_MAX;
+        if fits { Ok(()) } else { Err(Failure::REQUEST_TOO_LARGE) }
+    }
+
+    /// `Compact`.
+    pub async fn compact(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let message: CompactionRequest = self.decode()?;
+        let answer = self.ask(&Call::Compact(request::compact(&message))).await?;
+        match read(&answer, Subject::Write)? {
+            Reply::Compact(reply) => {
+                tell(out, &response::compaction(&self.link.answerer(), &reply))
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+}
+
+/// `RangeStream`: an answer in parts, none made before the client has taken those before it.
+pub fn range_stream(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
+    let (response, sender) = grpc::streaming(messages.route());
+    let link = Rc::clone(link);
+    glommio::spawn_local(async move {
+        let end = match messages.next().await {
+            Ok(message) => stream_parts(&link, message.unwrap_or_default(), &sender).await,
+            Err(failure) => Err(failure),
+        };
+        sender.end(end);
+    })
+    .detach();
+    response
+}
+
+async fn stream_parts(link: &Link, message: Bytes, sender: &Sender) -> Result<(), Failure> {
+    let message: RangeRequest = decode(message)?;
+    let range = request::range_stream(&message)?;
+    // On a connection of its own: a client that does not read holds up nothing else.
+    let own = link.open();
+    let mut pending = own.native().begin(0, &Call::Range(range)).await.map_err(gone)?;
+    while let Some(answer) = next_part(&mut pending, sender).await? {
+        let is_last = !answer.has_more();
+        let mut out = begin_message();
+        match read(&answer, Subject::Read)? {
+            Reply::Range(piece) => {
+                response::range_part(&mut out, &link.answerer(), &piece, is_last);
+            }
+            reply => return Err(unexpected(&reply)),
+        }
+        sender.send(end_message(out)?);
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next piece once there is room for it; none: the client has gone.
+async fn next_part(pending: &mut Pending, sender: &Sender) -> Result<Option<Answer>, Failure> {
+    poll_fn(|context| match sender.poll_ready(context) {
+        Poll::Ready(true) => pending.poll_next(context).map(|answer| answer.map(Some)),
+        Poll::Ready(false) => Poll::Ready(Ok(None)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+    .map_err(gone)
+}

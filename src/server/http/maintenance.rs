@@ -1,0 +1,239 @@
+//! Calls about the member and the cluster rather than the keys.
+
+use etcd::proto::auth::AuthStatusResponse;
+use etcd::proto::cluster::{
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest,
+};
+use etcd::proto::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
+use etcd::proto::kv::ResponseHeader;
+use etcd::proto::maintenance::{
+    AlarmAction, AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction,
+    DowngradeRequest, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+};
+use etcd::{Answerer, Code, Failure, Subject, request, response};
+use wire::{Call, MemberList, Range, Reply};
+
+use super::service::{Unary, gone, read, revision, tell, unexpected};
+
+/// What a range of all keys hashes to.
+struct Hashed {
+    hash: u32,
+    /// The revision of the store.
+    now: i64,
+}
+
+impl Unary<'_> {
+    fn from(&self) -> Answerer {
+        self.link.answerer()
+    }
+
+    /// `MemberList`.
+    pub async fn member_list(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: MemberListRequest = self.decode()?;
+        if request.linearizable {
+            // The list is the one of a moment after the question.
+            let range = Range { key: &[0], count_only: true, ..Range::default() };
+            read(&self.ask(&Call::Range(range)).await?, Subject::Read)?;
+        }
+        let answer = self.ask(&Call::MemberList).await?;
+        let list = match read(&answer, Subject::Member)? {
+            Reply::MemberList(reply) => members(reply.members)?,
+            reply => return Err(unexpected(&reply)),
+        };
+        tell(out, &response::member_list(&self.from(), &list, &self.link.reached))
+    }
+
+    /// `MemberAdd`.
+    pub async fn member_add(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: MemberAddRequest = self.decode()?;
+        // A member has a name from the beginning; until it says its own it is called by its address.
+        let url = request.peer_urls.first().map_or("", String::as_str);
+        let name = url.rsplit('/').next().unwrap_or_default().to_owned();
+        let change = request::member_add(&request, &name)?;
+        let (id, list) = self.change(&change, Subject::Member).await?;
+        tell(out, &response::member_add(&self.from(), id, &list))
+    }
+
+    /// `MemberRemove`.
+    pub async fn member_remove(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: MemberRemoveRequest = self.decode()?;
+        let (_, list) = self.change(&request::member_remove(&request), Subject::Member).await?;
+        tell(out, &response::member_remove(&self.from(), &list))
+    }
+
+    /// `MemberUpdate`.
+    pub async fn member_update(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: MemberUpdateRequest = self.decode()?;
+        let (_, list) = self.change(&request::member_update(&request)?, Subject::Member).await?;
+        tell(out, &response::member_update(&self.from(), &list))
+    }
+
+    /// `MemberPromote`.
+    pub async fn member_promote(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: MemberPromoteRequest = self.decode()?;
+        let change = request::member_promote(&request);
+        let (_, list) = self.change(&change, Subject::Promotion).await?;
+        tell(out, &response::member_promote(&self.from(), &list))
+    }
+
+    async fn change(
+        &self,
+        change: &wire::MemberChange<'_>,
+        subject: Subject,
+    ) -> Result<(base::NodeId, MemberList), Failure> {
+        let answer = self.ask(&Call::MemberChange(*change)).await?;
+        match read(&answer, subject)? {
+            Reply::MemberChange(reply) => Ok((reply.member, members(reply.members)?)),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `Status`.
+    pub async fn status(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let answer = self.ask(&Call::Status).await?;
+        match read(&answer, Subject::Status)? {
+            Reply::Status(reply) => {
+                let (version, storage) = (etcd::VERSION, etcd::CLUSTER_VERSION);
+                tell(out, &response::status(&self.from(), &reply, version, storage))
+            }
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `Alarm`. Alarms go by themselves when their reason has gone: there is nothing to disarm, and nothing
+    /// can be raised by hand.
+    pub async fn alarm(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: AlarmRequest = self.decode()?;
+        let (action, alarm) = request::alarm(&request)?;
+        if action != AlarmAction::Get {
+            return tell(out, &AlarmResponse { header: Some(self.now().await?), alarms: vec![] });
+        }
+        let answer = self.ask(&Call::Status).await?;
+        match read(&answer, Subject::Status)? {
+            Reply::Status(reply) => tell(out, &response::alarms(&self.from(), &reply, alarm)),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `Defragment`: space is given back as it becomes free, so there is nothing to do. Without a header, as
+    /// in etcd.
+    pub fn defragment(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        tell(out, &DefragmentResponse::default())
+    }
+
+    /// `MoveLeader`. Without a header, as in etcd.
+    pub async fn move_leader(&self) -> Result<(), Failure> {
+        let request: MoveLeaderRequest = self.decode()?;
+        if self.link.gate.standing.get().leader.get() != self.link.greeting.member {
+            return Err(Failure::NOT_LEADER);
+        }
+        let answer = self.ask(&Call::MoveLeader(request::move_leader(&request)?)).await?;
+        match read(&answer, Subject::Leadership)? {
+            Reply::MoveLeader(_) => Ok(()),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// `Hash`.
+    pub async fn hash(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Hashed { hash, now } = self.hashed(0).await?;
+        tell(out, &HashResponse { header: Some(self.from().header(now)), hash })
+    }
+
+    /// `HashKV`: equal on all members that have the same keys at the revision.
+    pub async fn hash_kv(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: HashKvRequest = self.decode()?;
+        let Hashed { hash, now } = self.hashed(request.revision).await?;
+        let answer = self.ask(&Call::Status).await?;
+        let compact_revision = match read(&answer, Subject::Status)? {
+            // As etcd says that nothing has been compacted yet.
+            Reply::Status(status) if status.compacted_revision == 0 => -1,
+            Reply::Status(status) => status.compacted_revision,
+            reply => return Err(unexpected(&reply)),
+        };
+        let hash_revision = if request.revision == 0 { now } else { request.revision };
+        let header = Some(self.from().header(now));
+        tell(out, &HashKvResponse { header, hash, compact_revision, hash_revision })
+    }
+
+    /// Hashes all keys at a revision, piece by piece.
+    async fn hashed(&self, revision: i64) -> Result<Hashed, Failure> {
+        let range =
+            Range { key: &[0], range_end: &[0], revision, serializable: true, ..Range::default() };
+        let pending = self.link.native.begin(0, &Call::Range(range)).await;
+        let mut pending = pending.map_err(gone)?;
+        let mut hash = 0;
+        loop {
+            let answer = pending.next().await.map_err(gone)?;
+            let piece = match read(&answer, Subject::Read)? {
+                Reply::Range(piece) => piece,
+                reply => return Err(unexpected(&reply)),
+            };
+            for pair in piece.kvs {
+                let numbers = [pair.create_revision, pair.mod_revision, pair.version, pair.lease];
+                for number in numbers {
+                    hash = base::crc32_append(hash, &number.to_le_bytes());
+                }
+                for bytes in [pair.key, pair.value] {
+                    hash = base::crc32_append(hash, &bytes.len().to_le_bytes());
+                    hash = base::crc32_append(hash, bytes);
+                }
+            }
+            if !answer.has_more() {
+                return Ok(Hashed { hash, now: piece.revision });
+            }
+        }
+    }
+
+    /// `Downgrade`: there is no older format to go back to.
+    pub fn downgrade(&self) -> Result<(), Failure> {
+        let request: DowngradeRequest = self.decode()?;
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Cancel) => Err(Failure::NO_DOWNGRADE),
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
+                Err(Failure::INVALID_DOWNGRADE_VERSION)
+            }
+            Err(_) => Err(Failure::new(
+                Code::InvalidArgument,
+                format!("etcdserver: there is no downgrade action {}", request.action),
+            )),
+        }
+    }
+
+    /// The header of an answer that says no more, at the revision of this moment.
+    async fn now(&self) -> Result<ResponseHeader, Failure> {
+        let revision = revision(&self.link.native, self.deadline_ms).await?;
+        Ok(self.from().header(revision))
+    }
+
+    /// The calls of the service Auth: access control is off, and cannot be switched on.
+    pub async fn auth(&self, method: &str, out: &mut Vec<u8>) -> Result<(), Failure> {
+        match method {
+            "AuthStatus" => {
+                let header = Some(self.now().await?);
+                tell(out, &AuthStatusResponse { header, enabled: false, auth_revision: 1 })
+            }
+            "Authenticate" => Err(Failure::AUTH_NOT_ENABLED),
+            method => Err(Failure::new(
+                Code::Unimplemented,
+                format!("etcdserver: users and roles are not supported: {method} does nothing"),
+            )),
+        }
+    }
+
+    /// `Check` of the health service: whether the member knows a leader.
+    pub fn health(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let request: HealthCheckRequest = self.decode()?;
+        if !request.service.is_empty() && !etcd::shapes::is_service(&request.service) {
+            return Err(Failure::new(Code::NotFound, "unknown service"));
+        }
+        let status =
+            if self.link.has_leader() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        tell(out, &HealthCheckResponse { status: status.into() })
+    }
+}
+
+fn members(bytes: &[u8]) -> Result<MemberList, Failure> {
+    MemberList::decode(bytes).map_err(|error| Failure::new(Code::Internal, error.to_string()))
+}

@@ -1,0 +1,189 @@
+//! HTTP on the client ports: gRPC as etcd's clients speak it, on tasks beside the core loop.
+//!
+//! ```text
+//! socket ─► hyper ─► service ─► etcd (translation) ─► Native ─► core loop ─► Reactor
+//!    ▲                                                   │
+//!    └───── response, or a stream of messages ◄──────────┘
+//! ```
+//!
+//! Every port takes both protocols: a connection that begins with a method of HTTP comes here
+//! ([`crate::socket`]). It gets one [`Native`] for its calls, and one for each stream of watches, so that a
+//! stream that is not read holds up nothing else.
+
+mod gateway;
+mod grpc;
+mod keys;
+mod lease;
+mod maintenance;
+mod metrics;
+mod native;
+mod plain;
+mod recipes;
+mod service;
+mod stream;
+mod watch;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+
+use base::{NodeId, Term};
+use glommio::net::TcpStream;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+
+pub use native::Native;
+
+use crate::inbox::Inbox;
+use crate::socket::Stranger;
+use native::Greeting;
+use service::respond;
+use stream::{HttpStream, Tasks};
+
+/// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
+/// tell it from a method.
+const PREFACE: &[u8] = b"PR";
+
+/// What hyper keeps of a response that the client does not take.
+const SEND_BUFFER_SIZE: usize = 256 << 10;
+
+/// Bytes that a client may send ahead on one stream, and on all of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// See [`STREAM_WINDOW`].
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// What the reactor of this executor knows of its cluster.
+#[derive(Clone, Copy, Default)]
+pub struct Standing {
+    /// The raft term.
+    pub term: Term,
+    /// The leader; 0: none known.
+    pub leader: NodeId,
+}
+
+/// What all HTTP connections of one executor share.
+pub struct Gate {
+    inbox: Rc<Inbox>,
+    standing: Cell<Standing>,
+    connections: Cell<usize>,
+    connections_max: usize,
+}
+
+impl Gate {
+    /// For this executor, with at most so many connections.
+    pub fn new(inbox: &Rc<Inbox>, connections_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            inbox: Rc::clone(inbox),
+            standing: Cell::default(),
+            connections: Cell::new(0),
+            connections_max,
+        })
+    }
+
+    /// Notes what has become known of the cluster.
+    pub fn note(&self, standing: Standing) {
+        self.standing.set(standing);
+    }
+
+    /// Serves a connection, as a task of its own.
+    pub fn admit(self: &Rc<Self>, stranger: Stranger) {
+        if self.connections.get() >= self.connections_max {
+            eprintln!(
+                "quorate: an HTTP connection was refused: {} are open, and that is the limit",
+                self.connections_max
+            );
+            return;
+        }
+        self.connections.update(|count| count + 1);
+        let gate = Rc::clone(self);
+        glommio::spawn_local(async move {
+            // How a connection ends is the client's affair.
+            drop(gate.serve(stranger).await);
+            gate.connections.update(|count| count - 1);
+        })
+        .detach();
+    }
+
+    async fn serve(self: &Rc<Self>, stranger: Stranger) -> io::Result<()> {
+        let reached = stranger.stream.local_addr()?.to_string();
+        let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes);
+        let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
+        let own = Own(Native::open(&self.inbox));
+        let native = Rc::clone(own.native());
+        let Ok(greeting) = native.greeting().await else { return Ok(()) };
+        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached });
+        let service = service_fn(move |request| {
+            let link = Rc::clone(&link);
+            async move { Ok::<_, Infallible>(respond(&link, request).await) }
+        });
+        let served = if is_http2 {
+            http2::Builder::new(Tasks)
+                .max_concurrent_streams(u32::MAX)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER_SIZE)
+                .auto_date_header(false)
+                .serve_connection(stream, service)
+                .await
+        } else {
+            http1::Builder::new().half_close(true).serve_connection(stream, service).await
+        };
+        drop(own);
+        served.map_err(io::Error::other)
+    }
+}
+
+/// A connection to the reactor that is given up when its user ends, however that ends.
+pub(crate) struct Own(Rc<Native>);
+
+impl Own {
+    fn native(&self) -> &Rc<Native> {
+        &self.0
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// What the calls of one HTTP connection share.
+pub(crate) struct Link {
+    gate: Rc<Gate>,
+    native: Rc<Native>,
+    greeting: Greeting,
+    /// The address at which the client has reached this member.
+    reached: String,
+}
+
+impl Link {
+    /// What every answer says of who gives it.
+    fn answerer(&self) -> etcd::Answerer {
+        etcd::Answerer {
+            cluster_id: self.greeting.cluster,
+            member_id: self.greeting.member,
+            term: self.gate.standing.get().term.get(),
+        }
+    }
+
+    /// One more connection to the reactor, for what must not hold up the others.
+    fn open(&self) -> Own {
+        Own(Native::open(&self.gate.inbox))
+    }
+
+    fn has_leader(&self) -> bool {
+        self.gate.standing.get().leader != NodeId::default()
+    }
+}
+
+/// Gives a socket to the executor this runs on.
+#[allow(unsafe_code)]
+fn adopt(stream: std::net::TcpStream) -> TcpStream {
+    let descriptor = stream.into_raw_fd();
+    // SAFETY: the descriptor is open, is a socket, and was owned by nobody else than `stream`, which has
+    // given it up.
+    unsafe { TcpStream::from_raw_fd(descriptor) }
+}

@@ -1,0 +1,235 @@
+//! What a request of HTTP is for, and its answer.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use etcd::{Code, Failure, Message, Subject, begin_message, decode};
+use hyper::body::Incoming;
+use hyper::header::HeaderName;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use wire::{Call, Range, Reply};
+
+use super::Link;
+use super::grpc::{self, Messages, end_message, timeout_ms};
+use super::native::{Answer, Gone, Native};
+use super::{gateway, keys, lease, plain, recipes, watch};
+
+/// Largest message that a client may send: etcd's max-request-bytes, and 512 KiB for what is around it.
+pub const MESSAGE_SIZE_MAX: usize = 1_572_864 + (512 << 10);
+
+/// How long a request may take whose client does not say: etcd's 5 s and two election time-outs.
+pub const REQUEST_TIMEOUT_MS: u32 = 7_000;
+
+/// Metadata of a client that wants no answer of a member without a leader.
+const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
+
+/// Answers a request.
+pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
+    let (parts, body) = request.into_parts();
+    if parts.method == Method::GET {
+        return plain::respond(link, &parts.uri).await;
+    }
+    if parts.method != Method::POST {
+        let mut response = Response::new(grpc::Reply::Whole(None, None));
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        return response;
+    }
+    let path = parts.uri.path();
+    if let Some(path) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
+        return gateway::respond(link, path, &parts, body).await;
+    }
+    if let Err(failure) = admit(link, &parts.headers) {
+        return grpc::unary(Err(failure));
+    }
+    let messages = Messages::new(body, &parts.headers, MESSAGE_SIZE_MAX);
+    match stream(link, path, messages) {
+        Ok(response) => response,
+        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await),
+    }
+}
+
+/// Serves a call with several messages; gives them back where the path is none of these.
+pub fn stream(
+    link: &Rc<Link>,
+    method: &str,
+    messages: Messages,
+) -> Result<Response<grpc::Reply>, Messages> {
+    match method {
+        "/etcdserverpb.Watch/Watch" => Ok(watch::serve(link, messages)),
+        "/etcdserverpb.Lease/LeaseKeepAlive" => Ok(lease::serve(link, messages)),
+        "/etcdserverpb.KV/RangeStream" => Ok(keys::range_stream(link, messages)),
+        "/v3electionpb.Election/Observe" => Ok(recipes::observe(link, messages)),
+        _ => Err(messages),
+    }
+}
+
+/// What is looked at before anything else.
+pub fn admit(link: &Link, headers: &HeaderMap) -> Result<(), Failure> {
+    let wants_leader = headers.get(HAS_LEADER).is_some_and(|value| value == "true");
+    if wants_leader && !link.has_leader() {
+        return Err(Failure::NO_LEADER);
+    }
+    Ok(())
+}
+
+/// A call of gRPC with one message each way.
+async fn one(
+    link: &Rc<Link>,
+    method: &str,
+    headers: &HeaderMap,
+    mut messages: Messages,
+) -> Result<Bytes, Failure> {
+    let deadline_ms = timeout_ms(headers)?.unwrap_or(REQUEST_TIMEOUT_MS).min(REQUEST_TIMEOUT_MS);
+    let message = messages
+        .next()
+        .await?
+        .ok_or_else(|| Failure::new(Code::Internal, "the request has no message"))?;
+    end_message(unary(link, method, deadline_ms, message).await?)
+}
+
+/// The answer to a call with one message each way, behind the room for its prefix.
+///
+/// # Errors
+/// Why it was not done.
+pub async fn unary(
+    link: &Rc<Link>,
+    method: &str,
+    deadline_ms: u32,
+    message: Bytes,
+) -> Result<Vec<u8>, Failure> {
+    let call = Unary { link, deadline_ms, message };
+    let mut out = begin_message();
+    let (service, name) = method.strip_prefix('/').and_then(|path| path.split_once('/')).unzip();
+    match (service.unwrap_or_default(), name.unwrap_or_default()) {
+        ("etcdserverpb.KV", "Range") => call.range(&mut out).await?,
+        ("etcdserverpb.KV", "Put") => call.put(&mut out).await?,
+        ("etcdserverpb.KV", "DeleteRange") => call.delete_range(&mut out).await?,
+        ("etcdserverpb.KV", "Txn") => call.txn(&mut out).await?,
+        ("etcdserverpb.KV", "Compact") => call.compact(&mut out).await?,
+        ("etcdserverpb.Lease", "LeaseGrant") => call.lease_grant(&mut out).await?,
+        ("etcdserverpb.Lease", "LeaseRevoke") => call.lease_revoke(&mut out).await?,
+        ("etcdserverpb.Lease", "LeaseTimeToLive") => call.lease_time_to_live(&mut out).await?,
+        ("etcdserverpb.Lease", "LeaseLeases") => call.leases(&mut out).await?,
+        ("etcdserverpb.Cluster", "MemberList") => call.member_list(&mut out).await?,
+        ("etcdserverpb.Cluster", "MemberAdd") => call.member_add(&mut out).await?,
+        ("etcdserverpb.Cluster", "MemberRemove") => call.member_remove(&mut out).await?,
+        ("etcdserverpb.Cluster", "MemberUpdate") => call.member_update(&mut out).await?,
+        ("etcdserverpb.Cluster", "MemberPromote") => call.member_promote(&mut out).await?,
+        ("etcdserverpb.Maintenance", "Status") => call.status(&mut out).await?,
+        ("etcdserverpb.Maintenance", "Alarm") => call.alarm(&mut out).await?,
+        ("etcdserverpb.Maintenance", "Defragment") => call.defragment(&mut out)?,
+        ("etcdserverpb.Maintenance", "Hash") => call.hash(&mut out).await?,
+        ("etcdserverpb.Maintenance", "HashKV") => call.hash_kv(&mut out).await?,
+        ("etcdserverpb.Maintenance", "MoveLeader") => call.move_leader().await?,
+        ("etcdserverpb.Maintenance", "Downgrade") => call.downgrade()?,
+        ("v3lockpb.Lock", "Lock") => call.lock(&mut out).await?,
+        ("v3lockpb.Lock", "Unlock") => call.unlock(&mut out).await?,
+        ("v3electionpb.Election", "Campaign") => call.campaign(&mut out).await?,
+        ("v3electionpb.Election", "Proclaim") => call.proclaim(&mut out).await?,
+        ("v3electionpb.Election", "Leader") => call.leader(&mut out).await?,
+        ("v3electionpb.Election", "Resign") => call.resign(&mut out).await?,
+        ("etcdserverpb.Auth", name) if etcd::shapes::is_method(method) => {
+            call.auth(name, &mut out).await?;
+        }
+        ("grpc.health.v1.Health", "Check") => call.health(&mut out)?,
+        _ => return Err(unknown(method)),
+    }
+    Ok(out)
+}
+
+/// As gRPC servers refuse what they do not know.
+pub fn unknown(path: &str) -> Failure {
+    let message = match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+        Some((service, method)) if etcd::shapes::is_service(service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    };
+    Failure::new(Code::Unimplemented, message)
+}
+
+/// A call with one message each way, its message read.
+pub struct Unary<'a> {
+    /// Of whose connection.
+    pub link: &'a Rc<Link>,
+    /// How long the member may take, in milliseconds.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub message: Bytes,
+}
+
+impl Unary<'_> {
+    /// The message.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode<M: Message + Default>(&self) -> Result<M, Failure> {
+        decode(self.message.clone())
+    }
+
+    /// Asks the member and waits for the only answer.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn ask(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        ask(&self.link.native, self.deadline_ms, call).await
+    }
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// None.
+pub fn tell(out: &mut Vec<u8>, message: &impl Message) -> Result<(), Failure> {
+    message.encode(out).expect("a vector grows");
+    Ok(())
+}
+
+/// Asks and waits for the only answer.
+pub async fn ask(
+    native: &Rc<Native>,
+    deadline_ms: u32,
+    call: &Call<'_>,
+) -> Result<Answer, Failure> {
+    native.call(deadline_ms, call).await.map_err(gone)
+}
+
+/// The newest revision that this member has.
+///
+/// # Errors
+/// There is no answer.
+pub async fn revision(native: &Rc<Native>, deadline_ms: u32) -> Result<i64, Failure> {
+    // No range is shorter than one key.
+    let range = Range { key: &[0], count_only: true, serializable: true, ..Range::default() };
+    let answer = ask(native, deadline_ms, &Call::Range(range)).await?;
+    match read(&answer, Subject::Read)? {
+        Reply::Range(reply) => Ok(reply.revision),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+/// The reply in an answer, or why the request was refused.
+///
+/// # Errors
+/// The refusal, in etcd's words.
+pub fn read(answer: &Answer, subject: Subject) -> Result<Reply<'_>, Failure> {
+    match answer.reply() {
+        Ok(Reply::Refused(refused)) => Err(Failure::of(&refused, subject)),
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(Failure::new(Code::Internal, error.to_string())),
+    }
+}
+
+/// There is no answer.
+pub fn gone(gone: Gone) -> Failure {
+    match gone {
+        Gone::Closed => Failure::STOPPED,
+        Gone::TooLarge => Failure::REQUEST_TOO_LARGE,
+    }
+}
+
+/// An answer to another question: a defect of this process.
+pub fn unexpected(reply: &Reply<'_>) -> Failure {
+    Failure::new(Code::Internal, format!("an answer of another kind came: {reply:?}"))
+}

@@ -1,0 +1,148 @@
+//! The streams of watches: a task each, between the client, the stream's state ([`etcd::WatchStream`]) and a
+//! connection to the reactor of its own.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use etcd::proto::watch::WatchCreateRequest;
+use etcd::request::{watch, watch_range};
+use etcd::{Code, Effect, Failure, WatchStream};
+use hyper::Response;
+use wire::{Call, Reply};
+
+use super::Link;
+use super::grpc::{self, Messages, Sender, end_message};
+use super::native::{Answer, Native};
+use super::service::{gone, revision, unexpected};
+
+/// How often a watch is told its progress that asks for it (etcd's watch-progress-notify-interval).
+const PROGRESS_INTERVAL_MS: u32 = 600_000;
+
+/// How long it may take to learn the newest revision.
+const NOTICE_TIMEOUT_MS: u32 = 7_000;
+
+/// What comes to a stream.
+enum Event {
+    Asked(Bytes),
+    Told(u64, Answer),
+    /// The client has gone.
+    Over,
+}
+
+/// A stream at work.
+struct Task {
+    link: Rc<Link>,
+    native: Rc<Native>,
+    messages: Messages,
+    /// The client asks for nothing more. It goes on being told: a program that sends one request, as one of
+    /// HTTP does, has ended its side by that.
+    has_ended: bool,
+    sender: Sender,
+    state: WatchStream,
+    effects: Vec<Effect>,
+}
+
+/// Answers the requests of a stream until its client goes.
+pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
+    let (response, sender) = grpc::streaming(messages.route());
+    let link = Rc::clone(link);
+    glommio::spawn_local(async move {
+        let own = link.open();
+        let native = Rc::clone(own.native());
+        let (state, effects) = (WatchStream::new(), Vec::new());
+        let mut task = Task { link, native, messages, has_ended: false, sender, state, effects };
+        let end = task.run().await;
+        task.sender.end(end);
+        drop(own);
+    })
+    .detach();
+    response
+}
+
+impl Task {
+    async fn run(&mut self) -> Result<(), Failure> {
+        loop {
+            match poll_fn(|context| self.poll(context)).await? {
+                Event::Over => return Ok(()),
+                Event::Asked(message) => {
+                    let from = self.link.answerer();
+                    self.state.asked(message, &from, &mut self.effects)?;
+                }
+                Event::Told(request, answer) => self.told(request, &answer)?,
+            }
+            self.perform().await?;
+        }
+    }
+
+    /// The next thing that comes. Nothing is taken from the member while the client is slow: then the
+    /// member holds it back.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
+        let may_send = match self.sender.poll_ready(context) {
+            Poll::Ready(true) => true,
+            Poll::Ready(false) => return Poll::Ready(Ok(Event::Over)),
+            Poll::Pending => false,
+        };
+        if !self.has_ended {
+            match self.messages.poll_next(context)? {
+                Poll::Ready(Some(message)) => return Poll::Ready(Ok(Event::Asked(message))),
+                Poll::Ready(None) => self.has_ended = true,
+                Poll::Pending => {}
+            }
+        }
+        if !may_send {
+            return Poll::Pending;
+        }
+        self.native.poll_told(context).map(|told| {
+            let (request, answer) = told.map_err(gone)?;
+            Ok(Event::Told(request, answer))
+        })
+    }
+
+    fn told(&mut self, request: u64, answer: &Answer) -> Result<(), Failure> {
+        let from = self.link.answerer();
+        match answer.reply() {
+            Ok(Reply::Watch(reply)) => {
+                self.state.told(request, &reply, &from, &mut self.effects);
+                Ok(())
+            }
+            Ok(Reply::Refused(refused)) => {
+                self.state.ended(request, &refused, &from, &mut self.effects);
+                Ok(())
+            }
+            Ok(reply) => Err(unexpected(&reply)),
+            Err(error) => Err(Failure::new(Code::Internal, error.to_string())),
+        }
+    }
+
+    async fn perform(&mut self) -> Result<(), Failure> {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Begin { id, create } => {
+                    let request = self.begin(&create).await?;
+                    if !self.state.begun(id, request) {
+                        self.native.remind(request, &Call::Cancel);
+                    }
+                }
+                Effect::Cancel { request } => self.native.remind(request, &Call::Cancel),
+                Effect::Remind { request } => self.native.remind(request, &Call::WatchProgress),
+                Effect::Send(message) => self.sender.send(end_message(message)?),
+                Effect::Notify(notice) => {
+                    let revision = revision(&self.link.native, NOTICE_TIMEOUT_MS).await?;
+                    let message = notice.message(&self.link.answerer(), revision);
+                    self.sender.send(end_message(message)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, create: &WatchCreateRequest) -> Result<u64, Failure> {
+        let range = watch_range(create)
+            .map_err(|refusal| Failure::new(Code::Internal, refusal.reason()))?;
+        let ranges = [range];
+        let watch = watch(create, &ranges, PROGRESS_INTERVAL_MS);
+        self.native.watch(watch).await.map_err(gone)
+    }
+}

@@ -1,0 +1,225 @@
+//! etcd's API as clients without gRPC reach it: JSON, health, version, figures; and that a client port takes
+//! both protocols.
+//!
+//! gRPC itself is tested with etcd's own clients (`tests/clients`).
+
+#![allow(clippy::unwrap_used)]
+
+mod process;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use client::Put;
+use process::{DataDir, Server};
+use serde_json::{Value, json};
+
+/// A connection that asks one thing after the other.
+struct Http {
+    stream: BufReader<TcpStream>,
+}
+
+impl Http {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &str) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The status of the next response, and whether its body comes in chunks or how long it is.
+    fn head(&mut self) -> (u16, Option<usize>) {
+        let status = self.line();
+        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let mut size = None;
+        loop {
+            let line = self.line().to_ascii_lowercase();
+            if line.is_empty() {
+                return (status.expect("a status"), size);
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                size = value.trim().parse().ok();
+            }
+        }
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.send(method, path, body);
+        let (status, size) = self.head();
+        let mut body = vec![0; size.expect("the size of the body is known")];
+        self.stream.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+
+    fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, text) = self.ask("POST", path, &body.to_string());
+        (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    /// The next chunk of a body that comes in chunks.
+    fn chunk(&mut self) -> String {
+        let size = usize::from_str_radix(&self.line(), 16).expect("a size");
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk).unwrap();
+        chunk.truncate(size);
+        String::from_utf8(chunk).unwrap()
+    }
+}
+
+/// The address of a server that is for clients of etcd.
+fn etcd_address(server: &Server) -> SocketAddr {
+    let field = server.ready_line().split(' ').find_map(|field| field.strip_prefix("etcd="));
+    field.expect("the ready line names it").parse().unwrap()
+}
+
+#[test]
+fn keys_leases_and_transactions_are_written_as_json() {
+    let folder = DataDir::new("etcd-json");
+    let server = Server::start(folder.path(), &["--listen-client", "127.0.0.1:0"]);
+    let address = etcd_address(&server);
+    assert_ne!(address, server.address());
+    let mut http = Http::connect(address);
+
+    let (status, put) = http.post("/v3/kv/put", &json!({"key": "Zm9v", "value": "YmFy"}));
+    assert_eq!((status, &put["header"]["revision"]), (200, &json!("2")));
+    let (_, range) = http.post("/v3/kv/range", &json!({"key": "Zm9v"}));
+    assert_eq!(range["count"], json!("1"));
+    assert_eq!(range["kvs"][0]["value"], json!("YmFy"));
+    assert_eq!(range["kvs"][0]["mod_revision"], json!("2"));
+    assert_eq!(range["kvs"][0].get("lease"), None, "what is 0 is left out");
+    assert!(range["header"]["raft_term"].as_str().is_some_and(|term| term != "0"));
+
+    // Numbers may be numbers, names may be in camel case, what is not known is ignored.
+    let (_, grant) = http.post("/v3/lease/grant", &json!({"TTL": 60, "ID": "77", "other": []}));
+    assert_eq!((&grant["ID"], &grant["TTL"]), (&json!("77"), &json!("60")));
+    let put = json!({"key": "YQ==", "value": "MQ==", "lease": 77, "prevKv": true});
+    assert_eq!(http.post("/v3/kv/put", &put).0, 200);
+    let asked = json!({"ID": "77", "keys": true});
+    let (_, time) = http.post("/v3/kv/lease/timetolive", &asked);
+    assert_eq!((&time["grantedTTL"], &time["keys"]), (&json!("60"), &json!(["YQ=="])));
+
+    let txn = json!({
+        "compare": [{"key": "YQ==", "target": "VALUE", "result": "EQUAL", "value": "MQ=="}],
+        "success": [
+            {"request_put": {"key": "YQ==", "value": "Mg=="}},
+            {"request_range": {"key": "YQ=="}},
+        ],
+    });
+    let (_, done) = http.post("/v3/kv/txn", &txn);
+    assert_eq!(done["succeeded"], json!(true));
+    assert_eq!(done["responses"][1]["response_range"]["kvs"][0]["value"], json!("Mg=="));
+    let (_, deleted) = http.post("/v3/kv/deleterange", &json!({"key": "YQ==", "prev_kv": true}));
+    assert_eq!(deleted["prev_kvs"][0]["version"], json!("2"));
+}
+
+#[test]
+fn refusals_have_the_codes_and_texts_that_clients_of_etcd_know() {
+    let folder = DataDir::new("etcd-refusals");
+    let server = Server::start(folder.path(), &[]);
+    let mut http = Http::connect(server.address());
+    let key_missing = json!({"code": 3, "message": "etcdserver: key is not provided"});
+    assert_eq!(http.post("/v3/kv/put", &json!({})), (400, key_missing));
+    let (status, future) = http.post("/v3/kv/range", &json!({"key": "YQ==", "revision": 99}));
+    let text = "etcdserver: mvcc: required revision is a future revision";
+    assert_eq!((status, &future["message"]), (400, &json!(text)));
+    let (status, lease) = http.post("/v3/lease/revoke", &json!({"ID": 5}));
+    assert_eq!((status, &lease["code"]), (404, &json!(5)));
+    assert_eq!(http.post("/v3/nosuch", &json!({})).0, 404);
+    let (status, kind) = http.post("/v3/kv/range", &json!({"key": 1}));
+    assert_eq!(status, 400);
+    let text = kind["message"].as_str().unwrap();
+    assert!(text.contains("bytes field key"), "{text}");
+    // The connection has survived all of it.
+    assert_eq!(http.post("/v3/kv/put", &json!({"key": "YQ=="})).0, 200);
+    let (status, _) = http.ask("POST", "/v3/kv/put", "{\"key\":");
+    assert_eq!(status, 400);
+}
+
+#[test]
+fn a_watch_tells_changes_line_by_line() {
+    let folder = DataDir::new("etcd-watch");
+    let server = Server::start(folder.path(), &[]);
+    let mut watch = Http::connect(server.address());
+    // Of unknown length: the client may say more.
+    let head = "POST /v3/watch HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let request = json!({"create_request": {"key": "YQ==", "prev_kv": true}}).to_string();
+    let begin = format!("{head}{:x}\r\n{request}\r\n", request.len());
+    watch.stream.get_mut().write_all(begin.as_bytes()).unwrap();
+    let (status, size) = watch.head();
+    assert_eq!((status, size), (200, None));
+    let created: Value = serde_json::from_str(&watch.chunk()).unwrap();
+    assert_eq!(created["result"]["created"], json!(true));
+
+    let mut client = server.client();
+    for value in ["1", "2"] {
+        client.put(&Put::new(b"a", value.as_bytes())).unwrap();
+    }
+    for (value, previous) in [("MQ==", None), ("Mg==", Some(json!("MQ==")))] {
+        let told: Value = serde_json::from_str(&watch.chunk()).unwrap();
+        let event = &told["result"]["events"][0];
+        assert_eq!(event["kv"]["value"], json!(value));
+        assert_eq!(event["prev_kv"].get("value").cloned(), previous);
+    }
+}
+
+#[test]
+fn health_version_and_figures_are_where_probes_look_for_them() {
+    let folder = DataDir::new("etcd-health");
+    let server = Server::start(folder.path(), &[]);
+    let mut http = Http::connect(server.address());
+    let healthy = "{\"health\":\"true\",\"reason\":\"\"}";
+    assert_eq!(http.ask("GET", "/health", ""), (200, healthy.into()));
+    assert_eq!(http.ask("GET", "/health?serializable=true", ""), (200, healthy.into()));
+    assert_eq!(http.ask("GET", "/livez", ""), (200, "ok\n".into()));
+    let all = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n\
+               [+]non_learner ok\nok\n";
+    assert_eq!(http.ask("GET", "/readyz?verbose", ""), (200, all.into()));
+    let some = "[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n";
+    let excluded = http.ask("GET", "/readyz?verbose&exclude=data_corruption", "");
+    assert_eq!(excluded, (200, some.into()));
+    assert_eq!(http.ask("GET", "/readyz/linearizable_read", "").0, 200);
+    assert_eq!(http.ask("GET", "/readyz/nosuch", "").0, 404);
+    assert_eq!(http.ask("GET", "/nosuch", "").0, 404);
+    let (_, version) = http.ask("GET", "/version", "");
+    let version: Value = serde_json::from_str(&version).unwrap();
+    assert!(version["etcdserver"].as_str().unwrap().starts_with("3.7."), "{version}");
+    let (status, figures) = http.ask("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    for name in ["etcd_server_has_leader 1", "quorate_limit_used{limit="] {
+        assert!(figures.contains(name), "{name}: {figures}");
+    }
+}
+
+#[test]
+fn a_port_takes_both_protocols_at_once_and_garbage_of_neither() {
+    let folder = DataDir::new("etcd-ports");
+    let server = Server::start(folder.path(), &["--listen-client", "127.0.0.1:0"]);
+    for address in [server.address(), etcd_address(&server)] {
+        let mut client = process::connect(address).unwrap();
+        let mut http = Http::connect(address);
+        client.put(&Put::new(b"k", b"native")).unwrap();
+        let (_, range) = http.post("/v3/kv/range", &json!({"key": "aw=="}));
+        assert_eq!(range["kvs"][0]["value"], json!("bmF0aXZl"));
+        for garbage in ["\0\0\0\0", "zzz\r\n\r\n", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxx"] {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(garbage.as_bytes()).unwrap();
+            drop(stream);
+        }
+        client.put(&Put::new(b"k", b"still here")).unwrap();
+        assert_eq!(http.ask("GET", "/livez", "").0, 200);
+    }
+}
