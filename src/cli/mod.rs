@@ -10,6 +10,8 @@ mod cluster_file;
 mod compact;
 mod del;
 mod elect;
+mod etcd;
+mod etcd_flags;
 mod export;
 mod failure;
 mod get;
@@ -93,6 +95,13 @@ struct Arguments {
 enum Command {
     /// Run a server on a data directory
     Server(server::ServerArguments),
+    /// Run a server with etcd's flags; the binary under the name etcd does the same
+    #[command(disable_help_flag = true)]
+    Etcd {
+        /// As for etcd
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
     /// Write a key
     Put(put::PutArguments),
     /// Read a key or a range of keys
@@ -152,6 +161,9 @@ enum Command {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    if let Some(arguments) = etcd::arguments() {
+        return etcd::main(arguments);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
@@ -191,6 +203,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             supervised::follow()?;
             server::run(arguments)
         }
+        Command::Etcd { .. } => unreachable!("it is looked for before all others"),
         Command::Put(arguments) => put::run(global, arguments),
         Command::Get(arguments) => get::run(global, arguments),
         Command::Del(arguments) => del::run(global, arguments),

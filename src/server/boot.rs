@@ -154,7 +154,7 @@ fn try_boot(
             }
             if !told && begin.elapsed() > PATIENCE {
                 told = true;
-                eprintln!("quorate: recovering {} ...", path.display());
+                crate::log::info(format!("recovering {} ...", path.display()));
             }
         }
     })?;
@@ -166,18 +166,18 @@ fn try_boot(
         synced.map_err(wrap("has a WAL file that cannot be synced"))?;
     }
     if let Some(tail) = &booted.recovered.tail {
-        eprintln!(
-            "quorate: the WAL ends with a group that was never acknowledged (LSN {}, {} at byte {}); \
+        crate::log::info(format!(
+            "the WAL ends with a group that was never acknowledged (LSN {}, {} at byte {}); \
              it was dropped, as after any crash",
             tail.lsn, tail.file, tail.offset
-        );
+        ));
     }
     if told {
-        eprintln!(
-            "quorate: recovered in {:.1} s, {} log entries replayed",
+        crate::log::info(format!(
+            "recovered in {:.1} s, {} log entries replayed",
             begin.elapsed().as_secs_f64(),
             booted.replayed
-        );
+        ));
     }
     Ok(booted)
 }

@@ -134,6 +134,15 @@ impl Default for ClusterConfig {
     }
 }
 
+/// How a server says that it serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TellsReady {
+    /// By a line on standard output with its addresses.
+    OnStandardOutput,
+    /// By a line of its log, in etcd's words.
+    AsEtcd,
+}
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -161,6 +170,8 @@ pub struct Config {
     pub lease_per_key: bool,
     /// What history is kept without anybody asking for a compaction.
     pub retention: node::Retention,
+    /// How it says that it serves.
+    pub tells_ready: TellsReady,
     /// How a WAL group is made durable.
     pub sync: SyncMethod,
     /// Go on where the file system has no O_DIRECT. For development: slower, and a lost write may
@@ -202,6 +213,7 @@ impl Config {
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
             retention: node::Retention::Everything,
+            tells_ready: TellsReady::OnStandardOutput,
             sync: SyncMethod::Auto,
             unsafe_buffered: false,
         }

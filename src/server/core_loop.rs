@@ -218,7 +218,7 @@ impl CoreLoop {
                 Ok(connection) => self.reactor_events.push(ReactorEvent::Accepted { connection }),
                 Err(error) => {
                     self.reactor_events.push(ReactorEvent::TurnedAway);
-                    eprintln!("quorate: a connection was refused: {error}");
+                    crate::log::warn(format!("a connection was refused: {error}"));
                 }
             }
         }
@@ -239,7 +239,7 @@ impl CoreLoop {
             let link = stream.and_then(|stream| match sockets.add(&stream) {
                 Ok(link) => Some(link),
                 Err(error) => {
-                    eprintln!("quorate: a link to a member was refused: {error}");
+                    crate::log::warn(format!("a link to a member was refused: {error}"));
                     None
                 }
             });
@@ -407,7 +407,7 @@ fn perform_consensus(
         }
         // Only who has sockets has links.
         ConsensusEffect::LinkSend { .. } | ConsensusEffect::LinkClose { .. } => {}
-        ConsensusEffect::Tell(text) => eprintln!("quorate: {text}"),
+        ConsensusEffect::Tell(text) => crate::log::warn(text),
         ConsensusEffect::Halt(reason) => exclude(&reason),
         ConsensusEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         ConsensusEffect::ToStore(event) => links.to_store(inbox, event),
@@ -492,7 +492,7 @@ fn perform_file(
 
 /// This member must not go on, although its disk is well.
 fn exclude(reason: &str) -> ! {
-    eprintln!("quorate: stopped: {reason}");
+    crate::log::error(format!("stopped: {reason}"));
     std::process::exit(crate::EXIT_EXCLUDED);
 }
 

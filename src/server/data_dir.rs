@@ -224,7 +224,7 @@ fn damage_path(pages: &Path) -> PathBuf {
 pub fn note_damage(pages: &Path, text: &str) {
     let path = damage_path(pages);
     if let Err(error) = fs::write(&path, text).and_then(|()| sync_directory_of(&path)) {
-        eprintln!("quorate: {} cannot be written: {error}", path.display());
+        crate::log::warn(format!("{} cannot be written: {error}", path.display()));
     }
 }
 

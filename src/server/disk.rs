@@ -48,11 +48,11 @@ impl AsMut<[u8]> for Block {
 /// Stops the process: a disk that failed once is not asked again. Peers carry on; the next start
 /// recovers from what is on the medium.
 pub fn halt(what: &str, path: &Path, error: &dyn std::fmt::Display) -> ! {
-    eprintln!(
-        "quorate: stopped by a disk error: {what} {} failed: {error}; nothing that was not durable \
+    crate::log::error(format!(
+        "stopped by a disk error: {what} {} failed: {error}; nothing that was not durable \
          has been acknowledged; look after the disk, then start again",
         path.display()
-    );
+    ));
     std::process::exit(6);
 }
 
@@ -133,11 +133,11 @@ impl DiskFile {
         let mut told = false;
         while !self.back(offset, size).await {
             if !std::mem::replace(&mut told, true) {
-                eprintln!(
-                    "quorate: the disk of {} is full: {size} bytes at {offset} wait for room; make \
+                crate::log::warn(format!(
+                    "the disk of {} is full: {size} bytes at {offset} wait for room; make \
                      some, reads go on meanwhile",
                     self.path.display()
-                );
+                ));
             }
             glommio::timer::sleep(NO_SPACE_PAUSE).await;
         }

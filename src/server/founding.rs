@@ -120,7 +120,7 @@ fn join(config: &ClusterConfig) -> Result<Founding, Error> {
         }
         if !told {
             told = true;
-            eprintln!("quorate: waiting to join: {text}");
+            crate::log::info(format!("waiting to join: {text}"));
         }
         thread::sleep(ASK_INTERVAL);
     }

@@ -24,6 +24,7 @@ mod incoming;
 mod link;
 mod listed;
 mod listener;
+pub mod log;
 mod probe;
 mod read_ahead;
 mod readiness;
@@ -31,11 +32,12 @@ mod socket;
 mod topology;
 
 pub use base::Duration;
-pub use config::{ClusterConfig, Config, SyncMethod, Topology};
+pub use config::{ClusterConfig, Config, SyncMethod, TellsReady, Topology};
 pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
 pub use direct::{AlignedBuffer, DirectFile};
 pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
+pub use etcd::VERSION as ETCD_VERSION;
 pub use node::Retention;
 
 use std::io::Write as _;
@@ -103,7 +105,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         if listed.has_others && !config.cluster.alone {
             return Err(error);
         }
-        eprintln!("quorate: {error}");
+        log::warn(error);
     }
     if peer_listener.is_none()
         && let Some(own) = listed.address_to_listen_on(&config.cluster)?
@@ -182,7 +184,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
             Notice::Ready => {
                 waiting -= 1;
                 if waiting == 0 {
-                    announce(&address, &etcd_address, config.cluster.listen_peer, &data_dir);
+                    match config.tells_ready {
+                        TellsReady::OnStandardOutput => {
+                            announce(&address, &etcd_address, config.cluster.listen_peer, &data_dir)
+                        }
+                        TellsReady::AsEtcd => log::info("ready to serve client requests"),
+                    }
                 }
             }
             Notice::Failed(error) => {

@@ -64,11 +64,11 @@ impl Listed {
             return;
         }
         if self.has_others && !config.alone && !self.address.is_empty() && own != self.address {
-            eprintln!(
-                "quorate: the other members look for this one, {0}, at {1}, and it listens at {own}; \
+            crate::log::warn(format!(
+                "the other members look for this one, {0}, at {1}, and it listens at {own}; \
                  unless {1} leads here, tell them with `quorate member update {0} --peer {own}`",
                 self.name, self.address
-            );
+            ));
         }
     }
 }

@@ -69,7 +69,7 @@ pub async fn accept_peers(listener: StdListener, inbox: Rc<Inbox>) {
         match listener.accept().await {
             Ok(stream) => inbox.push_peer(None, Some(stream)),
             Err(error) => {
-                eprintln!("quorate: a member could not be accepted: {error}");
+                crate::log::warn(format!("a member could not be accepted: {error}"));
                 glommio::timer::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -84,7 +84,7 @@ pub async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
             Ok(stream) => inbox.push_accepted(stream),
             Err(error) => {
                 // Out of descriptors, or the peer has gone again: wait, so as not to spin.
-                eprintln!("quorate: a connection could not be accepted: {error}");
+                crate::log::warn(format!("a connection could not be accepted: {error}"));
                 glommio::timer::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -90,10 +90,10 @@ impl Gate {
     /// Serves a connection, as a task of its own.
     pub fn admit(self: &Rc<Self>, stranger: Stranger) {
         if self.connections.get() >= self.connections_max {
-            eprintln!(
-                "quorate: an HTTP connection was refused: {} are open, and that is the limit",
+            crate::log::warn(format!(
+                "an HTTP connection was refused: {} are open, and that is the limit",
                 self.connections_max
-            );
+            ));
             return;
         }
         self.connections.update(|count| count + 1);

@@ -1,0 +1,281 @@
+//! A server that is started as etcd is: `quorate etcd`, or this binary under the name `etcd`.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::etcd_flags::{FLAGS, Given, Use};
+use super::failure::Failure;
+use super::retention;
+
+/// The exit code of a command line that is not understood, as Go's flags have it.
+const EXIT_USAGE: u8 = 2;
+
+/// The arguments, if this process was started as etcd is.
+pub fn arguments() -> Option<Vec<String>> {
+    let mut all = std::env::args();
+    let program = all.next()?;
+    if Path::new(&program).file_name()? == "etcd" {
+        return Some(all.collect());
+    }
+    (all.next()? == "etcd").then(|| all.collect())
+}
+
+/// Runs a server as etcd would be run with these arguments.
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    let given = match read(arguments) {
+        Ok(given) => given,
+        Err(error) => {
+            eprintln!("error verifying flags, {error}. See 'etcd --help'.");
+            return EXIT_USAGE.into();
+        }
+    };
+    if given.is_on("version") {
+        println!("etcd Version: {}", server::ETCD_VERSION);
+        println!("Quorate Version: {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    if given.is_on("help") {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    if given.get("log-format") == "json" {
+        server::log::use_json();
+    }
+    let config = match config(&given) {
+        Ok(config) => config,
+        Err(failure) => {
+            server::log::error(failure);
+            return ExitCode::FAILURE;
+        }
+    };
+    for variable in &given.unknown_variables {
+        server::log::warn(format!("unrecognized environment variable {variable}"));
+    }
+    for (name, value) in given.of_use(Use::None) {
+        server::log::warn(format!("--{name}={value} has no meaning here and is ignored"));
+    }
+    match server::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            server::log::error(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The flags, or the file that they name.
+fn read(arguments: Vec<String>) -> Result<Given, String> {
+    let variables = std::env::vars().filter(|(name, _)| !name.starts_with("ETCD_UNSUPPORTED_"));
+    let given = Given::new(arguments, variables)?;
+    match given.get("config-file") {
+        "" => Ok(given),
+        path => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("--config-file {path} cannot be read: {error}"))?;
+            Given::of_file(&text).map_err(|error| format!("--config-file {path}: {error}"))
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "Usage: etcd [flags]\n\nA Quorate server that is started as etcd is. Flags are given as --f=v or --f v, as \
+         ETCD_F=v\nin the environment, or in the file that --config-file names.\n\nFlags:\n",
+    );
+    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Here) {
+        let default = if flag.default.is_empty() || flag.is_bool { "" } else { " " };
+        text.push_str(&format!("  --{}{default}{}\n", flag.name, flag.default.trim_matches(' ')));
+    }
+    text.push_str("\nTaken and ignored, for they have no meaning here:\n ");
+    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::None) {
+        text.push_str(&format!(" --{}", flag.name));
+    }
+    text.push_str("\n\nRefused, for what they ask for is not there yet (TLS, discovery):\n ");
+    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Refused) {
+        text.push_str(&format!(" --{}", flag.name));
+    }
+    text.push('\n');
+    text
+}
+
+fn refuse<T>(text: String) -> Result<T, Failure> {
+    Err(Failure::Arguments(text))
+}
+
+/// What a server is told by these flags.
+fn config(given: &Given) -> Result<server::Config, Failure> {
+    for (name, value) in given.of_use(Use::Refused) {
+        if !matches!(value, "" | "false") {
+            return refuse(format!("--{name}={value}: TLS and discovery are not there yet"));
+        }
+    }
+    let name = given.get("name");
+    let data_dir = match given.get("data-dir") {
+        "" => PathBuf::from(format!("{name}.etcd")),
+        path => PathBuf::from(path),
+    };
+    let clients = addresses("listen-client-urls", given.get("listen-client-urls"))?;
+    let (listen, second) = match clients.as_slice() {
+        [one] => (*one, None),
+        [one, two] => (*one, Some(*two)),
+        more => {
+            let count = more.len();
+            return refuse(format!("--listen-client-urls has {count} addresses; give one or two"));
+        }
+    };
+    let peers = addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
+    let mut config = server::Config::new(data_dir, listen);
+    config.listen_client = second;
+    config.tells_ready = server::TellsReady::AsEtcd;
+    config.retention = retention::parse(
+        match given.get("auto-compaction-mode") {
+            "periodic" => retention::Mode::Periodic,
+            "revision" => retention::Mode::Revision,
+            mode => {
+                return refuse(format!("--auto-compaction-mode={mode}: say periodic or revision"));
+            }
+        },
+        given.get("auto-compaction-retention"),
+    )?;
+    let size = given.get("max-request-bytes");
+    config.value_size_max = size.parse().map_err(|_| {
+        Failure::Arguments(format!("--max-request-bytes={size} is no number of bytes"))
+    })?;
+    let advertised = |flag: &str| -> Result<Option<String>, Failure> {
+        let urls = given.get(flag);
+        if given.has(flag) { Ok(hosts(flag, urls)?.into_iter().next()) } else { Ok(None) }
+    };
+    let advertise_peer = advertised("initial-advertise-peer-urls")?;
+    let initial_cluster = match given.get("initial-cluster") {
+        "" => {
+            let default = given.get("initial-advertise-peer-urls");
+            vec![(name.to_owned(), hosts("initial-advertise-peer-urls", default)?.remove(0))]
+        }
+        text => founders(text)?,
+    };
+    config.cluster = server::ClusterConfig {
+        name: name.to_owned(),
+        listen_peer: peers.first().copied(),
+        advertise_peer,
+        advertise_client: advertised("advertise-client-urls")?,
+        initial_cluster,
+        existing: match given.get("initial-cluster-state") {
+            "new" => false,
+            "existing" => true,
+            state => {
+                return refuse(format!("--initial-cluster-state={state}: say new or existing"));
+            }
+        },
+        alone: given.is_on("force-new-cluster"),
+        token: given.get("initial-cluster-token").to_owned(),
+    };
+    Ok(config)
+}
+
+/// HOST:PORT of each URL of a list.
+fn hosts(flag: &str, urls: &str) -> Result<Vec<String>, Failure> {
+    let host = |url: &str| {
+        let url = url.trim();
+        let rest = url.strip_prefix("http://").ok_or_else(|| {
+            let why = if url.starts_with("https://") || url.starts_with("unixs://") {
+                "TLS is not there yet"
+            } else {
+                "write it like http://10.0.0.1:2379"
+            };
+            Failure::Arguments(format!("--{flag}={url}: {why}"))
+        })?;
+        let host = rest.trim_end_matches('/');
+        if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            Ok(host.to_owned())
+        } else {
+            refuse(format!("--{flag}={url} names no port"))
+        }
+    };
+    urls.split(',').map(host).collect()
+}
+
+/// The addresses to listen on.
+fn addresses(flag: &str, urls: &str) -> Result<Vec<SocketAddr>, Failure> {
+    let address = |host: &String| {
+        let found = host.to_socket_addrs().map_err(|error| {
+            Failure::Arguments(format!("--{flag}: {host} cannot be looked up: {error}"))
+        })?;
+        let all: Vec<SocketAddr> = found.collect();
+        // localhost has two, and clients without IPv6 are many.
+        let best = all.iter().find(|address| address.is_ipv4()).or_else(|| all.first());
+        best.copied().ok_or_else(|| Failure::Arguments(format!("--{flag}: {host} has no address")))
+    };
+    hosts(flag, urls)?.iter().map(address).collect()
+}
+
+/// `name=url,...`; of a name with several URLs the first counts.
+fn founders(text: &str) -> Result<Vec<(String, String)>, Failure> {
+    let mut founders: Vec<(String, String)> = Vec::new();
+    for part in text.split(',') {
+        let Some((name, url)) = part.trim().split_once('=') else {
+            return refuse(format!("--initial-cluster: {part:?} is not of the form NAME=URL"));
+        };
+        let host = hosts("initial-cluster", url)?.remove(0);
+        if founders.iter().all(|(other, _)| other != name) {
+            founders.push((name.to_owned(), host));
+        }
+    }
+    Ok(founders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(line: &str) -> Result<server::Config, Failure> {
+        let arguments = line.split_whitespace().map(str::to_owned);
+        config(&Given::new(arguments, []).map_err(Failure::Arguments)?)
+    }
+
+    #[test]
+    fn etcd_alone_listens_where_etcd_does() {
+        let config = configured("").unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 2379)));
+        let peers = config.cluster.listen_peer;
+        assert_eq!(peers, Some(SocketAddr::from(([127, 0, 0, 1], 2380))));
+        let founders = [("default".to_owned(), "localhost:2380".to_owned())];
+        assert_eq!(config.cluster.initial_cluster, founders);
+    }
+
+    #[test]
+    fn a_start_line_of_a_cluster_is_understood() {
+        let line = "--name infra1 --initial-advertise-peer-urls http://10.0.1.11:2380 \
+                    --listen-peer-urls http://10.0.1.11:2380 \
+                    --listen-client-urls http://10.0.1.11:2379,http://127.0.0.1:2379 \
+                    --advertise-client-urls http://10.0.1.11:2379 \
+                    --initial-cluster-token etcd-cluster-1 \
+                    --initial-cluster infra0=http://10.0.1.10:2380,infra1=http://10.0.1.11:2380 \
+                    --initial-cluster-state new --auto-compaction-retention=1 --snapshot-count=5000";
+        let config = configured(line).unwrap();
+        assert_eq!(config.listen_client, Some(SocketAddr::from(([127, 0, 0, 1], 2379))));
+        assert_eq!(config.cluster.advertise_client.as_deref(), Some("10.0.1.11:2379"));
+        assert_eq!(config.cluster.advertise_peer.as_deref(), Some("10.0.1.11:2380"));
+        assert_eq!(config.cluster.initial_cluster.len(), 2);
+        assert_eq!(config.cluster.token, "etcd-cluster-1");
+        let hour = server::Duration::from_millis(3_600_000);
+        assert_eq!(config.retention, server::Retention::Period(hour));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_by_name() {
+        for (line, said) in [
+            ("--cert-file=x", "--cert-file=x"),
+            ("--listen-client-urls https://127.0.0.1:2379", "TLS"),
+            ("--listen-client-urls 127.0.0.1:2379", "http://10.0.0.1:2379"),
+            ("--listen-peer-urls http://127.0.0.1", "no port"),
+            ("--initial-cluster a", "NAME=URL"),
+            ("--initial-cluster-state old", "new or existing"),
+            ("--max-request-bytes many", "no number"),
+        ] {
+            let error = configured(line).unwrap_err().to_string();
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! etcd's command line: its flags and their defaults, `ETCD_*` variables, `--config-file`.
+//!
+//! As in etcd: `-f` and `--f`, `--f=v` and `--f v`, a boolean may stand alone, of a flag that is repeated the last
+//! one counts, flags beat variables, and with a file neither counts.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// What a flag is good for here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// It does its job.
+    Here,
+    /// It is taken and has no meaning here.
+    None,
+    /// What it asks for cannot be had, unless it has this value.
+    Refused,
+}
+
+/// A flag.
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// It may stand alone.
+    pub is_bool: bool,
+    /// What it is good for here.
+    pub good_for: Use,
+    /// What it is without being given.
+    pub default: &'static str,
+}
+
+const fn here(name: &'static str, default: &'static str) -> Flag {
+    Flag { name, is_bool: false, good_for: Use::Here, default }
+}
+
+const fn switch(name: &'static str) -> Flag {
+    Flag { name, is_bool: true, good_for: Use::Here, default: "false" }
+}
+
+const fn idle(name: &'static str) -> Flag {
+    Flag { name, is_bool: false, good_for: Use::None, default: "" }
+}
+
+const fn idle_switch(name: &'static str) -> Flag {
+    Flag { name, is_bool: true, good_for: Use::None, default: "" }
+}
+
+const fn refused(name: &'static str) -> Flag {
+    Flag { name, is_bool: false, good_for: Use::Refused, default: "" }
+}
+
+const fn refused_switch(name: &'static str) -> Flag {
+    Flag { name, is_bool: true, good_for: Use::Refused, default: "false" }
+}
+
+/// Every flag of etcd 3.7.
+pub static FLAGS: &[Flag] = &[
+    here("name", "default"),
+    here("data-dir", ""),
+    here("listen-peer-urls", "http://localhost:2380"),
+    here("listen-client-urls", "http://localhost:2379"),
+    here("initial-advertise-peer-urls", "http://localhost:2380"),
+    here("advertise-client-urls", "http://localhost:2379"),
+    here("initial-cluster", ""),
+    here("initial-cluster-state", "new"),
+    here("initial-cluster-token", "etcd-cluster"),
+    here("auto-compaction-mode", "periodic"),
+    here("auto-compaction-retention", "0"),
+    here("max-request-bytes", "1572864"),
+    here("log-format", "json"),
+    here("config-file", ""),
+    switch("force-new-cluster"),
+    switch("version"),
+    switch("help"),
+    idle("wal-dir"),
+    idle("snapshot-count"),
+    idle("snapshot-catchup-entries"),
+    idle("heartbeat-interval"),
+    idle("election-timeout"),
+    idle_switch("initial-election-tick-advance"),
+    idle("listen-client-http-urls"),
+    idle("listen-metrics-urls"),
+    idle("max-wals"),
+    idle("max-snapshots"),
+    idle_switch("memory-mlock"),
+    idle("quota-backend-bytes"),
+    idle("backend-bbolt-freelist-type"),
+    idle("backend-batch-interval"),
+    idle("backend-batch-limit"),
+    idle("max-txn-ops"),
+    idle("max-concurrent-streams"),
+    idle("max-learners"),
+    idle("grpc-keepalive-min-time"),
+    idle("grpc-keepalive-interval"),
+    idle("grpc-keepalive-timeout"),
+    idle_switch("socket-reuse-port"),
+    idle_switch("socket-reuse-address"),
+    idle_switch("enable-grpc-gateway"),
+    idle("raft-read-timeout"),
+    idle("raft-write-timeout"),
+    idle("feature-gates"),
+    idle_switch("strict-reconfig-check"),
+    idle_switch("pre-vote"),
+    idle("cors"),
+    idle("host-whitelist"),
+    idle("auth-token"),
+    idle("auth-token-ttl"),
+    idle("bcrypt-cost"),
+    idle_switch("enable-pprof"),
+    idle("metrics"),
+    idle("warning-unary-request-duration"),
+    idle("warning-apply-duration"),
+    idle("logger"),
+    idle("log-outputs"),
+    idle("log-level"),
+    idle_switch("enable-log-rotation"),
+    idle("log-rotation-config-json"),
+    idle_switch("enable-distributed-tracing"),
+    idle("distributed-tracing-address"),
+    idle("distributed-tracing-service-name"),
+    idle("distributed-tracing-instance-id"),
+    idle("distributed-tracing-sampling-rate"),
+    idle("corrupt-check-time"),
+    idle("compact-hash-check-time"),
+    idle("compaction-batch-limit"),
+    idle("compaction-sleep-interval"),
+    idle("watch-progress-notify-interval"),
+    idle("bootstrap-defrag-threshold-megabytes"),
+    idle("downgrade-check-time"),
+    idle_switch("unsafe-no-fsync"),
+    idle("cipher-suites"),
+    idle("tls-min-version"),
+    idle("tls-max-version"),
+    idle("self-signed-cert-validity"),
+    refused("discovery"),
+    refused("discovery-token"),
+    refused("discovery-endpoints"),
+    refused("discovery-srv"),
+    refused("discovery-srv-name"),
+    refused("cert-file"),
+    refused("key-file"),
+    refused("client-cert-file"),
+    refused("client-key-file"),
+    refused_switch("client-cert-auth"),
+    refused("client-crl-file"),
+    refused("client-cert-allowed-hostname"),
+    refused("trusted-ca-file"),
+    refused_switch("auto-tls"),
+    refused("peer-cert-file"),
+    refused("peer-key-file"),
+    refused_switch("peer-client-cert-auth"),
+    refused("peer-client-cert-file"),
+    refused("peer-client-key-file"),
+    refused("peer-trusted-ca-file"),
+    refused("peer-cert-allowed-cn"),
+    refused("peer-cert-allowed-hostname"),
+    refused_switch("peer-auto-tls"),
+    refused("peer-crl-file"),
+];
+
+/// What was given, and what it is worth mentioning of it.
+#[derive(Debug, Default)]
+pub struct Given {
+    values: BTreeMap<&'static str, String>,
+    /// Variables that look like flags and are none.
+    pub unknown_variables: Vec<String>,
+}
+
+/// The flag with this name.
+fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+impl Given {
+    /// Of these arguments and variables.
+    ///
+    /// # Errors
+    /// A flag that does not exist or has no value, in words for people.
+    pub fn new(
+        arguments: impl IntoIterator<Item = String>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        let mut given = Self::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let stripped = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
+            let Some(stripped) = stripped.filter(|name| !name.is_empty()) else {
+                return Err(format!("'{argument}' is not a valid flag"));
+            };
+            let (name, value) = match stripped.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (stripped, None),
+            };
+            let name = if name == "h" { "help" } else { name };
+            let flag = find(name).ok_or_else(|| unknown(name))?;
+            let value = match value {
+                Some(value) => value,
+                None if flag.is_bool => "true".to_owned(),
+                None => {
+                    arguments.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?
+                }
+            };
+            given.set(flag, value)?;
+        }
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix("ETCD_") else { continue };
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            match find(&name) {
+                Some(flag) if given.values.contains_key(flag.name) => {}
+                Some(flag) => given.set(flag, value)?,
+                None => given.unknown_variables.push(variable),
+            }
+        }
+        Ok(given)
+    }
+
+    /// Of a file of JSON or of lines `name: value`; nothing else counts then.
+    ///
+    /// # Errors
+    /// The text is none, or names what does not exist.
+    pub fn of_file(text: &str) -> Result<Self, String> {
+        let mut given = Self::default();
+        if let Ok(Value::Object(fields)) = serde_json::from_str(text) {
+            for (name, value) in fields {
+                let value = match value {
+                    Value::String(text) => text,
+                    value => value.to_string(),
+                };
+                given.set(find(&name).ok_or_else(|| unknown(&name))?, value)?;
+            }
+            return Ok(given);
+        }
+        for (number, line) in text.lines().enumerate() {
+            // A value may hold the sign of a comment inside quotes only.
+            let line = match line.split_once(" #") {
+                Some((line, _)) if !line.contains(['"', '\'']) => line,
+                _ => line,
+            };
+            let trimmed = line.trim();
+            if trimmed.is_empty() || trimmed.starts_with('#') || trimmed == "---" {
+                continue;
+            }
+            let pair = line.split_once(':').filter(|_| !line.starts_with([' ', '\t']));
+            let (name, value) = pair.ok_or_else(|| {
+                format!("line {}: {trimmed:?} is not of the form name: value", number + 1)
+            })?;
+            let value = value.trim();
+            let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+            let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+            let flag = find(name.trim()).ok_or_else(|| unknown(name.trim()))?;
+            if !value.is_empty() {
+                given.set(flag, value.to_owned())?;
+            }
+        }
+        Ok(given)
+    }
+
+    fn set(&mut self, flag: &'static Flag, value: String) -> Result<(), String> {
+        if flag.is_bool && !matches!(value.as_str(), "true" | "false" | "1" | "0" | "t" | "f") {
+            return Err(format!("invalid boolean value {value:?} for -{}", flag.name));
+        }
+        self.values.insert(flag.name, value);
+        Ok(())
+    }
+
+    /// The value of a flag, or its default.
+    pub fn get(&self, name: &str) -> &str {
+        match self.values.get(name) {
+            Some(value) => value,
+            None => find(name).map_or("", |flag| flag.default),
+        }
+    }
+
+    /// Whether it was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        matches!(self.get(name), "true" | "1" | "t")
+    }
+
+    /// Those that were given and have this use.
+    pub fn of_use(&self, good_for: Use) -> impl Iterator<Item = (&'static str, &str)> {
+        let of = move |flag: &&Flag| flag.good_for == good_for;
+        FLAGS
+            .iter()
+            .filter(of)
+            .filter_map(|flag| self.values.get(flag.name).map(|value| (flag.name, value.as_str())))
+    }
+}
+
+/// The refusal of a flag that does not exist, with the one that was probably meant.
+fn unknown(name: &str) -> String {
+    let nearest = FLAGS.iter().min_by_key(|flag| distance(flag.name, name));
+    let hint = nearest.map_or_else(String::new, |flag| format!("; did you mean --{}?", flag.name));
+    format!("flag provided but not defined: -{name}{hint}")
+}
+
+/// Letters to change, leave out or put in to get from one name to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (place, letter) in a.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], place + 1);
+        for (index, other) in b.iter().enumerate() {
+            let changed = corner + usize::from(letter != *other);
+            corner = row[index + 1];
+            row[index + 1] = changed.min(corner + 1).min(row[index] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(line: &str, variables: &[(&str, &str)]) -> Result<Given, String> {
+        let arguments = line.split(' ').filter(|part| !part.is_empty()).map(str::to_owned);
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Given::new(arguments, variables.iter().map(pair))
+    }
+
+    #[test]
+    fn flags_are_written_in_any_of_their_ways_and_beat_variables() {
+        let variables = [("ETCD_NAME", "v"), ("ETCD_DATA_DIR", "d"), ("ETCD_NOSUCH", "1")];
+        let line = "-name=a --name b --initial-cluster-state existing --force-new-cluster";
+        let given = given(line, &variables).unwrap();
+        assert_eq!(given.get("name"), "b");
+        assert_eq!(given.get("data-dir"), "d");
+        assert!(given.is_on("force-new-cluster"));
+        assert_eq!(given.unknown_variables, ["ETCD_NOSUCH"]);
+        assert_eq!(given.get("listen-client-urls"), "http://localhost:2379");
+    }
+
+    #[test]
+    fn what_is_no_flag_is_refused_with_the_nearest() {
+        for (line, said) in [
+            ("--listen-client-url x", "did you mean --listen-client-urls?"),
+            ("--nam=x", "did you mean --name?"),
+            ("--name", "needs an argument"),
+            ("name", "is not a valid flag"),
+            ("--force-new-cluster=maybe", "invalid boolean value"),
+        ] {
+            let error = given(line, &[]).unwrap_err();
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_json_or_lines() {
+        let lines = "# a member\nname: 'm1'\ndata-dir: /var/lib/etcd\nforce-new-cluster: true\n\
+                     listen-client-urls: http://127.0.0.1:2379,http://127.0.0.1:4001\nwal-dir:\n";
+        let given = Given::of_file(lines).unwrap();
+        assert_eq!(given.get("name"), "m1");
+        assert_eq!(given.get("listen-client-urls"), "http://127.0.0.1:2379,http://127.0.0.1:4001");
+        assert!(given.is_on("force-new-cluster") && !given.has("wal-dir"));
+        let json = "{\"name\": \"m2\", \"max-request-bytes\": 100, \"force-new-cluster\": false}";
+        let given = Given::of_file(json).unwrap();
+        assert_eq!((given.get("name"), given.get("max-request-bytes")), ("m2", "100"));
+        assert!(Given::of_file("nam: x").unwrap_err().contains("--name"));
+        assert!(Given::of_file("  name: x").is_err());
+    }
+}
