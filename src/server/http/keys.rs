@@ -13,7 +13,7 @@ use wire::{Call, Reply};
 use super::Link;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Pending};
-use super::service::{Unary, gone, read, tell, unexpected};
+use super::service::{Unary, ask_for_all, gone, read, tell, unexpected};
 
 /// Largest write, as a message: etcd's max-request-bytes, less what etcd puts around it in its log.
 const WRITE_SIZE_MAX: usize = 1_572_864 - 18;
@@ -26,18 +26,8 @@ impl Unary<'_> {
     pub async fn range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let message: RangeRequest = self.decode()?;
         let range = request::range(&message)?;
-        let native = &self.link.native;
-        let mut pending =
-            native.begin(self.deadline_ms, &Call::Range(range)).await.map_err(gone)?;
-        let mut answers = Vec::new();
-        loop {
-            let answer = pending.next().await.map_err(gone)?;
-            let is_last = !answer.has_more();
-            answers.push(answer);
-            if is_last {
-                break;
-            }
-        }
+        let (native, call) = (&self.link.native, Call::Range(range));
+        let answers = ask_for_all(native, self.deadline_ms, &call).await?;
         let mut pieces = Vec::with_capacity(answers.len());
         for answer in &answers {
             match read(answer, Subject::Read)? {

@@ -28,11 +28,13 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use base::{NodeId, Term};
 use glommio::net::TcpStream;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use rustix::net::sockopt;
 
 pub use native::Native;
 
@@ -53,6 +55,9 @@ const SEND_BUFFER_SIZE: usize = 256 << 10;
 const STREAM_WINDOW: u32 = 1 << 20;
 /// See [`STREAM_WINDOW`].
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// After this long without traffic the kernel asks whether the other side still lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// What the reactor of this executor knows of its cluster.
 #[derive(Clone, Copy, Default)]
@@ -108,6 +113,9 @@ impl Gate {
 
     async fn serve(self: &Rc<Self>, stranger: Stranger) -> io::Result<()> {
         let reached = stranger.stream.local_addr()?.to_string();
+        // Who vanishes without a word is noticed by the kernel.
+        sockopt::set_socket_keepalive(&stranger.stream, true)?;
+        sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
         let own = Own(Native::open(&self.inbox));

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use base::{ConnectionId, Frame, RequestId};
 use bytes::{Bytes, BytesMut};
-use wire::{Call, DecodeError, HEADER_SIZE, Header, Kind, Reply, RequestEncoder, Splitter};
+use wire::{Call, DecodeError, HEADER_SIZE, Header, Kind, Reply, RequestEncoder, Splitter, Status};
 
 use crate::inbox::Inbox;
 
@@ -43,6 +43,11 @@ impl Answer {
     /// Whether others follow it.
     pub fn has_more(&self) -> bool {
         self.header.flags.has_more()
+    }
+
+    /// Whether it refuses the request because nobody leads at present: it has had no effect.
+    pub fn lacks_leader(&self) -> bool {
+        self.header.status == Status::NoLeader
     }
 
     fn size(&self) -> usize {
@@ -178,14 +183,6 @@ impl Native {
         .await?;
         self.queue();
         Ok(Pending { native: Rc::clone(self), request, is_over: false })
-    }
-
-    /// Sends a request and waits for its only answer.
-    ///
-    /// # Errors
-    /// See [`Gone`].
-    pub async fn call(self: &Rc<Self>, deadline_ms: u32, call: &Call<'_>) -> Result<Answer, Gone> {
-        self.begin(deadline_ms, call).await?.next().await
     }
 
     /// Begins a watch: its number. Its answers come with those of the others ([`Self::poll_told`]).

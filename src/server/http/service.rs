@@ -1,6 +1,8 @@
 //! What a request of HTTP is for, and its answer.
 
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use etcd::{Code, Failure, Message, Subject, begin_message, decode};
@@ -11,7 +13,7 @@ use wire::{Call, Range, Reply};
 
 use super::Link;
 use super::grpc::{self, Messages, end_message, timeout_ms};
-use super::native::{Answer, Gone, Native};
+use super::native::{Answer, Gone, Native, Pending};
 use super::{gateway, keys, lease, plain, recipes, watch};
 
 /// Largest message that a client may send: etcd's max-request-bytes, and 512 KiB for what is around it.
@@ -19,6 +21,9 @@ pub const MESSAGE_SIZE_MAX: usize = 1_572_864 + (512 << 10);
 
 /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs.
 pub const REQUEST_TIMEOUT_MS: u32 = 7_000;
+
+/// How long a request waits before it is tried again while there is no leader.
+const ELECTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Metadata of a client that wants no answer of a member without a leader.
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
@@ -187,12 +192,65 @@ pub fn tell(out: &mut Vec<u8>, message: &impl Message) -> Result<(), Failure> {
 }
 
 /// Asks and waits for the only answer.
+///
+/// # Errors
+/// There is none in time.
 pub async fn ask(
     native: &Rc<Native>,
     deadline_ms: u32,
     call: &Call<'_>,
 ) -> Result<Answer, Failure> {
-    native.call(deadline_ms, call).await.map_err(gone)
+    let (_, answer) = within(deadline_ms, begin(native, deadline_ms, call)).await?;
+    Ok(answer)
+}
+
+/// Asks and waits for all pieces of the answer.
+///
+/// # Errors
+/// They have not come in time.
+pub async fn ask_for_all(
+    native: &Rc<Native>,
+    deadline_ms: u32,
+    call: &Call<'_>,
+) -> Result<Vec<Answer>, Failure> {
+    let all = async {
+        let (mut pending, first) = begin(native, deadline_ms, call).await?;
+        let mut answers = vec![first];
+        while answers.last().is_some_and(Answer::has_more) {
+            answers.push(pending.next().await.map_err(gone)?);
+        }
+        Ok(answers)
+    };
+    within(deadline_ms, all).await
+}
+
+/// Asks, and asks again while there is no leader: clients of etcd are answered when it has been elected. The
+/// first answer, and those that may follow.
+async fn begin(
+    native: &Rc<Native>,
+    deadline_ms: u32,
+    call: &Call<'_>,
+) -> Result<(Pending, Answer), Failure> {
+    loop {
+        let mut pending = native.begin(deadline_ms, call).await.map_err(gone)?;
+        let answer = pending.next().await.map_err(gone)?;
+        if !answer.lacks_leader() {
+            return Ok((pending, answer));
+        }
+        glommio::timer::sleep(ELECTION_PAUSE).await;
+    }
+}
+
+/// A member without others answers no write; its client is not left to wait for ever.
+async fn within<T>(
+    deadline_ms: u32,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let late = async {
+        glommio::timer::sleep(Duration::from_millis(deadline_ms.into())).await;
+        Err(Failure::TIMEOUT)
+    };
+    futures_lite::future::or(work, late).await
 }
 
 /// The newest revision that this member has.
