@@ -380,6 +380,19 @@ pub fn alarm(message: &AlarmRequest) -> Result<(AlarmAction, AlarmType), Failure
     Ok((action, alarm.map_err(|_| unknown("type", message.alarm))?))
 }
 
+/// Whether this is a version of two or three numbers, as downgrades take them.
+pub fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let count = text.split('.').count();
+    (2..=3).contains(&count) && text.split('.').all(is_number)
+}
+
+/// A lease as the keys of locks and elections name it: in hexadecimal, a negative one with its sign.
+pub fn hexadecimal(lease: i64) -> String {
+    let sign = if lease < 0 { "-" } else { "" };
+    format!("{sign}{:x}", lease.unsigned_abs())
+}
+
 /// Why a watch is not begun. It is told so in a response that says created and canceled at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WatchRefusal {

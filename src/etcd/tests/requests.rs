@@ -369,3 +369,25 @@ fn alarms_that_do_not_exist_are_refused() {
         assert_eq!(ask(action, alarm), Err(Code::InvalidArgument));
     }
 }
+
+#[test]
+fn leases_are_named_in_hexadecimal_with_their_sign() {
+    let named = [0, 255, -1, -255, i64::MIN, i64::MAX].map(request::hexadecimal);
+    let expected = ["0", "ff", "-1", "-ff", "-8000000000000000", "7fffffffffffffff"];
+    assert_eq!(named, expected);
+}
+
+#[test]
+fn versions_have_two_or_three_numbers() {
+    for (text, expected) in [
+        ("3.6", true),
+        ("3.6.0", true),
+        ("3", false),
+        ("3.6.0.1", false),
+        ("3.", false),
+        ("x", false),
+        ("", false),
+    ] {
+        assert_eq!(request::is_version(text), expected, "{text}");
+    }
+}

@@ -9,7 +9,8 @@ use etcd::proto::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus
 use etcd::proto::kv::ResponseHeader;
 use etcd::proto::maintenance::{
     AlarmAction, AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction,
-    DowngradeRequest, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse,
+    MoveLeaderRequest, StatusRequest,
 };
 use etcd::{Answerer, Code, Failure, Subject, request, response};
 use wire::{Call, MemberList, Range, Reply};
@@ -91,6 +92,7 @@ impl Unary<'_> {
 
     /// `Status`.
     pub async fn status(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let _: StatusRequest = self.decode()?;
         let answer = self.ask(&Call::Status).await?;
         match read(&answer, Subject::Status)? {
             Reply::Status(reply) => {
@@ -187,12 +189,20 @@ impl Unary<'_> {
     }
 
     /// `Downgrade`: there is no older format to go back to.
-    pub fn downgrade(&self) -> Result<(), Failure> {
+    pub async fn downgrade(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let request: DowngradeRequest = self.decode()?;
         match DowngradeAction::try_from(request.action) {
-            Ok(DowngradeAction::Cancel) => Err(Failure::NO_DOWNGRADE),
+            Ok(DowngradeAction::Cancel) => {
+                let header = Some(self.now().await?);
+                let version = etcd::CLUSTER_VERSION.trim_end_matches(".0").to_owned();
+                tell(out, &DowngradeResponse { header, version })
+            }
             Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
-                Err(Failure::INVALID_DOWNGRADE_VERSION)
+                let is_version = request::is_version(&request.version);
+                Err(match is_version {
+                    true => Failure::INVALID_DOWNGRADE_VERSION,
+                    false => Failure::WRONG_DOWNGRADE_VERSION_FORMAT,
+                })
             }
             Err(_) => Err(Failure::new(
                 Code::InvalidArgument,

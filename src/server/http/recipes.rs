@@ -13,7 +13,7 @@ use etcd::proto::recipes::{
     LockResponse, ProclaimRequest, ProclaimResponse, ResignRequest, ResignResponse, UnlockRequest,
     UnlockResponse,
 };
-use etcd::{Code, Failure, Subject, begin_message};
+use etcd::{Code, Failure, Subject, begin_message, request};
 use hyper::Response;
 use wire::{
     Call, Compare, CompareResult, CompareTarget, DeleteRange, LeaseGrant, Op, OpReply, Put, Range,
@@ -126,7 +126,7 @@ impl Unary<'_> {
     /// Puts a key into the queue of a name, or finds it there.
     async fn enter(&self, name: &[u8], value: &[u8], lease: i64) -> Result<Place, Failure> {
         let lease = self.lease(lease).await?;
-        let key = [prefix_of(name), format!("{lease:x}").into_bytes()].concat();
+        let key = [prefix_of(name), request::hexadecimal(lease).into_bytes()].concat();
         let txn = Txn::new()
             .when(created_is(&key, 0))
             .then(Op::Put(Put { key: &key, value, lease, ..Put::default() }))

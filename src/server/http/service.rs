@@ -126,7 +126,7 @@ pub async fn unary(
         ("etcdserverpb.Maintenance", "Hash") => call.hash(&mut out).await?,
         ("etcdserverpb.Maintenance", "HashKV") => call.hash_kv(&mut out).await?,
         ("etcdserverpb.Maintenance", "MoveLeader") => call.move_leader().await?,
-        ("etcdserverpb.Maintenance", "Downgrade") => call.downgrade()?,
+        ("etcdserverpb.Maintenance", "Downgrade") => call.downgrade(&mut out).await?,
         ("v3lockpb.Lock", "Lock") => call.lock(&mut out).await?,
         ("v3lockpb.Lock", "Unlock") => call.unlock(&mut out).await?,
         ("v3electionpb.Election", "Campaign") => call.campaign(&mut out).await?,

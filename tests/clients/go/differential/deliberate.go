@@ -12,12 +12,21 @@ type deliberate struct {
 // deliberates are all that are known.
 var deliberates = []deliberate{
 	{
-		regexp.MustCompile(`^Cluster/MemberList: members.peerURLs: length$`),
+		regexp.MustCompile(`^(Cluster/MemberList: |JSON /v3/cluster/member/list: \.)members.peerURLs`),
 		"a server alone has no address for other members, and makes none up",
 	},
 	{
-		regexp.MustCompile(`^Maintenance/Status: dbSizeQuota$`),
+		regexp.MustCompile(`^(Maintenance/Status: |JSON /v3/maintenance/status: \.)dbSizeQuota`),
 		"there is no limit unless one is given, where etcd begins with one of 2 GiB",
+	},
+	{
+		regexp.MustCompile(`^v3(lockpb.Lock|electionpb.Election)/.*: etcd Unknown "(.*)", quorate NotFound "(.*)"$`),
+		"etcd calls every failure in its locks and elections Unknown; here they keep their codes, and the texts " +
+			"are etcd's",
+	},
+	{
+		regexp.MustCompile(`^Cluster/MemberUpdate: etcd NotFound ".*", quorate InvalidArgument ".*URLs are invalid"$`),
+		"a member has one address for other members, and an update without one is refused whoever it is for",
 	},
 	{
 		regexp.MustCompile(`^Maintenance/HashKV: (compact_revision|etcd OK "", quorate OutOfRange ".*compacted")$`),

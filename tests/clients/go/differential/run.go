@@ -13,6 +13,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -50,6 +51,10 @@ type run struct {
 	etcd, quorate *side
 	streams       []*watchStream
 	alives        [2]grpc.BidiStreamingClient[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
+
+	// held are the keys of locks, leaders those of elections.
+	held    [][]byte
+	leaders []*v3electionpb.LeaderKey
 
 	calls    map[string]int
 	made     int
@@ -128,6 +133,13 @@ func allActions() []action {
 			func(r *run) proto.Message {
 				return &pb.MoveLeaderRequest{TargetID: pick(&r.generator, []uint64{0, 99, math.MaxUint64})}
 			}, &pb.MoveLeaderResponse{})},
+		{"Refusal", 3, (*run).refusal},
+		{"Malformed", 2, (*run).malformed},
+		{"Lock", 2, (*run).lock},
+		{"Election", 2, (*run).election},
+		{"ClearRecipes", 1, (*run).clearRecipes},
+		{"JSON", 6, (*run).gateway},
+		{"JSONWatch", 1, (*run).watchGateway},
 		{"WatchCreate", 7, (*run).watchCreate},
 		{"WatchCancel", 3, (*run).watchCancel},
 		{"WatchProgress", 2, (*run).watchProgress},
@@ -175,6 +187,7 @@ func (r *run) begin() (err error) {
 	r.epochs++
 	r.diverged = false
 	r.revision, r.compacted, r.chosen, r.recent = 1, -1, nil, nil
+	r.held, r.leaders = nil, nil
 	if r.etcd, err = startEtcd(r.binaries[0], r.scratch); err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ type side struct {
 	ended   chan error
 	conn    *grpc.ClientConn
 	dir     string
+	// address for clients.
+	address string
 	// leases of this side by those of etcd's, where the server chose them.
 	leases map[int64]int64
 	// ofEtcd is the other way round.
@@ -151,7 +153,7 @@ func (s *side) connect(address string) error {
 	if err != nil {
 		return err
 	}
-	s.conn = conn
+	s.conn, s.address = conn, address
 	deadline := time.Now().Add(startTimeout)
 	for time.Now().Before(deadline) && s.isRunning() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
