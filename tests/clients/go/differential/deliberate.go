@@ -25,12 +25,21 @@ var deliberates = []deliberate{
 			"are etcd's",
 	},
 	{
+		regexp.MustCompile(`^v3electionpb.Election/Campaign: header.revision$`),
+		"etcd tells the revision at which the candidate joined the queue, here it is that of the election",
+	},
+	{
+		regexp.MustCompile(`^JSON /v3/lease/keepalive: content: etcd "", quorate "application/json"$`),
+		"etcd ends the answer to a request that is no JSON without a word, here it says why",
+	},
+	{
 		regexp.MustCompile(`^Cluster/MemberUpdate: etcd NotFound ".*", quorate InvalidArgument ".*URLs are invalid"$`),
 		"a member has one address for other members, and an update without one is refused whoever it is for",
 	},
 	{
-		regexp.MustCompile(`^Maintenance/HashKV: (compact_revision|etcd OK "", quorate OutOfRange ".*compacted")$`),
-		"etcd remembers the hashes of its last compactions, and tells them when the keys are gone",
+		regexp.MustCompile(`^Maintenance/HashKV: (compact_revision|hash_revision|etcd OK "", quorate OutOfRange ".*compacted")$`),
+		"etcd remembers the hashes of its last compactions and tells those again: when the keys are gone, with the " +
+			"compaction of that time, and for the newest revision once revision 0 was compacted",
 	},
 	{
 		regexp.MustCompile(`^Watch: progress is told by etcd: false, by quorate: true, .* compaction has ended$`),

@@ -201,7 +201,7 @@ func unlike(path string, etcd, quorate any) string {
 	if reflect.DeepEqual(etcd, quorate) {
 		return ""
 	}
-	if text, is := etcd.(string); is && strings.HasPrefix(text, "proto:") {
+	if text, is := etcd.(string); is && (strings.HasPrefix(text, "proto:") || text == "unexpected EOF") {
 		// The words of a library that reads JSON.
 		return ""
 	}

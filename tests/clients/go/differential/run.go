@@ -23,6 +23,9 @@ import (
 // callTimeout is how long a call may take.
 const callTimeout = 15 * time.Second
 
+// catchUp is how long etcd takes at most to let a watch of the past catch up.
+const catchUp = 400 * time.Millisecond
+
 // epochCalls are made before both servers begin anew.
 const epochCalls = 3_000
 
@@ -52,6 +55,8 @@ type run struct {
 	streams       []*watchStream
 	alives        [2]grpc.BidiStreamingClient[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
 
+	// watched is when the last watch of the past was created.
+	watched time.Time
 	// held are the keys of locks, leaders those of elections.
 	held    [][]byte
 	leaders []*v3electionpb.LeaderKey
@@ -349,6 +354,9 @@ func (r *run) compactBoth() {
 	if !r.settle() {
 		return
 	}
+	// etcd lets watches of the past catch up ten times a second, even those that have nothing to tell, and gives
+	// no sign when it has: one that has not yet would be ended.
+	time.Sleep(time.Until(r.watched.Add(catchUp)))
 	request := r.compact()
 	etcd, _ := r.unary("/etcdserverpb.KV/Compact", request, &pb.CompactionResponse{})
 	if etcd.code == 0 {
@@ -540,6 +548,9 @@ func (r *run) watchCreate() {
 	before := [2]int{stream.etcd.created(), stream.quorate.created()}
 	if !r.sendBoth(stream, request) {
 		return
+	}
+	if create.StartRevision > 0 {
+		r.watched = time.Now()
 	}
 	if !until(settleTimeout, func() bool {
 		return stream.etcd.created() > before[0] && stream.quorate.created() > before[1]
