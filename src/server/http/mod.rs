@@ -136,7 +136,8 @@ impl Gate {
                 .serve_connection(stream, service)
                 .await
         } else {
-            http1::Builder::new().half_close(true).serve_connection(stream, service).await
+            // A client that ends its side has gone: nothing else would end a watch that has nothing to tell.
+            http1::Builder::new().serve_connection(stream, service).await
         };
         drop(own);
         served.map_err(io::Error::other)
