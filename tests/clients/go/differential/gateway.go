@@ -109,6 +109,16 @@ func (r *run) gateway() {
 	}
 	r.chosen = chosen
 	one := pick(&r.generator, calls)
+	switch request := one.request.(type) {
+	case *pb.RangeRequest:
+		withoutTies(request)
+	case *pb.TxnRequest:
+		eachOp(request, func(op *pb.RequestOp) {
+			if inner := op.GetRequestRange(); inner != nil {
+				withoutTies(inner)
+			}
+		})
+	}
 	body, err := protojson.MarshalOptions{
 		UseProtoNames: r.chance(70), EmitUnpopulated: r.chance(20), UseEnumNumbers: r.chance(30),
 	}.Marshal(one.request)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,8 @@ type run struct {
 
 	// watched is when the last watch of the past was created.
 	watched time.Time
+	// hasMany keys, until they are deleted.
+	hasMany bool
 	// held are the keys of locks, leaders those of elections.
 	held    [][]byte
 	leaders []*v3electionpb.LeaderKey
@@ -143,6 +146,7 @@ func allActions() []action {
 		{"Lock", 2, (*run).lock},
 		{"Election", 2, (*run).election},
 		{"ClearRecipes", 1, (*run).clearRecipes},
+		{"Many", 1, (*run).manyKeys},
 		{"JSON", 6, (*run).gateway},
 		{"JSONWatch", 1, (*run).watchGateway},
 		{"WatchCreate", 7, (*run).watchCreate},
@@ -192,7 +196,7 @@ func (r *run) begin() (err error) {
 	r.epochs++
 	r.diverged = false
 	r.revision, r.compacted, r.chosen, r.recent = 1, -1, nil, nil
-	r.held, r.leaders = nil, nil
+	r.held, r.leaders, r.hasMany = nil, nil, false
 	if r.etcd, err = startEtcd(r.binaries[0], r.scratch); err != nil {
 		return err
 	}
@@ -349,6 +353,35 @@ func (r *run) whole() {
 	r.unary("/etcdserverpb.KV/Range", &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, &pb.RangeResponse{})
 }
 
+// manyKeys writes more keys than one part of a stream holds, or takes them away again.
+func (r *run) manyKeys() {
+	const put, del = "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/DeleteRange"
+	if r.hasMany {
+		r.hasMany = false
+		r.unary(del, &pb.DeleteRangeRequest{Key: []byte("bn/"), RangeEnd: []byte("bn0")}, &pb.DeleteRangeResponse{})
+		return
+	}
+	r.hasMany = true
+	size := pick(&r.generator, []int{10, 3_000, 25_000})
+	for half := range 2 {
+		request := &pb.TxnRequest{}
+		for index := range 20 {
+			key := fmt.Appendf(nil, "bn/%02d", 2*index+half)
+			value := bytes.Repeat([]byte{byte('a' + index)}, size)
+			request.Success = append(request.Success,
+				&pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}})
+		}
+		r.unary(put, request, &pb.TxnResponse{})
+	}
+}
+
+// withoutTies keeps a request from sorting more than one key by something else than the keys.
+func withoutTies(request *pb.RangeRequest) {
+	if request.RangeEnd != nil {
+		request.SortTarget = pb.RangeRequest_KEY
+	}
+}
+
 func (r *run) compactBoth() {
 	// A watch that is not done with the past would be told of its end by one side and not by the other.
 	if !r.settle() {
@@ -440,6 +473,9 @@ func (r *run) rangeStream() {
 		request.SortOrder, request.SortTarget = 0, 0
 		request.MinModRevision, request.MaxModRevision = 0, 0
 		request.MinCreateRevision, request.MaxCreateRevision = 0, 0
+	}
+	if request.SortOrder == pb.RangeRequest_NONE {
+		withoutTies(request)
 	}
 	r.remember(method, request)
 	etcd, quorate := r.both(func(one *side) outcome {
