@@ -472,8 +472,18 @@ fn shown<'a>(change: &WatchChange<'a>) -> KeyValue<'a> {
     }
 }
 
+/// What an event shows to have been before. A creation has nothing before it, also where the transaction that
+/// made it has deleted the key first.
+fn shown_previous<'c, 'a>(change: &'c WatchChange<'a>) -> Option<&'c KeyValue<'a>> {
+    let is_creation = match change.kind {
+        ChangeKind::Put => change.kv.create_revision == change.kv.mod_revision,
+        ChangeKind::Delete => false,
+    };
+    change.previous.as_ref().filter(|_| !is_creation)
+}
+
 fn event_size(change: &WatchChange<'_>) -> usize {
-    let previous = change.previous.as_ref().map(|member| nested_size(key_value_size(member)));
+    let previous = shown_previous(change).map(|member| nested_size(key_value_size(member)));
     number_size(change.kind.number().into())
         + nested_size(key_value_size(&shown(change)))
         + previous.unwrap_or(0)
@@ -484,7 +494,7 @@ fn write_event(out: &mut Vec<u8>, change: &WatchChange<'_>) {
     // A put is 0 and a delete 1, here and there.
     number(out, 1, change.kind.number().into());
     write_key_value(out, 2, &shown(change));
-    if let Some(previous) = &change.previous {
+    if let Some(previous) = shown_previous(change) {
         write_key_value(out, 3, previous);
     }
 }

@@ -258,7 +258,9 @@ fn a_watch_tells_events_and_of_deletes_the_key_and_revision_alone() {
                     (1, copied(&KeyValue { key, mod_revision, ..KeyValue::default() }))
                 }
             };
-            let prev_kv = previous.as_ref().map(copied);
+            // What is created was not there before, even if the same transaction has deleted it.
+            let is_creation = number == 0 && kv.create_revision == kv.mod_revision;
+            let prev_kv = previous.as_ref().filter(|_| !is_creation).map(copied);
             events.push(kv::Event { r#type: number, kv: Some(shown), prev_kv });
         }
         let (revision, watch_id, fragment) = (number(&mut prng), number(&mut prng), prng.one_in(2));
