@@ -258,15 +258,25 @@ impl WatchStream {
     }
 
     /// The watch with this request has ended.
+    ///
+    /// # Errors
+    /// The member serves no watch any more, or the client was slower than it allows: then the stream ends, and
+    /// clients go on from where they were, at another member too. A watch that is canceled they give up.
     pub fn ended(
         &mut self,
         request: u64,
         refused: &Refused<'_>,
         from: &Answerer,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(id) = self.by_request.get(&request).copied() else { return };
-        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+    ) -> Result<(), Failure> {
+        let Some(id) = self.by_request.get(&request).copied() else { return Ok(()) };
+        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
+        match refused.status {
+            Status::ShuttingDown | Status::SlowReader => return Err(Failure::STOPPED),
+            Status::NoLeader => return Err(Failure::NO_LEADER),
+            Status::Unavailable => return Err(Failure::TIMEOUT),
+            _ => {}
+        }
         if !watcher.is_created {
             // Whatever follows, a client waits for this first.
             effects.push(Effect::Notify(Notice::Created { id }));
@@ -285,6 +295,7 @@ impl WatchStream {
             effects.push(Effect::Notify(Notice::Canceled { id, reason }));
         }
         self.tell_progress(from, effects);
+        Ok(())
     }
 
     fn ask_progress(&mut self, effects: &mut Vec<Effect>) {

@@ -268,7 +268,11 @@ impl CoreLoop {
             if let ReactorEvent::Leader { term, member, .. } = event {
                 seat.gate.note(Standing { term, leader: member });
             }
+            let stops = matches!(event, ReactorEvent::Stop);
             seat.role.handle(now, event, effects);
+            if stops {
+                seat.gate.stop();
+            }
         }
         seat.role.flush(now, effects);
         for effect in effects.drain(..) {

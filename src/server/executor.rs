@@ -325,7 +325,7 @@ async fn run(start: Start) -> Result<(), Error> {
 
 /// Whether nothing that a client waits for is under way here.
 fn is_quiet(seats: &Seats) -> bool {
-    seats.reactor.as_ref().is_none_or(|seat| seat.role.requests() == 0)
+    seats.reactor.as_ref().is_none_or(|seat| seat.role.requests() == 0 && seat.gate.is_idle())
         && seats.consensus.as_ref().is_none_or(|seat| seat.role.is_quiet())
 }
 

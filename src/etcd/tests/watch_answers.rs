@@ -225,9 +225,23 @@ fn a_watch_that_ends_while_progress_is_asked_for_does_not_hold_it_up() {
     driver.effects.clear();
     driver.tell(a, WatchStep::Progress, 8, false, &[]);
     let refused = Refused { compacted_revision: 7, ..Refused::new(Status::Compacted) };
-    driver.stream.ended(b, &refused, &FROM, &mut driver.effects);
+    driver.stream.ended(b, &refused, &FROM, &mut driver.effects).unwrap();
     let responses = driver.sent();
     assert_eq!(responses.len(), 2, "{responses:?}");
     assert!(responses[0].canceled);
     assert_eq!((responses[1].watch_id, revision_of(&responses[1])), (-1, 8));
+}
+
+/// Clients give up a watch that is canceled, and go on elsewhere when the stream ends.
+#[test]
+fn a_member_that_stops_ends_the_stream_and_cancels_nothing() {
+    let mut driver = Driver::new();
+    let request = driver.begin(key(b"a"), 5);
+    driver.sent();
+    for status in [Status::ShuttingDown, Status::SlowReader, Status::NoLeader] {
+        let refused = Refused::new(status);
+        let failure = driver.stream.ended(request, &refused, &FROM, &mut driver.effects);
+        assert_eq!(failure.unwrap_err().code, etcd::Code::Unavailable, "{status:?}");
+        assert_eq!(driver.sent(), []);
+    }
 }

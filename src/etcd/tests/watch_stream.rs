@@ -51,7 +51,7 @@ impl Stream {
     fn end(&mut self, request: u64, status: Status, compacted_revision: i64) -> Vec<Effect> {
         let mut effects = Vec::new();
         let refused = Refused { compacted_revision, ..Refused::new(status) };
-        self.0.ended(request, &refused, &FROM, &mut effects);
+        self.0.ended(request, &refused, &FROM, &mut effects).expect("the stream goes on");
         effects
     }
 }

@@ -17,6 +17,7 @@ use super::Link;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::Answer;
 use super::service::{Unary, ask, read, tell, unexpected};
+use super::stopping::Waiter;
 
 /// Seconds of the shortest lease: etcd's, whose elections take a second.
 const LEASE_TTL_MIN: u32 = 2;
@@ -124,8 +125,9 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
 }
 
 async fn keep_alive(link: &Link, mut messages: Messages, sender: &Sender) -> Result<(), Failure> {
+    let end = link.gate.stop.wait();
     loop {
-        let leases = batch(&mut messages, sender).await?;
+        let leases = batch(&mut messages, sender, &end).await?;
         if leases.is_empty() {
             return Ok(());
         }
@@ -148,9 +150,16 @@ async fn keep_alive(link: &Link, mut messages: Messages, sender: &Sender) -> Res
 
 /// Waits for a keep-alive and takes those that have come with it; none: the client has gone, or ended its
 /// side.
-async fn batch(messages: &mut Messages, sender: &Sender) -> Result<Vec<i64>, Failure> {
+async fn batch(
+    messages: &mut Messages,
+    sender: &Sender,
+    end: &Waiter,
+) -> Result<Vec<i64>, Failure> {
     let mut leases = Vec::new();
     poll_fn(|context| {
+        if end.poll(context).is_ready() {
+            return Poll::Ready(Err(Failure::STOPPED));
+        }
         match sender.poll_ready(context) {
             Poll::Ready(true) => {}
             Poll::Ready(false) => return Poll::Ready(Ok(())),

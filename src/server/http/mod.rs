@@ -20,13 +20,16 @@ mod native;
 mod plain;
 mod recipes;
 mod service;
+mod stopping;
 mod stream;
 mod watch;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,6 +45,7 @@ use crate::inbox::Inbox;
 use crate::socket::Stranger;
 use native::Greeting;
 use service::respond;
+use stopping::{Stop, Waiter};
 use stream::{HttpStream, Tasks};
 
 /// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
@@ -74,6 +78,7 @@ pub struct Gate {
     standing: Cell<Standing>,
     connections: Cell<usize>,
     connections_max: usize,
+    stop: Stop,
 }
 
 impl Gate {
@@ -84,12 +89,23 @@ impl Gate {
             standing: Cell::default(),
             connections: Cell::new(0),
             connections_max,
+            stop: Stop::default(),
         })
     }
 
     /// Notes what has become known of the cluster.
     pub fn note(&self, standing: Standing) {
         self.standing.set(standing);
+    }
+
+    /// No new requests are taken: clients are told to go elsewhere, and connections end with what is under way.
+    pub fn stop(&self) {
+        self.stop.come();
+    }
+
+    /// Whether no connection is open.
+    pub fn is_idle(&self) -> bool {
+        self.connections.get() == 0
     }
 
     /// Serves a connection, as a task of its own.
@@ -126,22 +142,44 @@ impl Gate {
             let link = Rc::clone(&link);
             async move { Ok::<_, Infallible>(respond(&link, request).await) }
         });
+        let end = self.stop.wait();
         let served = if is_http2 {
-            http2::Builder::new(Tasks)
+            let connection = http2::Builder::new(Tasks)
                 .max_concurrent_streams(u32::MAX)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER_SIZE)
                 .auto_date_header(false)
-                .serve_connection(stream, service)
-                .await
+                .serve_connection(stream, service);
+            until(connection, &end, |connection| connection.graceful_shutdown()).await
         } else {
             // A client that ends its side has gone: nothing else would end a watch that has nothing to tell.
-            http1::Builder::new().serve_connection(stream, service).await
+            let connection = http1::Builder::new().serve_connection(stream, service);
+            until(connection, &end, |connection| connection.graceful_shutdown()).await
         };
         drop(own);
         served.map_err(io::Error::other)
     }
+}
+
+/// Serves a connection to its end, which is begun with `shut_down` when the server stops.
+async fn until<C: Future>(
+    connection: C,
+    end: &Waiter,
+    shut_down: impl FnOnce(Pin<&mut C>),
+) -> C::Output {
+    let mut connection = pin!(connection);
+    let mut shut_down = Some(shut_down);
+    poll_fn(|context| {
+        if shut_down.is_some()
+            && end.poll(context).is_ready()
+            && let Some(shut_down) = shut_down.take()
+        {
+            shut_down(connection.as_mut());
+        }
+        connection.as_mut().poll(context)
+    })
+    .await
 }
 
 /// A connection to the reactor that is given up when its user ends, however that ends.

@@ -108,8 +108,7 @@ impl Task {
                 Ok(())
             }
             Ok(Reply::Refused(refused)) => {
-                self.state.ended(request, &refused, &from, &mut self.effects);
-                Ok(())
+                self.state.ended(request, &refused, &from, &mut self.effects)
             }
             Ok(reply) => Err(unexpected(&reply)),
             Err(error) => Err(Failure::new(Code::Internal, error.to_string())),

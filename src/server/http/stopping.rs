@@ -1,0 +1,69 @@
+//! The end of the server, as tasks learn of it that wait for something else.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Default)]
+struct State {
+    has_come: bool,
+    next: u64,
+    waiting: BTreeMap<u64, Waker>,
+}
+
+/// Whether the end has come, shared by those who wait for it.
+#[derive(Clone, Default)]
+pub struct Stop(Rc<Cell<State>>);
+
+impl Stop {
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.0.take();
+        let result = work(&mut state);
+        self.0.set(state);
+        result
+    }
+
+    /// It has come: all who wait learn of it.
+    pub fn come(&self) {
+        let waiting = self.with(|state| {
+            state.has_come = true;
+            std::mem::take(&mut state.waiting)
+        });
+        waiting.into_values().for_each(Waker::wake);
+    }
+
+    /// One who waits for it.
+    pub fn wait(&self) -> Waiter {
+        let place = self.with(|state| {
+            state.next += 1;
+            state.next
+        });
+        Waiter { stop: self.clone(), place }
+    }
+}
+
+/// One who waits for the end.
+pub struct Waiter {
+    stop: Stop,
+    place: u64,
+}
+
+impl Waiter {
+    /// Whether it has come; wakes the task of `context` when it does.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        self.stop.with(|state| {
+            if state.has_come {
+                return Poll::Ready(());
+            }
+            state.waiting.insert(self.place, context.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.stop.with(|state| state.waiting.remove(&self.place));
+    }
+}
