@@ -674,7 +674,7 @@ func (r *run) watchProgress() {
 	}
 }
 
-// watchClose ends a stream from the client's side.
+// watchClose ends a stream from the client's side: nothing more is asked, and what happens is told all the same.
 func (r *run) watchClose() {
 	if len(r.streams) == 0 {
 		return
@@ -685,11 +685,14 @@ func (r *run) watchClose() {
 	}
 	r.remember("/Watch", &pb.WatchRequest{})
 	for _, one := range []*end{stream.etcd, stream.quorate} {
-		one.stream.CloseSend()
-		until(settleTimeout, func() bool { return one.ending() != "" })
+		if err := one.stream.CloseSend(); err != nil {
+			r.note("Watch", fmt.Sprintf("%s cannot be told the end: %v", one.side.name, err), "", nil)
+		}
 	}
-	r.settled(stream, nil)
-	r.drop(stream)
+	r.unary("/etcdserverpb.KV/Put", r.put(), &pb.PutResponse{})
+	if r.settled(stream, nil) {
+		r.drop(stream)
+	}
 }
 
 // report prints what was compared; false: there are differences that are not meant.
