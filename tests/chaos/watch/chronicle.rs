@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use client::{Client, Range, RangeResult};
+use client::{Client, Range, RangeResult, Status};
 
 use super::keys::KeyId;
 use super::ledger::{Seen, read};
@@ -74,6 +74,8 @@ fn read_at(
 ) -> Result<BTreeMap<KeyId, Seen>, Stopped> {
     let told: RangeResult = client.range(&Range { revision, ..Range::all() }).map_err(|error| {
         match error.refusal() {
+            // Of a read that came to this member late, its time all but up.
+            Some(why) if why.status == Status::DeadlineExceeded => Stopped::NoAnswer,
             Some(why) if !why.is_retryable() => {
                 Stopped::Wrong(format!("no read at {revision}: {error}"))
             }
