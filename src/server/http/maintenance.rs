@@ -13,9 +13,10 @@ use etcd::proto::maintenance::{
     MoveLeaderRequest, StatusRequest,
 };
 use etcd::{Answerer, Code, Failure, Subject, request, response};
-use wire::{Call, MemberList, Range, Reply};
+use wire::{Call, MemberList, Range, Reply, Status};
 
-use super::service::{Unary, gone, read, revision, tell, unexpected};
+use super::remote;
+use super::service::{Unary, gone, read, revision, tell, unexpected, within};
 
 /// What a range of all keys hashes to.
 struct Hashed {
@@ -83,7 +84,20 @@ impl Unary<'_> {
         change: &wire::MemberChange<'_>,
         subject: Subject,
     ) -> Result<(base::NodeId, MemberList), Failure> {
-        let answer = self.ask(&Call::MemberChange(*change)).await?;
+        let call = Call::MemberChange(*change);
+        let mut answer = self.ask(&call).await?;
+        // Members are changed at the leader; clients of etcd need not know which that is.
+        let leader = match answer.reply() {
+            Ok(Reply::Refused(refused)) if refused.status == Status::NotLeader => {
+                refused.leader.address.to_owned()
+            }
+            _ => String::new(),
+        };
+        if !leader.is_empty() {
+            let cluster = self.link.greeting.cluster;
+            let asked = remote::ask(&leader, cluster, self.deadline_ms, &call);
+            answer = within(self.deadline_ms, asked).await?;
+        }
         match read(&answer, subject)? {
             Reply::MemberChange(reply) => Ok((reply.member, members(reply.members)?)),
             reply => Err(unexpected(&reply)),

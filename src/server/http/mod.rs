@@ -19,6 +19,7 @@ mod metrics;
 mod native;
 mod plain;
 mod recipes;
+mod remote;
 mod service;
 mod stopping;
 mod stream;

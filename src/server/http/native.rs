@@ -32,6 +32,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Of this frame.
+    pub fn new(header: Header, body: Frame) -> Self {
+        Self { header, body }
+    }
+
     /// The reply in it.
     ///
     /// # Errors
@@ -335,7 +340,7 @@ impl State {
         }
         loop {
             match self.splitter.next(&mut self.input) {
-                Ok(Some((header, body))) => self.take(Answer { header, body }),
+                Ok(Some((header, body))) => self.take(Answer::new(header, body)),
                 Ok(None) => break,
                 Err(error) => {
                     debug_assert!(false, "a reactor sent what is no frame: {error}");

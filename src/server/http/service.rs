@@ -241,8 +241,12 @@ async fn begin(
     }
 }
 
-/// A member without others answers no write; its client is not left to wait for ever.
-async fn within<T>(
+/// What comes of it in this time: a member without others answers no write, and its client is not left to wait
+/// for ever.
+///
+/// # Errors
+/// [`Failure::TIMEOUT`].
+pub async fn within<T>(
     deadline_ms: u32,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
