@@ -188,7 +188,10 @@ impl fmt::Display for WatchReport {
         writeln!(f, "watch: {watches} watches over {connections} connections, {seconds:.2} s")?;
         writeln!(f, "  opened in    {:>12.3} s", self.opening_seconds)?;
         if let Some(bytes) = self.server_bytes_per_watch {
-            writeln!(f, "  memory       {bytes:>12.0} bytes of the server for an idle watch")?;
+            writeln!(
+                f,
+                "  memory       {bytes:>12.0} bytes of the server for an idle watch, if it was just started"
+            )?;
         }
         writeln!(
             f,

@@ -30,7 +30,8 @@ holds it while that runs, and ends with its exit code. The command finds in its 
                                       holder before
 
 When the lock is lost meanwhile, because no server could be reached for as long as --ttl or somebody deleted
-the key, the command is asked to end with SIGTERM, killed after 10 s, and the exit code is 1. A process that
+the key, the command is asked to end with SIGTERM, killed after 10 s, and the exit code is 1; what it has
+started itself is its own to end. A second signal while the lock is given back ends this at once. A process that
 was paused may go on for a moment all the same, and a command whose `lock` was killed with kill -9 goes on to
 its end without the lock: guard what must not happen then, for example with
 

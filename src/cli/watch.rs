@@ -71,7 +71,8 @@ pub struct WatchedArguments {
     /// All keys from KEY on; all keys there are if it is empty
     #[arg(long)]
     pub from_key: bool,
-    /// The first revision to show, also one that is still to come [default: the next one]
+    /// The first revision to show, also one that is still to come, or a place in it as a watch that ended
+    /// advises, like 7.1 [default: the next one]
     #[arg(long, value_parser = parse_position)]
     pub rev: Option<WatchPosition>,
     /// Show keys also as they were before
@@ -83,7 +84,7 @@ pub struct WatchedArguments {
     /// Leave these out
     #[arg(long, value_delimiter = ',')]
     pub filter: Vec<Filter>,
-    /// Say how far the watch has come when there was nothing to show for so long
+    /// Say how far the watch has come when there was nothing to show for so long; for 1m if SPAN is left out
     #[arg(
         long,
         visible_alias = "progress-notify",

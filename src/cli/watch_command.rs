@@ -46,7 +46,12 @@ pub fn run(command: &[OsString], change: &OwnedChange) -> Result<(), Failure> {
         }
     }
     let shown = program.to_string_lossy();
-    let fail = |error| Failure::Io(shown.to_string(), error);
+    let fail = |error: std::io::Error| {
+        Failure::Incomplete(format!(
+            "the command {shown} cannot be run: {error}; go on with --rev {revision}.{}",
+            change.sub
+        ))
+    };
     let mut child = command.stdin(Stdio::piped()).spawn().map_err(fail)?;
     let pid = Pid::from_child(&child);
     set_running(Some(pid));
