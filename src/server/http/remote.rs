@@ -40,12 +40,8 @@ pub async fn ask(
     let mut stream = TcpStream::connect(target).await.map_err(|error| broken(&error))?;
     let (mut encoder, mut splitter) = (RequestEncoder::new(), Splitter::new());
     let version = u16::from(wire::VERSION_MAX);
-    let hello = wire::Hello {
-        version_min: version,
-        version_max: version,
-        cluster,
-        client_name: "member",
-    };
+    let hello =
+        wire::Hello { version_min: version, version_max: version, cluster, client_name: "member" };
     let mut input = BytesMut::new();
     for (request, call) in [(0, &Call::Hello(hello)), (1, call)] {
         let mut frame = Vec::new();
