@@ -226,6 +226,8 @@ fn founders(text: &str) -> Result<Vec<(String, String)>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn configured(line: &str) -> Result<server::Config, Failure> {

@@ -316,6 +316,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn given(line: &str, variables: &[(&str, &str)]) -> Result<Given, String> {

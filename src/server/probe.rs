@@ -39,10 +39,10 @@ pub fn direct_io(data_dir: &DataDir, unsafe_buffered: bool) -> Result<bool, Erro
         Ok(()) => Ok(false),
         Err(source) if source.kind() == io::ErrorKind::StorageFull => Ok(false),
         Err(_) if unsafe_buffered => {
-            crate::log::warn(format!(
-                "warning: writing through the page cache (--unsafe-buffered): a lost write \
-                 may go unnoticed; for development only"
-            ));
+            crate::log::warn(
+                "writing through the page cache (--unsafe-buffered): a lost write \
+                 may go unnoticed; for development only",
+            );
             Ok(true)
         }
         Err(source) => Err(Error::NoDirectIo { path: data_dir.path().to_path_buf(), source }),
