@@ -568,7 +568,7 @@ fn says(text: &str, parts: &[&str]) {
 fn the_ready_line_names_address_process_and_folder() {
     let (dir, server, _shell) = start("ready");
     let expected = format!(
-        "ready native={} pid={} data={}",
+        "ready native={0} etcd={0} pid={1} data={2}",
         server.address(),
         server.pid(),
         dir.path().display()
