@@ -61,7 +61,7 @@ fn bytes_that_break_the_protocol_are_refused_by_name_and_close_only_their_connec
     let body_max = u32::try_from(body_size_max(VALUE_SIZE_MAX_DEFAULT)).unwrap();
     // Whether the handshake is done before, the bytes, the status, the request id of the refusal.
     let cases: Vec<(&str, bool, Vec<u8>, Status, u64)> = vec![
-        ("http", false, b"GET / HTTP/1.1\r\n\r\n".to_vec(), Status::ProtocolError, 0),
+        ("tls", false, b"\x16\x03\x01\x02\0\x01\0\x01\xfc".to_vec(), Status::ProtocolError, 0),
         ("two bytes", false, b"XX".to_vec(), Status::ProtocolError, 0),
         ("zeros", false, vec![0; 64], Status::ProtocolError, 0),
         ("put before hello", false, put.clone(), Status::ProtocolError, 9),

@@ -339,9 +339,11 @@ impl Sockets {
     fn is_stranger(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
         let socket = self.slots[index(connection)].socket.as_mut().expect("it was just read from");
         let is_first = !mem::replace(&mut socket.heard, true);
-        let begins_a_method = bytes.first().is_some_and(|byte| byte.is_ascii_uppercase());
-        let is_native = bytes.first() == Some(&wire::MAGIC[0]);
-        self.strangers.is_some() && is_first && begins_a_method && !is_native
+        // CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE, and the preface of HTTP/2. None begins
+        // as the native protocol does.
+        let begins_a_method =
+            matches!(bytes.first(), Some(b'C' | b'D' | b'G' | b'H' | b'O' | b'P' | b'T'));
+        self.strangers.is_some() && is_first && begins_a_method
     }
 
     fn set_aside(&mut self, connection: ConnectionId, bytes: BytesMut) {
