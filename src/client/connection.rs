@@ -27,8 +27,12 @@ const WRITE_SIZE: usize = 64 << 10;
 const WRITE_STEP: Duration = Duration::from_millis(10);
 
 /// After so long without a byte from a server that owes an answer it is asked for a sign of life, where
-/// there are other servers to turn to; after the same time again the connection counts as lost.
+/// there are other servers to turn to; after the same time again the connection counts as lost. To both comes
+/// the time that the greatest request under way may take on a slow link.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// Bytes a second of such a link.
+const SLOW_LINK: u32 = 256 << 10;
 
 /// The request that asks for it. No client counts as far.
 const SIGN_OF_LIFE: RequestId = RequestId::new(u64::MAX);
@@ -145,6 +149,8 @@ pub(crate) struct Connection {
     has_others: bool,
     /// When bytes came last, or the server began to owe an answer.
     heard_at: Instant,
+    /// When it was asked for a sign of life, if no bytes have come since.
+    asked_at: Option<Instant>,
 }
 
 /// What a connection consists of after its handshake.
@@ -190,6 +196,7 @@ impl Connection {
             is_broken: false,
             has_others: false,
             heard_at: now,
+            asked_at: None,
         };
         let deadline = now + connect_timeout;
         connection.server = connection.shake_hands(hello, deadline)?;
@@ -487,11 +494,24 @@ impl Connection {
         if !self.has_others || self.is_broken || self.flights.is_empty() || silent < SILENCE {
             return;
         }
-        if self.flights.contains_key(&SIGN_OF_LIFE.get()) {
-            if silent >= 2 * SILENCE {
+        let greatest = self.flights.values().map(|flight| flight.size).max().unwrap_or(0);
+        let patience =
+            SILENCE + Duration::from_secs(1).mul_f64(greatest as f64 / f64::from(SLOW_LINK));
+        if let Some(asked_at) = self.asked_at {
+            if asked_at.elapsed() >= patience {
                 self.fail(Broken::Socket(ErrorKind::TimedOut.into()));
             }
-        } else if self.has_credit(HEADER_SIZE) {
+        } else if silent >= patience {
+            self.ask_for_life();
+        }
+    }
+
+    /// Asks for a sign of life, unless one that was asked for before is still owed.
+    fn ask_for_life(&mut self) {
+        if !self.flights.contains_key(&SIGN_OF_LIFE.get()) {
+            if !self.has_credit(HEADER_SIZE) {
+                return;
+            }
             let timeout = self.timeout;
             let asked = self.submit(SIGN_OF_LIFE, None, &Call::Ping, timeout);
             debug_assert!(asked.is_ok(), "there is credit for it");
@@ -499,15 +519,16 @@ impl Connection {
                 flight.is_abandoned = true;
                 self.abandoned += 1;
             }
-            self.heard_at = Instant::now() - SILENCE;
             self.flush();
         }
+        self.asked_at = Some(Instant::now());
     }
 
     /// Reads once; gives the number of bytes, 0 at the end of the stream.
     fn fill(&mut self) -> io::Result<usize> {
         let count = self.stream.read(&mut self.chunk)?;
         self.heard_at = Instant::now();
+        self.asked_at = None;
         // Room for the rest of a long frame at once, instead of by doubling.
         self.input.reserve(count.max(self.splitter.missing(&self.input)));
         self.input.extend_from_slice(&self.chunk[..count]);
