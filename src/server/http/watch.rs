@@ -76,23 +76,20 @@ impl Task {
         }
     }
 
-    /// The next thing that comes. Nothing is taken from the member while the client is slow: then the
-    /// member holds it back.
+    /// The next thing that comes. Nothing is taken while the client does not read: the member then holds back
+    /// what it has to tell, and what the client asks waits in its own window, for each question has an answer.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
-        let may_send = match self.sender.poll_ready(context) {
-            Poll::Ready(true) => true,
+        match self.sender.poll_ready(context) {
+            Poll::Ready(true) => {}
             Poll::Ready(false) => return Poll::Ready(Ok(Event::Over)),
-            Poll::Pending => false,
-        };
+            Poll::Pending => return Poll::Pending,
+        }
         if !self.has_ended {
             match self.messages.poll_next(context)? {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Event::Asked(message))),
                 Poll::Ready(None) => self.has_ended = true,
                 Poll::Pending => {}
             }
-        }
-        if !may_send {
-            return Poll::Pending;
         }
         self.native.poll_told(context).map(|told| {
             let (request, answer) = told.map_err(gone)?;
