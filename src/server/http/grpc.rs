@@ -114,6 +114,10 @@ impl Messages {
         if self.buffer.len() > 2 * self.size_max {
             return Err(Failure::REQUEST_TOO_LARGE);
         }
+        // One message is looked at when it is whole: not over again with each piece that comes.
+        if !route.is_stream && !self.is_over {
+            return Ok(None);
+        }
         let Some(size) = json::first(&self.buffer, self.is_over)? else {
             if self.is_over {
                 self.buffer.clear();

@@ -497,6 +497,9 @@ impl Drop for Pending {
         });
         if is_open {
             self.native.remind(self.request, &Call::Cancel);
+        } else {
+            // What was not taken may have been what the reactor was told to wait for.
+            self.native.queue();
         }
     }
 }
