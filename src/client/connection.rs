@@ -32,7 +32,7 @@ const WRITE_STEP: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Bytes a second of such a link.
-const SLOW_LINK: u32 = 256 << 10;
+const SLOW_LINK: u64 = 256 << 10;
 
 /// The request that asks for it. No client counts as far.
 const SIGN_OF_LIFE: RequestId = RequestId::new(u64::MAX);
@@ -495,8 +495,8 @@ impl Connection {
             return;
         }
         let greatest = self.flights.values().map(|flight| flight.size).max().unwrap_or(0);
-        let patience =
-            SILENCE + Duration::from_secs(1).mul_f64(greatest as f64 / f64::from(SLOW_LINK));
+        let greatest = u64::try_from(greatest).expect("usize has at most 64 bits");
+        let patience = SILENCE + Duration::from_millis(greatest * 1_000 / SLOW_LINK);
         if let Some(asked_at) = self.asked_at {
             if asked_at.elapsed() >= patience {
                 self.fail(Broken::Socket(ErrorKind::TimedOut.into()));

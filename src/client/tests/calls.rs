@@ -253,6 +253,43 @@ fn a_server_that_does_not_answer_is_given_up() {
 }
 
 #[test]
+fn a_server_without_a_sign_of_life_is_left_for_another_one() {
+    let silent = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        peer.expect(Kind::Range);
+        peer.expect(Kind::Ping);
+        peer.expect_end();
+    })]);
+    let other = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        let id = peer.expect(Kind::Range);
+        peer.send(|writer, out| writer.get(out, id, 3, Some(KV)));
+    })]);
+    let mut client = Client::connect([&silent.address, &other.address], options()).unwrap();
+    client.set_request_timeout(Duration::from_secs(30)).unwrap();
+    assert!(client.get(b"key").unwrap().is_some());
+    silent.finish();
+    other.finish();
+}
+
+/// The server here is as late as a large value makes it on a slow link, where a question for a sign of life
+/// would stand behind the value.
+#[test]
+fn a_large_request_is_given_the_time_of_a_slow_link() {
+    let server = FakeServer::start(vec![script(|peer| {
+        peer.greet();
+        let id = peer.expect(Kind::Put);
+        std::thread::sleep(Duration::from_millis(2_500));
+        peer.send(|writer, out| writer.put(out, id, 3, None));
+    })]);
+    let mut client = Client::connect([server.address.clone(), nobody()], options()).unwrap();
+    client.set_request_timeout(Duration::from_secs(30)).unwrap();
+    let put = client.put(&Put::new(b"key", &vec![7; 1 << 20]));
+    assert_eq!(put.unwrap().revision, 3);
+    server.finish();
+}
+
+#[test]
 fn a_dead_endpoint_is_passed_over() {
     let server = FakeServer::start(vec![script(|peer| {
         peer.greet();
