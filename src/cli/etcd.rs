@@ -1,5 +1,6 @@
 //! A server that is started as etcd is: `quorate etcd`, or this binary under the name `etcd`.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,8 +13,8 @@ use super::retention;
 const EXIT_USAGE: u8 = 2;
 
 /// The arguments, if this process was started as etcd is.
-pub fn arguments() -> Option<Vec<String>> {
-    let mut all = std::env::args();
+pub fn arguments() -> Option<Vec<OsString>> {
+    let mut all = std::env::args_os();
     let program = all.next()?;
     if Path::new(&program).file_name()? == "etcd" {
         return Some(all.collect());
@@ -22,7 +23,7 @@ pub fn arguments() -> Option<Vec<String>> {
 }
 
 /// Runs a server as etcd would be run with these arguments.
-pub fn main(arguments: Vec<String>) -> ExitCode {
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let given = match read(arguments) {
         Ok(given) => given,
         Err(error) => {
@@ -53,7 +54,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         server::log::warn(format!("unrecognized environment variable {variable}"));
     }
     for (name, value) in given.of_use(Use::None) {
-        server::log::warn(format!("--{name}={value} has no meaning here and is ignored"));
+        server::log::warn(format!("--{name}={value} is accepted and has no effect"));
     }
     match server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,9 +66,18 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
 }
 
 /// The flags, or the file that they name.
-fn read(arguments: Vec<String>) -> Result<Given, String> {
-    let variables = std::env::vars().filter(|(name, _)| !name.starts_with("ETCD_UNSUPPORTED_"));
-    let given = Given::new(arguments, variables)?;
+fn read(arguments: Vec<OsString>) -> Result<Given, String> {
+    let text = |bytes: OsString| {
+        bytes.into_string().map_err(|bytes| format!("{bytes:?} is no text in UTF-8"))
+    };
+    let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    // Others may be whatever they want.
+    let ours =
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ETCD_"));
+    let pairs = ours.map(|(name, value)| Ok((text(name)?, text(value)?)));
+    let variables = pairs.collect::<Result<Vec<_>, String>>()?;
+    let used = |(name, _): &(String, String)| !name.starts_with("ETCD_UNSUPPORTED_");
+    let given = Given::new(arguments, variables.into_iter().filter(used))?;
     match given.get("config-file") {
         "" => Ok(given),
         path => {
@@ -87,7 +97,7 @@ fn help() -> String {
         let default = if flag.default.is_empty() || flag.is_bool { "" } else { " " };
         text.push_str(&format!("  --{}{default}{}\n", flag.name, flag.default.trim_matches(' ')));
     }
-    text.push_str("\nTaken and ignored, for they have no meaning here:\n ");
+    text.push_str("\nAccepted without an effect, each named once in the log:\n ");
     for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::None) {
         text.push_str(&format!(" --{}", flag.name));
     }
@@ -125,6 +135,10 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         }
     };
     let peers = addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
+    if peers.len() > 1 {
+        let count = peers.len();
+        return refuse(format!("--listen-peer-urls has {count} addresses; give one"));
+    }
     let mut config = server::Config::new(data_dir, listen);
     config.listen_client = second;
     config.tells_ready = server::TellsReady::AsEtcd;
@@ -272,6 +286,7 @@ mod tests {
             ("--listen-client-urls https://127.0.0.1:2379", "TLS"),
             ("--listen-client-urls 127.0.0.1:2379", "http://10.0.0.1:2379"),
             ("--listen-peer-urls http://127.0.0.1", "no port"),
+            ("--listen-peer-urls http://127.0.0.1:1,http://127.0.0.1:2", "give one"),
             ("--initial-cluster a", "NAME=URL"),
             ("--initial-cluster-state old", "new or existing"),
             ("--max-request-bytes many", "no number"),

@@ -12,7 +12,7 @@ use serde_json::Value;
 pub enum Use {
     /// It does its job.
     Here,
-    /// It is taken and has no meaning here.
+    /// It is accepted and has no effect.
     None,
     /// What it asks for cannot be had, unless it has this value.
     Refused,

@@ -49,6 +49,7 @@ mod watch;
 mod watch_command;
 mod write_file;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -100,7 +101,7 @@ enum Command {
     Etcd {
         /// As for etcd
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        flags: Vec<String>,
+        flags: Vec<OsString>,
     },
     /// Write a key
     Put(put::PutArguments),
@@ -168,6 +169,9 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    if let Command::Etcd { flags } = arguments.command {
+        return etcd::main(flags);
+    }
     match run(arguments) {
         Ok(()) => ExitStatus::Success.into(),
         // The reader of standard output has gone, or a command has said it: nobody is left to tell.
@@ -203,7 +207,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             supervised::follow()?;
             server::run(arguments)
         }
-        Command::Etcd { .. } => unreachable!("it is looked for before all others"),
+        Command::Etcd { .. } => unreachable!("it has an exit code of its own"),
         Command::Put(arguments) => put::run(global, arguments),
         Command::Get(arguments) => get::run(global, arguments),
         Command::Del(arguments) => del::run(global, arguments),

@@ -135,8 +135,8 @@ impl fmt::Display for Error {
             Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    "{address} is in use by another process; choose another address with --listen \
-                     (port 0 takes a free one)"
+                    "{address} is in use by another process; choose another address with --listen or \
+                     --listen-client (port 0 takes a free one)"
                 )
             }
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
