@@ -8,7 +8,7 @@
 //! - a revision is told whole, unless the client takes fragments;
 //! - progress is asked for of the stream, and told once, when every watch of it has come to one revision.
 //!
-//! features: etcd 3.7, `Watch`; rules of section "Watch" in README.md.
+//! The rules are those that etcd 3.7 keeps; `tests/clients` compares them.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
