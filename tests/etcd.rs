@@ -223,3 +223,53 @@ fn a_port_takes_both_protocols_at_once_and_garbage_of_neither() {
         assert_eq!(http.ask("GET", "/livez", "").0, 200);
     }
 }
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let size = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, size, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Reads frames until one of this type comes that is an acknowledgement: its payload.
+fn acknowledgement(stream: &mut TcpStream, kind: u8) -> Vec<u8> {
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).unwrap();
+        let mut payload = vec![0_u8; usize::from(header[1]) << 8 | usize::from(header[2])];
+        stream.read_exact(&mut payload).unwrap();
+        if header[3] == kind && header[4] == 1 {
+            return payload;
+        }
+    }
+}
+
+/// The answer to a ping goes out with the answer to a call, but does not wait for it for long.
+#[test]
+fn a_ping_is_answered_beside_a_call_that_has_no_answer() {
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    let folder = DataDir::new("etcd-ping");
+    let server = Server::start(folder.path(), &["--listen-client", "127.0.0.1:0"]);
+    let mut stream = TcpStream::connect(etcd_address(&server)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    stream.write_all(&[&preface[..], &frame(SETTINGS, 0, 0, &[])].concat()).unwrap();
+    assert!(acknowledgement(&mut stream, SETTINGS).is_empty());
+
+    stream.write_all(&frame(PING, 0, 0, b"nothing!")).unwrap();
+    assert_eq!(acknowledgement(&mut stream, PING), b"nothing!");
+
+    // POST, http, the path and the authority as literals that are not indexed (RFC 7541, 6.2.2 and A).
+    let path = b"/etcdserverpb.KV/Range";
+    let mut headers = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    headers.extend_from_slice(path);
+    headers.extend_from_slice(&[0x01, 1, b'x']);
+    // The message never comes, so that there is no answer.
+    let request = frame(1, 4, 1, &headers);
+    stream.write_all(&[&request[..], &frame(PING, 0, 0, b"a call !")].concat()).unwrap();
+    assert_eq!(acknowledgement(&mut stream, PING), b"a call !");
+    stream
+        .write_all(&[&frame(PING, 0, 0, b"again  !")[..], &frame(8, 0, 1, &[0, 0, 1, 0])].concat())
+        .unwrap();
+    assert_eq!(acknowledgement(&mut stream, PING), b"again  !");
+}

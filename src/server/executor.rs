@@ -268,7 +268,7 @@ async fn run(start: Start) -> Result<(), Error> {
             clients_max: CLIENTS_MAX,
         }),
         sockets,
-        gate,
+        gate: Rc::clone(&gate),
     });
     if consensus.is_some() {
         inbox.push_consensus(ConsensusEvent::Start);
@@ -283,7 +283,7 @@ async fn run(start: Start) -> Result<(), Error> {
     if let Some(peers) = peers {
         glommio::spawn_local(listener::accept_peers(peers, Rc::clone(&inbox))).detach();
     }
-    glommio::spawn_local(tick(Rc::clone(&inbox))).detach();
+    glommio::spawn_local(tick(Rc::clone(&inbox), Rc::clone(&gate))).detach();
 
     let mut leads = false;
     let mut answered = false;
@@ -330,9 +330,10 @@ fn is_quiet(seats: &Seats) -> bool {
 }
 
 /// Wakes the loop at intervals, for deadlines.
-async fn tick(inbox: Rc<Inbox>) {
+async fn tick(inbox: Rc<Inbox>, gate: Rc<Gate>) {
     loop {
         glommio::timer::sleep(TICK).await;
+        gate.tick();
         inbox.signal();
     }
 }

@@ -47,7 +47,7 @@ use crate::socket::Stranger;
 use native::Greeting;
 use service::respond;
 use stopping::{Stop, Waiter};
-use stream::{HttpStream, Tasks};
+use stream::{Held, HttpStream, Tasks};
 
 /// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
 /// tell it from a method.
@@ -80,6 +80,7 @@ pub struct Gate {
     connections: Cell<usize>,
     connections_max: usize,
     stop: Stop,
+    held: Held,
 }
 
 impl Gate {
@@ -91,6 +92,7 @@ impl Gate {
             connections: Cell::new(0),
             connections_max,
             stop: Stop::default(),
+            held: Held::default(),
         })
     }
 
@@ -102,6 +104,11 @@ impl Gate {
     /// No new requests are taken: clients are told to go elsewhere, and connections end with what is under way.
     pub fn stop(&self) {
         self.stop.come();
+    }
+
+    /// A tick of the clock has passed.
+    pub fn tick(&self) {
+        self.held.tick();
     }
 
     /// Whether no connection is open.
@@ -133,7 +140,7 @@ impl Gate {
         // Who vanishes without a word is noticed by the kernel.
         sockopt::set_socket_keepalive(&stranger.stream, true)?;
         sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
-        let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes);
+        let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
         let own = Own(Native::open(&self.inbox));
         let native = Rc::clone(own.native());

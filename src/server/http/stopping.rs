@@ -56,7 +56,10 @@ impl Waiter {
             if state.has_come {
                 return Poll::Ready(());
             }
-            state.waiting.insert(self.place, context.waker().clone());
+            match state.waiting.get_mut(&self.place) {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => drop(state.waiting.insert(self.place, context.waker().clone())),
+            }
             Poll::Pending
         })
     }

@@ -1,9 +1,15 @@
 //! A socket as hyper reads and writes it, and hyper's tasks on the executor.
+//!
+//! What hyper writes is gathered until it flushes: the frames of an answer go out in one system call. What HTTP/2
+//! says about the connection waits for the answer to the request that came with it: Go's clients put a ping before
+//! every request, and its answer alone would cost as much as that of the request.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -13,17 +19,107 @@ use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 /// A read takes at most so much: hyper offers more room than it will use.
 const READ_SIZE: usize = 16 << 10;
 
+/// More than this is not gathered.
+const GATHERED_MAX: usize = 64 << 10;
+
+/// So few bytes wait for an answer that goes out with them: those of a ping (17), a few windows (13 each) and
+/// settings (9).
+const HELD_MAX: usize = 64;
+
+/// Bytes in front of each frame of HTTP/2 (RFC 9113, 4.1).
+const FRAME_HEADER_SIZE: usize = 9;
+
+/// Types of frames that can wait: SETTINGS, PING, WINDOW_UPDATE (RFC 9113, 6).
+const WAITING: [u8; 3] = [4, 6, 8];
+
+/// Whether these are whole frames of HTTP/2, few, and none of them is part of a call.
+fn can_wait(mut bytes: &[u8]) -> bool {
+    if bytes.len() > HELD_MAX {
+        return false;
+    }
+    while let Some(header) = bytes.first_chunk::<FRAME_HEADER_SIZE>() {
+        let size = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let size = usize::try_from(size).expect("24 bits fit usize");
+        match bytes.get(FRAME_HEADER_SIZE + size..) {
+            Some(rest) if WAITING.contains(&header[3]) => bytes = rest,
+            _ => return false,
+        }
+    }
+    bytes.is_empty()
+}
+
+/// What a socket holds back, and who has it sent when that has waited long enough.
+#[derive(Default)]
+struct Pace {
+    /// Bytes are held.
+    holds: Cell<bool>,
+    /// They have been held for long enough.
+    is_due: Cell<bool>,
+    /// It is in the list of those that hold something.
+    is_listed: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// The sockets of an executor that hold something back.
+#[derive(Clone, Default)]
+pub struct Held(Rc<Cell<Vec<Rc<Pace>>>>);
+
+impl Held {
+    /// A tick has passed: what was held at the last one already is sent.
+    pub fn tick(&self) {
+        let mut held = self.0.take();
+        held.retain(|pace| {
+            let holds = pace.holds.get();
+            pace.is_listed.set(holds);
+            if holds
+                && pace.is_due.replace(true)
+                && let Some(waker) = pace.waker.take()
+            {
+                waker.wake();
+            }
+            holds
+        });
+        self.0.set(held);
+    }
+
+    fn push(&self, pace: &Rc<Pace>) {
+        if !pace.is_listed.replace(true) {
+            let mut held = self.0.take();
+            held.push(Rc::clone(pace));
+            self.0.set(held);
+        }
+    }
+}
+
 /// A socket, with what was read from it before it was known to speak HTTP.
 pub struct HttpStream {
     stream: TcpStream,
     begun: BytesMut,
     room: Box<[u8]>,
+    gathered: BytesMut,
+    /// The front of what is gathered has been sent.
+    is_sending: bool,
+    /// More than what can wait was read since something was sent: an answer will follow.
+    is_asked: bool,
+    pace: Rc<Pace>,
+    held: Held,
 }
 
 impl HttpStream {
     /// Of this socket.
-    pub fn new(stream: TcpStream, begun: BytesMut) -> Self {
-        Self { stream, begun, room: vec![0; READ_SIZE].into_boxed_slice() }
+    pub fn new(stream: TcpStream, begun: BytesMut, held: &Held) -> Self {
+        let room = vec![0; READ_SIZE].into_boxed_slice();
+        let gathered = BytesMut::new();
+        Self {
+            stream,
+            begun,
+            room,
+            gathered,
+            is_sending: false,
+            is_asked: false,
+            pace: Rc::default(),
+            held: held.clone(),
+        }
     }
 
     /// Reads on until so many bytes are known that say which version of HTTP it is; what they are.
@@ -40,6 +136,39 @@ impl HttpStream {
             self.begun.extend_from_slice(&byte);
         }
         Ok(&self.begun)
+    }
+
+    /// Whether what is gathered waits for an answer.
+    fn holds(&self, context: &Context<'_>) -> bool {
+        let pace = &self.pace;
+        let holds = self.is_asked
+            && !self.is_sending
+            && !(pace.holds.get() && pace.is_due.get())
+            && can_wait(&self.gathered);
+        if !holds {
+            pace.holds.set(false);
+            return false;
+        }
+        if !pace.holds.replace(true) {
+            pace.is_due.set(false);
+            pace.waker.set(Some(context.waker().clone()));
+            self.held.push(pace);
+        }
+        true
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_sending = !self.gathered.is_empty();
+        while !self.gathered.is_empty() {
+            let sent = Pin::new(&mut self.stream).poll_write(context, &self.gathered);
+            match std::task::ready!(sent)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.gathered.advance(count),
+            }
+        }
+        self.is_sending = false;
+        self.is_asked = false;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -61,6 +190,7 @@ impl Read for HttpStream {
         match Pin::new(&mut this.stream).poll_read(context, room) {
             Poll::Ready(Ok(count)) => {
                 buffer.put_slice(&this.room[..count]);
+                this.is_asked |= !can_wait(&this.room[..count]);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -75,15 +205,27 @@ impl Write for HttpStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let this = &mut *self;
+        if this.gathered.len() + bytes.len() <= GATHERED_MAX {
+            this.gathered.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        std::task::ready!(this.poll_send(context))?;
+        Pin::new(&mut this.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let this = &mut *self;
+        if !this.gathered.is_empty() && !this.holds(context) {
+            std::task::ready!(this.poll_send(context))?;
+        }
+        Pin::new(&mut this.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(context)
+        let this = &mut *self;
+        std::task::ready!(this.poll_send(context))?;
+        Pin::new(&mut this.stream).poll_close(context)
     }
 }
 
@@ -98,5 +240,29 @@ where
 {
     fn execute(&self, task: F) {
         glommio::spawn_local(task).detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HELD_MAX, can_wait};
+
+    const PING: [u8; 17] = [0, 0, 8, 6, 1, 0, 0, 0, 0, 2, 4, 16, 16, 9, 14, 7, 7];
+
+    #[test]
+    fn what_says_nothing_of_a_call_can_wait() {
+        assert!(can_wait(&PING));
+        assert!(can_wait(&[&PING[..], &PING, &PING].concat()));
+        assert!(can_wait(&[0, 0, 0, 4, 1, 0, 0, 0, 0]), "settings");
+    }
+
+    #[test]
+    fn an_answer_or_more_than_a_few_bytes_cannot() {
+        let trailers = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0xbe];
+        assert!(!can_wait(&trailers));
+        assert!(!can_wait(&[&PING[..], &trailers].concat()));
+        assert!(!can_wait(&PING[..16]), "a frame without its end");
+        assert!(!can_wait(&PING[..8]), "a part of a header");
+        assert!(!can_wait(&PING.repeat(HELD_MAX / 17 + 1)));
     }
 }
