@@ -1,8 +1,8 @@
 //! A socket as hyper reads and writes it, and hyper's tasks on the executor.
 //!
 //! What hyper writes is gathered until it flushes: the frames of an answer go out in one system call. What HTTP/2
-//! says about the connection waits for the answer to the request that came with it: Go's clients put a ping before
-//! every request, and its answer alone would cost as much as that of the request.
+//! says about the connection, and the headers of a stream, wait for the answer to the request that came with it:
+//! Go's clients put a ping before every request, and its answer alone would cost as much as that of the request.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -22,18 +22,26 @@ const READ_SIZE: usize = 16 << 10;
 /// More than this is not gathered.
 const GATHERED_MAX: usize = 64 << 10;
 
-/// So few bytes wait for an answer that goes out with them: those of a ping (17), a few windows (13 each) and
-/// settings (9).
-const HELD_MAX: usize = 64;
+/// So few bytes wait for an answer that goes out with them: those of a ping (17), a few windows (13 each),
+/// settings (9) and the headers of a few streams (some 20 each).
+const HELD_MAX: usize = 128;
 
 /// Bytes in front of each frame of HTTP/2 (RFC 9113, 4.1).
 const FRAME_HEADER_SIZE: usize = 9;
 
-/// Types of frames that can wait: SETTINGS, PING, WINDOW_UPDATE (RFC 9113, 6).
-const WAITING: [u8; 3] = [4, 6, 8];
+/// What says something of the connection alone: SETTINGS, PING, WINDOW_UPDATE (RFC 9113, 6).
+fn is_control(kind: u8, _: u8) -> bool {
+    matches!(kind, 4 | 6 | 8)
+}
 
-/// Whether these are whole frames of HTTP/2, few, and none of them is part of a call.
-fn can_wait(mut bytes: &[u8]) -> bool {
+/// What a client does not wait for: that, and HEADERS that are whole and that something follows (END_HEADERS is
+/// set, END_STREAM is not; RFC 9113, 6.2).
+fn can_wait(kind: u8, flags: u8) -> bool {
+    is_control(kind, flags) || (kind == 1 && flags & 0x5 == 0x4)
+}
+
+/// Whether these are whole frames of HTTP/2, few, and all are `such` by their type and flags.
+fn are_all(mut bytes: &[u8], such: fn(u8, u8) -> bool) -> bool {
     if bytes.len() > HELD_MAX {
         return false;
     }
@@ -41,7 +49,7 @@ fn can_wait(mut bytes: &[u8]) -> bool {
         let size = u32::from_be_bytes([0, header[0], header[1], header[2]]);
         let size = usize::try_from(size).expect("24 bits fit usize");
         match bytes.get(FRAME_HEADER_SIZE + size..) {
-            Some(rest) if WAITING.contains(&header[3]) => bytes = rest,
+            Some(rest) if such(header[3], header[4]) => bytes = rest,
             _ => return false,
         }
     }
@@ -99,7 +107,7 @@ pub struct HttpStream {
     gathered: BytesMut,
     /// The front of what is gathered has been sent.
     is_sending: bool,
-    /// More than what can wait was read since something was sent: an answer will follow.
+    /// More than control was read since something was sent: an answer will follow.
     is_asked: bool,
     pace: Rc<Pace>,
     held: Held,
@@ -144,7 +152,7 @@ impl HttpStream {
         let holds = self.is_asked
             && !self.is_sending
             && !(pace.holds.get() && pace.is_due.get())
-            && can_wait(&self.gathered);
+            && are_all(&self.gathered, can_wait);
         if !holds {
             pace.holds.set(false);
             return false;
@@ -190,7 +198,7 @@ impl Read for HttpStream {
         match Pin::new(&mut this.stream).poll_read(context, room) {
             Poll::Ready(Ok(count)) => {
                 buffer.put_slice(&this.room[..count]);
-                this.is_asked |= !can_wait(&this.room[..count]);
+                this.is_asked |= !are_all(&this.room[..count], is_control);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -245,24 +253,26 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{HELD_MAX, can_wait};
+    use super::{HELD_MAX, are_all, can_wait, is_control};
 
     const PING: [u8; 17] = [0, 0, 8, 6, 1, 0, 0, 0, 0, 2, 4, 16, 16, 9, 14, 7, 7];
+    const HEADERS: [u8; 10] = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
 
     #[test]
-    fn what_says_nothing_of_a_call_can_wait() {
-        assert!(can_wait(&PING));
-        assert!(can_wait(&[&PING[..], &PING, &PING].concat()));
-        assert!(can_wait(&[0, 0, 0, 4, 1, 0, 0, 0, 0]), "settings");
+    fn what_no_client_waits_for_can_wait() {
+        assert!(are_all(&PING, can_wait));
+        assert!(are_all(&[&PING[..], &HEADERS, &PING].concat(), can_wait));
+        assert!(are_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0], can_wait), "settings");
+        assert!(!are_all(&[&PING[..], &HEADERS].concat(), is_control), "a request");
     }
 
     #[test]
     fn an_answer_or_more_than_a_few_bytes_cannot() {
         let trailers = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0xbe];
-        assert!(!can_wait(&trailers));
-        assert!(!can_wait(&[&PING[..], &trailers].concat()));
-        assert!(!can_wait(&PING[..16]), "a frame without its end");
-        assert!(!can_wait(&PING[..8]), "a part of a header");
-        assert!(!can_wait(&PING.repeat(HELD_MAX / 17 + 1)));
+        assert!(!are_all(&trailers, can_wait));
+        assert!(!are_all(&[&PING[..], &trailers].concat(), can_wait));
+        assert!(!are_all(&PING[..16], can_wait), "a frame without its end");
+        assert!(!are_all(&PING[..8], can_wait), "a part of a header");
+        assert!(!are_all(&PING.repeat(HELD_MAX / PING.len() + 1), can_wait));
     }
 }
