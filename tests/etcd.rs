@@ -11,6 +11,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::Put;
 use process::{DataDir, Server};
 use serde_json::{Value, json};
@@ -272,4 +274,63 @@ fn a_ping_is_answered_beside_a_call_that_has_no_answer() {
         .write_all(&[&frame(PING, 0, 0, b"again  !")[..], &frame(8, 0, 1, &[0, 0, 1, 0])].concat())
         .unwrap();
     assert_eq!(acknowledgement(&mut stream, PING), b"again  !");
+}
+
+/// The lines of `inspect log --as-etcd`: the commit index, and what each entry of the log holds.
+fn log_as_etcd(folder: &DataDir) -> (u64, Vec<Vec<u8>>) {
+    let done = process::run(&["inspect", "log", "--as-etcd", folder.path().to_str().unwrap()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let commit = lines.next().unwrap()["commit"].as_u64().unwrap();
+    let mut next = None;
+    let mut entry = |line: Value| {
+        let index = line["index"].as_u64().unwrap();
+        assert!(next.is_none_or(|next| next == index), "{line}");
+        next = Some(index + 1);
+        assert_eq!(line["type"], json!(0));
+        assert!(line["term"].as_u64().is_some_and(|term| term > 0));
+        STANDARD.decode(line["data"].as_str().unwrap()).unwrap()
+    };
+    (commit, lines.map(&mut entry).collect())
+}
+
+/// Programs that check etcd's log read this one; the messages are looked at with etcd's own in `tests/clients`.
+#[test]
+fn the_log_of_a_server_that_runs_reads_as_that_of_etcd() {
+    let folder = DataDir::new("etcd-log");
+    let server = Server::start(folder.path(), &["--listen-client", "127.0.0.1:0"]);
+    let mut http = Http::connect(etcd_address(&server));
+    let (_, grant) = http.post("/v3/lease/grant", &json!({"TTL": 600}));
+    let lease: i64 = grant["ID"].as_str().unwrap().parse().unwrap();
+    http.post("/v3/kv/put", &json!({"key": "Zm9v", "value": "YmFy", "lease": lease}));
+    http.post("/v3/lease/revoke", &json!({"ID": lease}));
+
+    let (commit, entries) = log_as_etcd(&folder);
+    assert_eq!(u64::try_from(entries.len()).unwrap(), commit, "a server alone: all is committed");
+    let written: Vec<_> = entries.into_iter().filter(|data| !data.is_empty()).collect();
+    let [granted, put, revoked] = &written[..] else { panic!("{written:?}") };
+    let number = |lease: i64| {
+        let mut bytes = Vec::new();
+        let mut rest = lease.cast_unsigned();
+        while rest >= 0x80 {
+            bytes.push(rest.to_le_bytes()[0] | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest.to_le_bytes()[0]);
+        bytes
+    };
+    let has = |data: &[u8], part: &[u8]| data.windows(part.len()).any(|window| window == part);
+    // Field 8 of the request, and in it the seconds and the id that the server chose.
+    assert!(has(granted, &[&[0x42, 13, 0x08, 0xd8, 0x04, 0x10][..], &number(lease)].concat()));
+    assert!(
+        has(put, &[&b"\x22\x14\x0a\x03foo\x12\x03bar\x18"[..], &number(lease)].concat()),
+        "{put:?}"
+    );
+    assert!(has(revoked, &[&[0x4a, 10, 0x08][..], &number(lease)].concat()), "{revoked:?}");
+
+    // A commit index that has been seen stays.
+    drop(server.kill());
+    let (later, entries) = log_as_etcd(&folder);
+    assert!(later >= commit && entries.len() >= usize::try_from(commit).unwrap());
 }

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/etcd", &["base", "wire"]),
     ("src/client", &["base", "wire"]),
     ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire", "etcd"]),
-    ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire"]),
+    ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire", "etcd"]),
     ("bench", &["base", "wire", "client"]),
     ("tests/sim", &["base", "wire", "raft", "wal", "tree", "kv", "node"]),
     ("tests/chaos", &["base", "wire", "client"]),

@@ -1,4 +1,4 @@
-//! `inspect`: looks into a data directory whose server is stopped.
+//! `inspect`: looks into a data directory, for most questions of a server that is stopped.
 
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ pub enum InspectCommand {
     Pages(InspectArguments),
     /// Print both meta slots
     Meta(InspectArguments),
+    /// Print the entries of the log as etcd's log would hold them, for programs that check that; also of a
+    /// server that runs
+    Log(LogArguments),
     /// Verify every checksum and invariant; exit code 1 at the first fault, which is named
     Check(InspectArguments),
 }
@@ -37,12 +40,41 @@ pub struct InspectArguments {
     pub limit: Option<u64>,
 }
 
+/// Which log, and how it is shown.
+#[derive(Clone, Debug, Args)]
+pub struct LogArguments {
+    /// Data directory of a server, or a copy of one
+    pub data_dir: PathBuf,
+    /// A line with the commit index, then one for each kept entry: index, term and type, and etcd's
+    /// InternalRaftRequest in base64, which is empty for what etcd's log does not have
+    #[arg(long, required = true)]
+    pub as_etcd: bool,
+    /// First log index to print; 0: from the oldest on
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// Print at most this many entries
+    #[arg(long)]
+    pub limit: Option<u64>,
+}
+
+impl LogArguments {
+    fn for_all(&self) -> InspectArguments {
+        let (data_dir, from, limit) = (self.data_dir.clone(), self.from, self.limit);
+        InspectArguments { data_dir, force: false, from, limit }
+    }
+}
+
 /// Looks into the data directory.
 ///
 /// # Errors
 /// A fault of what is stored, why nothing could be looked at, or standard output.
 pub fn run(global: &Global, command: &InspectCommand) -> Result<(), Failure> {
+    let of_log;
     let (kind, arguments) = match command {
+        InspectCommand::Log(arguments) => {
+            of_log = arguments.for_all();
+            (inspect::Kind::EtcdLog, &of_log)
+        }
         InspectCommand::Wal(arguments) => (inspect::Kind::Wal, arguments),
         InspectCommand::Pages(arguments) => (inspect::Kind::Pages, arguments),
         InspectCommand::Meta(arguments) => (inspect::Kind::Meta, arguments),

@@ -21,6 +21,7 @@ mod check;
 mod checkpoint;
 mod directory;
 mod error;
+mod etcd_log;
 mod log;
 mod meta;
 mod pages;
@@ -35,13 +36,19 @@ use std::path::Path;
 pub use error::{Error, Fault, PairFault, RecordFault};
 
 use directory::Directory;
+use etcd_log::EtcdLog;
 use report::Report;
+
+/// How often the log of a server that runs is looked at before it is called damaged.
+const SCANS_MAX: u32 = 5;
 
 /// What is looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// The groups and records of the write-ahead log.
     Wal,
+    /// The entries of the log as etcd's log would hold them.
+    EtcdLog,
     /// The trees and the space of the page file.
     Pages,
     /// Identity, meta slots, hard state, watermark, sizes.
@@ -57,9 +64,9 @@ pub struct Options {
     pub json: bool,
     /// Go on although another process holds the directory: what it writes meanwhile may look damaged.
     pub force: bool,
-    /// For [`Kind::Wal`]: the first log index to print; 0 begins with the oldest group.
+    /// For [`Kind::Wal`] and [`Kind::EtcdLog`]: the first log index to print; 0 begins with the oldest group.
     pub from: u64,
-    /// For [`Kind::Wal`]: the greatest number of records to print.
+    /// For [`Kind::Wal`] and [`Kind::EtcdLog`]: the greatest number of records to print.
     pub limit: Option<u64>,
 }
 
@@ -74,6 +81,9 @@ pub fn run(
     options: &Options,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
+    if kind == Kind::EtcdLog {
+        return print_etcd_log(data_dir, options, out);
+    }
     let mut directory = Directory::open(data_dir, options.force)?;
     let mut report = Report::new(out, options.json);
     if directory.is_in_use() {
@@ -86,5 +96,20 @@ pub fn run(
         Kind::Pages => pages::print(&mut directory, &mut report),
         Kind::Meta => meta::print(&mut directory, &mut report),
         Kind::Check => check::run(&mut directory, &mut report),
+        Kind::EtcdLog => unreachable!("it has been printed"),
+    }
+}
+
+/// Also of a server that runs: what it appends meanwhile is beyond the end, and where it reuses a segment
+/// between two looks the log is looked at again.
+fn print_etcd_log(data_dir: &Path, options: &Options, out: &mut dyn Write) -> Result<(), Error> {
+    let mut tries = SCANS_MAX;
+    loop {
+        let mut directory = Directory::open(data_dir, true)?;
+        match EtcdLog::scan(&mut directory) {
+            Ok(log) => return log.print(&mut directory, options, out),
+            Err(Error::Fault(_)) if directory.is_in_use() && tries > 1 => tries -= 1,
+            Err(error) => return Err(error),
+        }
     }
 }

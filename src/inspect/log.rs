@@ -91,3 +91,10 @@ pub(crate) fn walk(
         }
     }
 }
+
+/// What has verified a moment ago does not any more.
+pub(crate) fn unstable(row: &GroupRow, fault: wal::Fault) -> Fault {
+    let file = wal::WalFile::Slot(row.slot);
+    let (offset, lsn) = (row.offset, row.lsn);
+    Fault::Wal(RecoveryError::Unstable { file, offset, lsn, fault })
+}

@@ -81,7 +81,7 @@ fn print_groups(
         let upto = *upto.next().expect("there is one for each group");
         report.line("group", &group_fields(row, header))?;
         for record in header.records(bytes) {
-            let record = record.map_err(|fault| unstable(row, fault))?;
+            let record = record.map_err(|fault| log::unstable(row, fault))?;
             let entry = record.entry;
             if entry.index < from {
                 continue;
@@ -106,12 +106,6 @@ fn print_groups(
         }
         Ok(true)
     })
-}
-
-fn unstable(row: &GroupRow, fault: wal::Fault) -> Fault {
-    let file = wal::WalFile::Slot(row.slot);
-    let (offset, lsn) = (row.offset, row.lsn);
-    Fault::Wal(wal::RecoveryError::Unstable { file, offset, lsn, fault })
 }
 
 fn group_fields(row: &GroupRow, header: &GroupHeader) -> Vec<Field> {

@@ -52,6 +52,19 @@ const CHOSEN_INDEX_MASK: u64 = (1 << 20) - 1;
 /// The step from an id that is taken to the next: odd, so that it comes to each. Part of the format.
 const CHOSEN_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
+fn choice(time: u64, index: LogIndex) -> u64 {
+    (time & !CHOSEN_INDEX_MASK) | (index.get() & CHOSEN_INDEX_MASK)
+}
+
+fn chosen(number: u64) -> LeaseId {
+    LeaseId::new(CHOSEN.wrapping_add_unsigned(number & CHOSEN_MASK))
+}
+
+/// The id that the entry at `index` with log time `time` chooses for its lease, if that is free.
+pub fn first_choice(time: u64, index: LogIndex) -> LeaseId {
+    chosen(choice(time, index))
+}
+
 /// Keys found in one walk and then deleted one by one.
 const BATCH: usize = 64;
 
@@ -281,10 +294,9 @@ impl State {
     /// stranger's lease. One that is taken is left by a great stride: a client that takes many
     /// neighbours of it must not make each choice a long walk.
     fn choose_lease(&self, time: u64) -> Result<LeaseId, Stop> {
-        let index = self.applied_next().get();
-        let mut number = (time & !CHOSEN_INDEX_MASK) | (index & CHOSEN_INDEX_MASK);
+        let mut number = choice(time, self.applied_next());
         loop {
-            let id = LeaseId::new(CHOSEN.wrapping_add_unsigned(number & CHOSEN_MASK));
+            let id = chosen(number);
             if self.pages.get(LEASES, &lease_key(id))?.is_none() {
                 return Ok(id);
             }

@@ -82,7 +82,7 @@ pub use history::{
 };
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
-pub use lease::{Due, DueError, Lease};
+pub use lease::{Due, DueError, Lease, first_choice};
 pub use listing::SORT_SIZE_MAX;
 pub use members::MEMBERS_SIZE_MAX;
 pub use outcome::{OpReply, Outcome, RangeEnd, Reply, Step, TxnOutcome, TxnReply};
