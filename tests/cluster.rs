@@ -6,7 +6,7 @@
 
 mod process;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -180,6 +180,61 @@ fn a_cluster_starts_answers_on_every_endpoint_and_is_the_same_after_a_restart() 
     assert_eq!(cluster.endpoints, endpoints);
     assert_eq!(cluster.out("get k --prefix --count-only"), "3\n");
     let (status, stderr) = cluster.stop(Signal::INT);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+/// Asks a member for a watch, as a client that wants none without a leader; the status of HTTP.
+fn status_of_watch(endpoint: &str) -> std::io::Result<u16> {
+    let mut stream = TcpStream::connect(endpoint)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let body = r#"{"create_request": {"key": "YQ=="}}"#;
+    let size = body.len();
+    let head = "POST /v3/watch HTTP/1.1\r\nhost: x\r\nhasleader: true\r\ncontent-length";
+    stream.write_all(format!("{head}: {size}\r\n\r\n{body}").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, format!("no status: {line:?}"))
+    })
+}
+
+/// kube-apiserver on three members, whose leader was killed: its watches came over to the other two at once, 306 of
+/// them were refused within a tenth of a second for want of a leader, and each of its caches began anew.
+#[test]
+fn a_stream_that_wants_a_leader_is_not_refused_while_one_is_elected() {
+    let dir = DataDir::new("cluster-wants-leader");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let status = cluster.until("status", |status| {
+        status.as_array().unwrap().iter().any(|member| member["role"] == "leader")
+    });
+    let members = status.as_array().unwrap();
+    let leader = members.iter().position(|member| member["role"] == "leader").unwrap();
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    kill(cluster.members[leader]);
+    let end = Instant::now() + Duration::from_millis(600);
+    thread::scope(|scope| {
+        for other in &others {
+            let endpoint = &cluster.endpoints[*other];
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    assert_eq!(status_of_watch(endpoint).unwrap(), 200);
+                }
+            });
+        }
+    });
+    let line = cluster.line();
+    assert!(line.contains(": ready "), "{line}");
+
+    // Without most members there is no leader, and that is said.
+    let alone = others[0];
+    let paused = [pid_in(&line), cluster.members[others[1]]];
+    paused.iter().for_each(|pid| send(*pid, Signal::STOP));
+    let begin = Instant::now();
+    while status_of_watch(&cluster.endpoints[alone]).unwrap() != 503 {
+        assert!(begin.elapsed() < PATIENCE, "a member alone does not say that nobody leads");
+    }
+    paused.iter().for_each(|pid| send(*pid, Signal::CONT));
+    let (status, stderr) = cluster.stop(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Put;
-use process::{DataDir, Server};
+use process::{DataDir, PATIENCE, Server, Signal};
 use serde_json::{Value, json};
 
 /// A connection that asks one thing after the other.
@@ -176,6 +176,29 @@ fn a_watch_tells_changes_line_by_line() {
         assert_eq!(event["kv"]["value"], json!(value));
         assert_eq!(event["prev_kv"].get("value").cloned(), previous);
     }
+}
+
+/// Clients of etcd balance over all members, and one that is told to stop is still chosen by those who have not heard
+/// of it: what they ask failed from the moment of the signal on, for nothing.
+#[test]
+fn what_is_asked_before_a_client_knows_of_the_end_is_answered() {
+    let folder = DataDir::new("etcd-stop");
+    let server = Server::start(folder.path(), &[]);
+    let (mut asking, mut idle) = (Http::connect(server.address()), Http::connect(server.address()));
+    assert_eq!(idle.post("/v3/kv/range", &json!({"key": "YQ=="})).0, 200);
+    let body = json!({"key": "YQ==", "value": "MQ=="}).to_string();
+    let head = "POST /v3/kv/put HTTP/1.1\r\nhost: x\r\ncontent-length";
+    let begin = format!("{head}: {}\r\n\r\n{}", body.len(), &body[..4]);
+    asking.stream.get_mut().write_all(begin.as_bytes()).unwrap();
+
+    server.signal(Signal::TERM);
+    let mut rest = Vec::new();
+    idle.stream.read_to_end(&mut rest).unwrap();
+    assert!(TcpStream::connect(server.address()).is_err(), "nobody comes to one that ends");
+    asking.stream.get_mut().write_all(&body.as_bytes()[4..]).unwrap();
+    assert_eq!(asking.head().0, 200);
+    let ended = server.ended_within(PATIENCE).unwrap_or_else(|_| panic!("it does not stop"));
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 
 #[test]

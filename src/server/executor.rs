@@ -1,10 +1,9 @@
 //! One executor: a thread with its rings, the roles of its place, and the tasks beside them.
 
-use std::mem;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration as StdDuration;
 
@@ -15,7 +14,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use kv::State;
 use node::{
     Booted, CheckpointConfig, Consensus, ConsensusConfig, ConsensusEvent, ForPeers, Introduction,
-    Members, Reactor, ReactorConfig, ReactorEvent, Store, StoreConfig, Tail,
+    Members, Reactor, ReactorConfig, Store, StoreConfig, Tail,
 };
 use raft::{HardState, Log, Position, Raft, Restored, TermRun};
 use wal::{Recovered, Writer};
@@ -27,10 +26,12 @@ use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
 use crate::data_dir::{DataDir, Identity, incoming_path, random_id};
 use crate::disk::{Block, DiskFile, WalDisk, settle_polling};
+use crate::ending::{Ending, Remaining};
 use crate::http::Gate;
 use crate::inbox::Inbox;
 use crate::incoming::Incoming;
 use crate::link::{self, Links, Message, Outbox};
+use crate::listener::Door;
 use crate::socket::Sockets;
 use crate::topology::Place;
 use crate::{Error, listener};
@@ -41,9 +42,6 @@ const TICK: StdDuration = StdDuration::from_millis(5);
 /// Links of members at one time: two each way with each of thirteen others, twice over while they are
 /// made anew.
 const LINKS_MAX: usize = 128;
-
-/// What is still under way this long after a stop is given up: clients learn of it as of a crash.
-const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
 
 /// Bytes of memory that an executor with disk roles registers with the kernel for its blocks.
 const BLOCK_MEMORY: usize = 12 << 20;
@@ -194,8 +192,8 @@ pub struct Start {
     pub clock: Clock,
     /// Set when the server is to stop.
     pub stop: Arc<AtomicBool>,
-    /// Executors whose reactor still has requests to answer: the others serve them until it is 0.
-    pub reactors: Arc<AtomicUsize>,
+    /// How far all executors are with the end of the server.
+    pub remaining: Arc<Remaining>,
     /// Where it reports.
     pub notices: Sender<Notice>,
 }
@@ -230,7 +228,7 @@ async fn run(start: Start) -> Result<(), Error> {
         peers,
         clock,
         stop,
-        reactors,
+        remaining,
         notices,
     } = start;
     let place = places[index];
@@ -274,9 +272,11 @@ async fn run(start: Start) -> Result<(), Error> {
         inbox.push_consensus(ConsensusEvent::Start);
     }
     let listens = !listeners.is_empty();
-    for listener in listeners {
-        glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox))).detach();
-    }
+    let doors: Result<Vec<_>, _> =
+        listeners.into_iter().map(|listener| Door::open(listener, &inbox)).collect();
+    let mut doors = doors.map_err(|error| {
+        Error::Executor(format!("a listening socket could not be copied: {error}"))
+    })?;
     if listens {
         drop(notices.send(Notice::Ready));
     }
@@ -286,8 +286,7 @@ async fn run(start: Start) -> Result<(), Error> {
     glommio::spawn_local(tick(Rc::clone(&inbox), Rc::clone(&gate))).detach();
 
     let mut leads = false;
-    let mut answered = false;
-    let mut stop_at: Option<Instant> = None;
+    let mut ending = Ending::Running;
     let seats = Seats { reactor, consensus, store };
     let watched = Rc::clone(&inbox);
     CoreLoop::new(seats, inbox, links, clock)
@@ -296,37 +295,14 @@ async fn run(start: Start) -> Result<(), Error> {
                 leads = true;
                 drop(notices.send(Notice::Ready));
             }
-            match stop_at {
-                None if stop.load(Ordering::Acquire) => {
-                    stop_at = Some(clock.now().after(STOP_TIMEOUT));
-                    if seats.reactor.is_some() {
-                        watched.push_reactor(ReactorEvent::Stop);
-                    }
-                    if seats.consensus.is_some() {
-                        watched.push_consensus(ConsensusEvent::Stop);
-                    }
-                    false
-                }
-                None => false,
-                Some(at) => {
-                    if seats.reactor.as_ref().is_some_and(|seat| seat.role.requests() == 0)
-                        && !mem::replace(&mut answered, true)
-                    {
-                        reactors.fetch_sub(1, Ordering::AcqRel);
-                    }
-                    let all_answered = reactors.load(Ordering::Acquire) == 0;
-                    clock.now() >= at || (all_answered && is_quiet(seats))
-                }
+            if matches!(ending, Ending::Running) && stop.load(Ordering::Acquire) {
+                doors.drain(..).for_each(Door::close);
+                ending.begin(clock.now(), seats);
             }
+            ending.turn(clock.now(), &remaining, seats, &watched)
         })
         .await;
     Ok(())
-}
-
-/// Whether nothing that a client waits for is under way here.
-fn is_quiet(seats: &Seats) -> bool {
-    seats.reactor.as_ref().is_none_or(|seat| seat.role.requests() == 0 && seat.gate.is_idle())
-        && seats.consensus.as_ref().is_none_or(|seat| seat.role.is_quiet())
 }
 
 /// Wakes the loop at intervals, for deadlines.

@@ -15,6 +15,7 @@ mod core_loop;
 mod data_dir;
 mod direct;
 mod disk;
+mod ending;
 mod error;
 mod executor;
 mod founding;
@@ -43,7 +44,7 @@ pub use node::Retention;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -53,6 +54,7 @@ use signal_hook::iterator::Signals;
 
 use clock::Clock;
 use data_dir::{DataDir, noted_damage};
+use ending::Remaining;
 use executor::{Notice, Parts, Plan, Start, Wiring};
 use listed::Listed;
 
@@ -126,7 +128,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let plan = Arc::new(Plan::new(config, &data_dir, &places, dsync)?);
     let stop = Arc::new(AtomicBool::new(false));
     let reactors = places.iter().filter(|place| place.reactor.is_some()).count();
-    let answering = Arc::new(AtomicUsize::new(reactors));
+    let remaining = Arc::new(Remaining::new(reactors));
     let (notices, notified) = mpsc::channel();
 
     // One channel for each ordered pair of executors.
@@ -163,11 +165,13 @@ pub fn run(config: &Config) -> Result<(), Error> {
             listeners,
             clock,
             stop: Arc::clone(&stop),
-            reactors: Arc::clone(&answering),
+            remaining: Arc::clone(&remaining),
             notices: notices.clone(),
         })?);
     }
     drop(notices);
+    // Those of the executors are closed when the server stops, and then nobody is to wait for an answer here.
+    drop((listener, client_listener, peer_listener));
 
     // Ready when every reactor listens and the member leads or knows who does.
     let mut waiting = reactors + 1;

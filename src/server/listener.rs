@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use glommio::Task;
 use glommio::net::{TcpListener, TcpStream};
 
 use crate::Error;
@@ -76,8 +77,35 @@ pub async fn accept_peers(listener: StdListener, inbox: Rc<Inbox>) {
     }
 }
 
+/// A listening socket at which connections are accepted until it is closed.
+pub struct Door {
+    socket: StdListener,
+    accepting: Task<()>,
+}
+
+impl Door {
+    /// Accepts connections from now on.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn open(listener: StdListener, inbox: &Rc<Inbox>) -> io::Result<Self> {
+        let socket = listener.try_clone()?;
+        let accepting = glommio::spawn_local(accept(listener, Rc::clone(inbox)));
+        Ok(Self { socket, accepting })
+    }
+
+    /// Nobody can connect any more. Closing the descriptors would not be enough: the ring holds the socket for as
+    /// long as it waits at it.
+    pub fn close(self) {
+        drop(self.accepting);
+        if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
+            crate::log::warn(format!("a listening socket could not be closed: {error}"));
+        }
+    }
+}
+
 /// Accepts connections until the executor ends.
-pub async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
+async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
     let listener = adopt(listener);
     loop {
         match listener.accept().await {

@@ -23,7 +23,7 @@ pub async fn respond(
     let Some(route) = shapes::route(path) else {
         return plain::json(StatusCode::NOT_FOUND, "{\"code\":5,\"message\":\"Not Found\"}".into());
     };
-    if let Err(failure) = service::admit(link, &parts.headers) {
+    if let Err(failure) = service::admit(link, &parts.headers).await {
         return refused(&failure);
     }
     let messages = Messages::of_json(body, route, MESSAGE_SIZE_MAX);

@@ -32,7 +32,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
 use glommio::net::TcpStream;
@@ -61,6 +61,13 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// See [`STREAM_WINDOW`].
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// For so long a member that has lost its leader counts as one that has it still: as members of etcd do, who notice
+/// no earlier.
+const LEADER_GRACE: Duration = Duration::from_secs(1);
+
+/// How often one who waits for a leader looks for it.
+const LEADER_PAUSE: Duration = Duration::from_millis(5);
+
 /// After this long without traffic the kernel asks whether the other side still lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -77,6 +84,8 @@ pub struct Standing {
 pub struct Gate {
     inbox: Rc<Inbox>,
     standing: Cell<Standing>,
+    /// Since when no leader is known.
+    leaderless: Cell<Instant>,
     connections: Cell<usize>,
     connections_max: usize,
     stop: Stop,
@@ -89,6 +98,7 @@ impl Gate {
         Rc::new(Self {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
+            leaderless: Cell::new(Instant::now()),
             connections: Cell::new(0),
             connections_max,
             stop: Stop::default(),
@@ -98,7 +108,10 @@ impl Gate {
 
     /// Notes what has become known of the cluster.
     pub fn note(&self, standing: Standing) {
-        self.standing.set(standing);
+        let before = self.standing.replace(standing);
+        if before.leader != NodeId::default() && standing.leader == NodeId::default() {
+            self.leaderless.set(Instant::now());
+        }
     }
 
     /// No new requests are taken: clients are told to go elsewhere, and connections end with what is under way.
@@ -231,6 +244,17 @@ impl Link {
 
     fn has_leader(&self) -> bool {
         self.gate.standing.get().leader != NodeId::default()
+    }
+
+    /// Whether a leader is known. While an election is under way its outcome is waited for.
+    async fn awaits_leader(&self) -> bool {
+        while !self.has_leader() {
+            if self.gate.leaderless.get().elapsed() >= LEADER_GRACE {
+                return false;
+            }
+            glommio::timer::sleep(LEADER_PAUSE).await;
+        }
+        true
     }
 }
 

@@ -43,7 +43,7 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
     if let Some(path) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
         return gateway::respond(link, path, &parts, body).await;
     }
-    if let Err(failure) = admit(link, &parts.headers) {
+    if let Err(failure) = admit(link, &parts.headers).await {
         return grpc::unary(Err(failure));
     }
     let messages = Messages::new(body, &parts.headers, MESSAGE_SIZE_MAX);
@@ -69,9 +69,15 @@ pub fn stream(
 }
 
 /// What is looked at before anything else.
-pub fn admit(link: &Link, headers: &HeaderMap) -> Result<(), Failure> {
+///
+/// Elections here are over before members of etcd would have noticed that there is one to hold. Clients whose
+/// streams are refused during one end all their watches (etcd's Go client does), and come back at once.
+///
+/// # Errors
+/// [`Failure::NO_LEADER`].
+pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<(), Failure> {
     let wants_leader = headers.get(HAS_LEADER).is_some_and(|value| value == "true");
-    if wants_leader && !link.has_leader() {
+    if wants_leader && !link.awaits_leader().await {
         return Err(Failure::NO_LEADER);
     }
     Ok(())

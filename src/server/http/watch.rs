@@ -16,6 +16,7 @@ use super::Link;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Native};
 use super::service::{gone, revision, unexpected};
+use super::stopping::Waiter;
 
 /// How often a watch is told its progress that asks for it (etcd's watch-progress-notify-interval).
 const PROGRESS_INTERVAL_MS: u32 = 600_000;
@@ -42,6 +43,8 @@ struct Task {
     sender: Sender,
     state: WatchStream,
     effects: Vec<Effect>,
+    /// The end of the server.
+    end: Waiter,
 }
 
 /// Answers the requests of a stream until its client goes.
@@ -52,9 +55,11 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
         let own = link.open();
         let native = Rc::clone(own.native());
         let (state, effects) = (WatchStream::new(), Vec::new());
-        let mut task = Task { link, native, messages, has_ended: false, sender, state, effects };
-        let end = task.run().await;
-        task.sender.end(end);
+        let end = link.gate.stop.wait();
+        let mut task =
+            Task { link, native, messages, has_ended: false, sender, state, effects, end };
+        let outcome = task.run().await;
+        task.sender.end(outcome);
         drop(own);
     })
     .detach();
@@ -79,6 +84,9 @@ impl Task {
     /// The next thing that comes. Nothing is taken while the client does not read: the member then holds back
     /// what it has to tell, and what the client asks waits in its own window, for each question has an answer.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, Failure>> {
+        if self.end.poll(context).is_ready() {
+            return Poll::Ready(Err(Failure::STOPPED));
+        }
         match self.sender.poll_ready(context) {
             Poll::Ready(true) => {}
             Poll::Ready(false) => return Poll::Ready(Ok(Event::Over)),

@@ -1,0 +1,3 @@
+module quorate/tests/clients/kubernetes
+
+go 1.26.0
