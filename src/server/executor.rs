@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::net::TcpListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -254,7 +255,8 @@ async fn run(start: Start) -> Result<(), Error> {
         None => None,
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
-    let gate = Gate::new(&inbox, plan.connections_max);
+    let folder = plan.pages.parent().map(Path::to_path_buf).unwrap_or_default();
+    let gate = Gate::new(&inbox, plan.connections_max, folder);
     let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
