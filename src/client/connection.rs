@@ -253,6 +253,7 @@ impl Connection {
             Reply::Ping
             | Reply::Status(_)
             | Reply::Limits(_)
+            | Reply::Snapshot(_)
             | Reply::Register(_)
             | Reply::Put(_)
             | Reply::Range(_)

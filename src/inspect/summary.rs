@@ -81,6 +81,7 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
         | Request::LeaseList(_)
         | Request::Status
         | Request::Limits
+        | Request::Snapshot
         | Request::Register
         | Request::Hello(_)
         | Request::Ping

@@ -163,12 +163,12 @@ struct Open {
 
 /// A cell as a record states it.
 #[derive(Clone, Copy)]
-struct Record<'a> {
-    tree: TreeId,
+pub(crate) struct Record<'a> {
+    pub tree: TreeId,
     counted: bool,
     number: u64,
-    key: &'a [u8],
-    payload: &'a [u8],
+    pub key: &'a [u8],
+    pub payload: &'a [u8],
 }
 
 /// Why a chunk was not taken in to its end.
@@ -711,7 +711,7 @@ impl<'a> Record<'a> {
 }
 
 /// A cell record behind its tag, and the size of its run.
-fn read_cell<'a>(reader: &mut Reader<'a>) -> Option<(Record<'a>, Option<usize>)> {
+pub(crate) fn read_cell<'a>(reader: &mut Reader<'a>) -> Option<(Record<'a>, Option<usize>)> {
     let (tree, flags) = (reader.u8()?, reader.u8()?);
     let number = reader.u64()?;
     let key_size = usize::from(u16::from_le_bytes(reader.take()?));

@@ -67,6 +67,7 @@ mod transfer;
 mod trim;
 mod txn;
 mod union;
+mod unpack;
 mod validate;
 mod version;
 
@@ -91,5 +92,6 @@ pub use read::{Read, ReadStep};
 pub use refusal::{Damage, Refusal};
 pub use state::{OpenError, State};
 pub use transfer::CHUNK_SIZE_MAX;
+pub use unpack::{Facts, Head, Item, Unpack, UnpackError};
 pub use validate::Limits;
 pub use version::{Cause, Kind as ChangeKind};

@@ -48,6 +48,7 @@ use crate::members::{MEMBERS_SIZE_MAX, Members};
 use crate::outcome::{Outcome, Step, Stop, charge};
 use crate::refusal::Refusal;
 use crate::txn::Running;
+use crate::unpack::Head;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
@@ -286,6 +287,24 @@ impl State {
         }
         self.undropped = true;
         Ok(())
+    }
+
+    /// The numbers in the application's bytes of a checkpoint; none if they are of another format.
+    pub(crate) fn head(meta: &[u8]) -> Option<Head> {
+        // Behind the format: four numbers, two sums, a point.
+        let mut reader = Reader(meta);
+        let format = reader.u8().filter(|format| (1..=FORMAT).contains(format))?;
+        let (applied, term) = (LogIndex::new(reader.u64()?), Term::new(reader.u64()?));
+        let revision = Revision::new(reader.u64()?);
+        let compacted = reader.u64()?.checked_sub(1).map(Revision::new);
+        reader.bytes(2 * 16 + 12)?;
+        let mut members = Vec::new();
+        if format >= FORMAT_WHOLE_ENTRIES {
+            reader.u64()?;
+            let size = usize::from(u16::from_le_bytes(reader.take()?));
+            members.extend_from_slice(reader.bytes(size)?);
+        }
+        Some(Head { applied, term, revision, compacted, members })
     }
 
     /// How far trimming has got, as one point: what a restart goes on from.

@@ -55,6 +55,7 @@ mod reads;
 mod renewals;
 mod replication;
 mod retention;
+mod saving;
 mod session;
 mod snapshots;
 mod status;

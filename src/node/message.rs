@@ -340,6 +340,8 @@ pub enum ReadKind {
     Lease,
     /// The leases that there are.
     Leases,
+    /// All that the member keeps.
+    Snapshot,
 }
 
 /// What the store has read for a watch.

@@ -99,6 +99,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 damage = Some(found);
             }
         }
+        let damage = self.saver_installed(miss, bytes).or(damage);
         // It is a page of the state that is served, too.
         if let Some(damage) = damage {
             effects.push(StoreEffect::Halt(damage));
@@ -175,6 +176,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             let event = ConsensusEvent::SendFailed { transfer: sender.transfer, reason };
             effects.push(StoreEffect::ToConsensus(event));
         }
+        self.end_savers();
         state.pages_mut().set_cache_size(self.config.pages.cache_size);
         let (applied, _) = state.applied();
         self.state = state;

@@ -449,6 +449,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         for queue in [&mut self.answers, &mut self.reads] {
             queue.drop_where(|task| is_gone(task.ticket), |_| {});
         }
+        self.drop_gone_savers(&gone);
         for (_, tasks) in self.stalled.extract_if(|ticket, _| is_gone(*ticket)) {
             for mut task in tasks {
                 self.reads.release(&mut task);

@@ -42,6 +42,7 @@ use crate::message::{
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::retention::{Horizon, Retention};
+use crate::saving::Saver;
 use crate::transfer::{Receiver, Sender};
 use crate::trimming::Trimming;
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate, usage};
@@ -348,6 +349,7 @@ pub struct Store<B> {
     pub(crate) next_due: Option<u64>,
     pub(crate) log_time_told: bool,
     pub(crate) senders: Vec<Sender>,
+    pub(crate) savers: Vec<Saver>,
     pub(crate) receiver: Option<Receiver>,
     /// The receiver's state is to take the place of the present one.
     pub(crate) installing: bool,
@@ -400,6 +402,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             next_due: None,
             log_time_told: false,
             senders: Vec::new(),
+            savers: Vec::new(),
             receiver: None,
             installing: false,
         }
@@ -621,6 +624,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     fn read(&mut self, request: ReadRequest) {
         let ticket = request.ticket;
         let work = match request.what {
+            ReadKind::Snapshot => return self.save(ticket),
             ReadKind::Txn => Work::Txn(ReadTxn::new(), request.frame),
             ReadKind::Lease | ReadKind::Leases => {
                 Work::Lease(request.what, request.frame, request.time)
@@ -856,11 +860,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
         match event {
             StoreEvent::Apply(entries) => self.entries.extend(entries),
             StoreEvent::Read(request) => self.read(request),
+            StoreEvent::Continue { ticket } if self.save_on(now, ticket) => {}
             StoreEvent::Continue { ticket } => {
                 if let Some(task) = self.take_stalled(ticket) {
                     self.reads.push(task);
                 }
             }
+            StoreEvent::Cancel { ticket } if self.save_no_more(ticket) => {}
             StoreEvent::Cancel { ticket } => self.cancel(ticket),
             StoreEvent::Due { time, term } => self.due_asked = Some((time, term)),
             StoreEvent::Publish { reactor, on } => self.set_publishing(reactor, on),
@@ -924,6 +930,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.drop_gone();
         }
         self.run_transfers(now, effects);
+        self.run_savers(now, effects);
         if self.installing {
             // The file that is left must be at rest.
             if !self.checkpoint.is_settled() {
@@ -963,7 +970,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
         let retention = self.horizon.deadline().filter(|_| !self.installing);
         let rests = self.installing && self.checkpoint.is_settled();
         let checkpoint = self.checkpoint.deadline().filter(|_| !rests);
-        let own = [checkpoint, receiver, self.sweep_at, quiet, trim, retention];
+        let saving = self.saving_deadline();
+        let own = [checkpoint, receiver, self.sweep_at, quiet, trim, retention, saving];
         own.into_iter().flatten().min()
     }
 }

@@ -126,6 +126,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
         Request::Limits => Ok(Plan::Limits),
+        Request::Snapshot => Ok(Plan::Read { what: ReadKind::Snapshot, linearizable: false }),
         Request::MemberList => Ok(Plan::Admin(AdminRequest::List)),
         Request::MemberChange(change) => Ok(Plan::Admin(AdminRequest::Change {
             operation: change.operation,
@@ -243,6 +244,7 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
         | Request::LeaseList(_)
         | Request::Status
         | Request::Limits
+        | Request::Snapshot
         | Request::Register
         | Request::Hello(_)
         | Request::Ping

@@ -1,6 +1,7 @@
 //! One executor: a thread with its rings, the roles of its place, and the tasks beside them.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -252,7 +253,8 @@ async fn run(start: Start) -> Result<(), Error> {
         None => None,
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
-    let gate = Gate::new(&inbox, plan.connections_max);
+    let folder = plan.pages.parent().map(Path::to_path_buf).unwrap_or_default();
+    let gate = Gate::new(&inbox, plan.connections_max, folder);
     let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {

@@ -58,6 +58,8 @@ kinds! {
     Register = 0x05,
     /// Asks for the limits of this member and how much of them is in use. No body.
     Limits = 0x06,
+    /// Asks for all that this member keeps, as of one moment, its own. No body.
+    Snapshot = 0x07,
     /// Writes one key. Body: `PutRequest`.
     Put = 0x10,
     /// Reads a range of keys. Body: `RangeRequest`.
@@ -123,6 +125,8 @@ kinds! {
     RegisterReply = 0x85,
     /// Answers `Limits`. Body: `LimitsReply`.
     LimitsReply = 0x86,
+    /// Answers `Snapshot`, in pieces. Body: `SnapshotReply`.
+    SnapshotReply = 0x87,
     /// Answers `Put`. Body: `PutReply`.
     PutReply = 0x90,
     /// Answers `Range`, in pieces. Body: `RangeReply`.

@@ -26,8 +26,8 @@
 //!   before. Other bits are 0.
 //! - *status*: [`Status`]; anything but `Ok` only in `Refused`.
 //! - *body size*: a multiple of 8, so that bodies and their 8-byte fields stay aligned in the
-//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Limits`, `Register`, `WatchProgress` and `MemberList` have no
-//!   body.
+//!   stream. `Ping`, `PingReply`, `Cancel`, `Status`, `Limits`, `Snapshot`, `Register`, `WatchProgress` and
+//!   `MemberList` have no body.
 //! - *crc32*: CRC-32 (IEEE) of header and body, its own bytes taken as 0.
 //! - *request id*: chosen by the client, not used again while the request is unanswered; 0 only in
 //!   the handshake and in a refusal that answers no request.
@@ -75,8 +75,9 @@
 //! - Every refusal may carry a hint to the leader. [`Status::is_retryable`] says which requests may
 //!   simply be sent again; after [`Status::Unknown`] a write may have taken effect or not.
 //! - The answer to a range comes in pieces of about 1 MiB; `revision`, `count` and `more` stand only
-//!   in the last. Other replies come whole; one that would be too large is a `TooLarge` refusal
-//!   whose `effect` says that the write was done.
+//!   in the last. `Snapshot` is answered by chunks of the member's state (`src/kv/transfer.rs`), each
+//!   in a reply of its own, of the moment at which the first one is made. Other replies come whole; one
+//!   that would be too large is a `TooLarge` refusal whose `effect` says that the write was done.
 //!
 //! # Writes that take effect once
 //!

@@ -469,6 +469,11 @@ pub enum OpReply<'a> {
     Txn(TxnReplyView<'a>),
 }
 
+/// Whether an answer of this kind may come in pieces.
+const fn may_have_more(kind: Kind) -> bool {
+    matches!(kind, Kind::RangeReply | Kind::WatchReply | Kind::SnapshotReply)
+}
+
 /// A verified reply.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply<'a> {
@@ -480,6 +485,8 @@ pub enum Reply<'a> {
     Status(StatusReply<'a>),
     /// The limits of the member, and their use.
     Limits(Limits<'a>),
+    /// A chunk of what the member keeps; the header's flags tell whether more follow.
+    Snapshot(&'a [u8]),
     /// A client has an id.
     Register(RegisterReply),
     /// A key was written.
@@ -523,7 +530,7 @@ impl<'a> Reply<'a> {
         let kind = header.kind;
         let refused = kind == Kind::Refused;
         if refused == (header.status == Status::Ok)
-            || (header.flags.has_more() && !matches!(kind, Kind::RangeReply | Kind::WatchReply))
+            || (header.flags.has_more() && !may_have_more(kind))
             || header.flags.has_stamp()
         {
             return Err(DecodeError::Malformed);
@@ -547,6 +554,10 @@ impl<'a> Reply<'a> {
                 status(table).map(Self::Status)
             }
             Kind::LimitsReply => Limits::read(body).map(Self::Limits),
+            Kind::SnapshotReply => {
+                let chunk = Table::root(body)?.bytes(schema::SnapshotReply::VT_CHUNK)?;
+                Ok(Self::Snapshot(chunk.unwrap_or_default()))
+            }
             Kind::RegisterReply => {
                 let table = root::<schema::RegisterReply<'_>>(body)?;
                 Ok(Self::Register(RegisterReply {
@@ -603,6 +614,7 @@ impl<'a> Reply<'a> {
             | Kind::Cancel
             | Kind::Status
             | Kind::Limits
+            | Kind::Snapshot
             | Kind::Register
             | Kind::Put
             | Kind::Range

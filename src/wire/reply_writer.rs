@@ -30,6 +30,7 @@ const HELLO: Layout<11> = Layout::new([2, 8, 8, 4, 4, 4, 4, 4, 4, 8, 4]);
 const STATUS: Layout<21> =
     Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4, 8]);
 const REGISTER: Layout<2> = Layout::new([8, 4]);
+const SNAPSHOT: Layout<1> = Layout::new([4]);
 const MEMBER_LIST: Layout<2> = Layout::new([4, 8]);
 const MEMBER_CHANGE: Layout<3> = Layout::new([8, 4, 8]);
 const MOVE_LEADER: Layout<1> = Layout::new([8]);
@@ -162,6 +163,16 @@ impl ReplyWriter {
         let root = body.root_offset();
         limits.write(&mut body, root);
         finish(body, Header::reply(self.version, Kind::LimitsReply, request));
+    }
+
+    /// Hands out a chunk of what the member keeps; `more`: others follow.
+    pub fn snapshot(&mut self, out: &mut Vec<u8>, request: RequestId, chunk: &[u8], more: bool) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let table = body.table(body.root_offset(), &SNAPSHOT);
+        body.bytes(table.offset(0), chunk);
+        let flags = if more { Flags::MORE } else { Flags::NONE };
+        let header = Header::reply(self.version, Kind::SnapshotReply, request);
+        finish(body, Header { flags, ..header });
     }
 
     /// Answers a put. `previous` is the key as it was, if that was asked for and it existed.

@@ -337,6 +337,8 @@ pub enum Request<'a> {
     Status,
     /// The limits of the member and their use.
     Limits,
+    /// All that the member keeps.
+    Snapshot,
     /// Asks for a client id.
     Register,
     /// Writes one key.
@@ -400,6 +402,7 @@ impl<'a> Request<'a> {
             Kind::Cancel => empty(body, Self::Cancel),
             Kind::Status => empty(body, Self::Status),
             Kind::Limits => empty(body, Self::Limits),
+            Kind::Snapshot => empty(body, Self::Snapshot),
             Kind::Register => empty(body, Self::Register),
             Kind::Watch => Watch::read(Table::root(body)?).map(Self::Watch),
             Kind::WatchProgress => empty(body, Self::WatchProgress),
@@ -423,6 +426,7 @@ impl<'a> Request<'a> {
             | Kind::PingReply
             | Kind::StatusReply
             | Kind::LimitsReply
+            | Kind::SnapshotReply
             | Kind::RegisterReply
             | Kind::PutReply
             | Kind::RangeReply
@@ -462,6 +466,7 @@ impl<'a> Request<'a> {
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
             Self::Limits => Kind::Limits,
+            Self::Snapshot => Kind::Snapshot,
             Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,

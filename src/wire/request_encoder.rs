@@ -101,6 +101,8 @@ pub enum Call<'a> {
     Status,
     /// Asks for the limits of the member and their use.
     Limits,
+    /// Asks for all that the member keeps.
+    Snapshot,
     /// Asks for a client id.
     Register,
     /// Writes one key.
@@ -144,6 +146,7 @@ impl Call<'_> {
             Self::Cancel => Kind::Cancel,
             Self::Status => Kind::Status,
             Self::Limits => Kind::Limits,
+            Self::Snapshot => Kind::Snapshot,
             Self::Register => Kind::Register,
             Self::Put(_) => Kind::Put,
             Self::Range(_) => Kind::Range,
@@ -173,6 +176,7 @@ impl Call<'_> {
             | Self::Cancel
             | Self::Status
             | Self::Limits
+            | Self::Snapshot
             | Self::Register
             | Self::Range(_)
             | Self::Watch(_)
@@ -258,6 +262,7 @@ impl RequestEncoder {
             | Call::Cancel
             | Call::Status
             | Call::Limits
+            | Call::Snapshot
             | Call::Register
             | Call::WatchProgress
             | Call::MemberList => {
@@ -328,6 +333,7 @@ impl RequestEncoder {
             | Call::Cancel
             | Call::Status
             | Call::Limits
+            | Call::Snapshot
             | Call::Register
             | Call::WatchProgress
             | Call::MemberList => {}

@@ -342,7 +342,7 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
         Reply::MemberChange(change) => Seen::Members(change.members.to_vec()),
         Reply::Register(reply) => Seen::Registered(reply.client.get()),
         Reply::Watch(reply) => Seen::Watch(Box::new(Step::new(&reply))),
-        Reply::Ping | Reply::Limits(_) | Reply::MoveLeader(_) => Seen::Other,
+        Reply::Ping | Reply::Limits(_) | Reply::Snapshot(_) | Reply::MoveLeader(_) => Seen::Other,
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod gateway;
 mod grpc;
+mod imaging;
 mod keys;
 mod lease;
 mod maintenance;
@@ -21,6 +22,7 @@ mod plain;
 mod recipes;
 mod remote;
 mod service;
+mod snapshot;
 mod stopping;
 mod stream;
 mod watch;
@@ -30,6 +32,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -90,11 +93,15 @@ pub struct Gate {
     connections_max: usize,
     stop: Stop,
     held: Held,
+    /// The data directory, for files that snapshots are sorted in.
+    folder: PathBuf,
+    /// Snapshots that are being made.
+    snapshots: Cell<usize>,
 }
 
 impl Gate {
-    /// For this executor, with at most so many connections.
-    pub fn new(inbox: &Rc<Inbox>, connections_max: usize) -> Rc<Self> {
+    /// For this executor, with at most so many connections, and the data directory `folder`.
+    pub fn new(inbox: &Rc<Inbox>, connections_max: usize, folder: PathBuf) -> Rc<Self> {
         Rc::new(Self {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
@@ -103,6 +110,8 @@ impl Gate {
             connections_max,
             stop: Stop::default(),
             held: Held::default(),
+            folder,
+            snapshots: Cell::new(0),
         })
     }
 

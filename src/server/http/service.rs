@@ -14,7 +14,7 @@ use wire::{Call, Range, Reply};
 use super::Link;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
-use super::{gateway, keys, lease, plain, recipes, watch};
+use super::{gateway, keys, lease, plain, recipes, snapshot, watch};
 
 /// Largest message that a client may send: etcd's max-request-bytes, and 512 KiB for what is around it.
 pub const MESSAGE_SIZE_MAX: usize = 1_572_864 + (512 << 10);
@@ -62,6 +62,7 @@ pub fn stream(
     match method {
         "/etcdserverpb.Watch/Watch" => Ok(watch::serve(link, messages)),
         "/etcdserverpb.Lease/LeaseKeepAlive" => Ok(lease::serve(link, messages)),
+        "/etcdserverpb.Maintenance/Snapshot" => Ok(snapshot::serve(link, messages)),
         "/etcdserverpb.KV/RangeStream" => Ok(keys::range_stream(link, messages)),
         "/v3electionpb.Election/Observe" => Ok(recipes::observe(link, messages)),
         _ => Err(messages),

@@ -91,6 +91,8 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         let one = Limit { name, limit: 2, used: 3, highest: 4, hits: 5, unit };
         writer.limits(out, ID, &Limits::Given(&[one, Limit::default()]));
     });
+    frame("snapshot reply", &mut |writer, out| writer.snapshot(out, ID, b"chunk", false));
+    frame("snapshot reply, piece", &mut |writer, out| writer.snapshot(out, ID, b"chunk", true));
     frame("put reply", &mut |writer, out| writer.put(out, ID, 5, None));
     frame("put reply, previous", &mut |writer, out| writer.put(out, ID, 5, Some(member)));
     frame("range reply, nothing", &mut |writer, out| writer.get(out, ID, 5, None));
@@ -215,6 +217,7 @@ fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
         ("cancel", Call::Cancel),
         ("status", Call::Status),
         ("limits", Call::Limits),
+        ("snapshot", Call::Snapshot),
         ("put", Call::Put(Put { lease: 7, prev_kv: true, ..Put::new(b"key", b"value") })),
         ("range", Call::Range(range)),
         ("range, bounds", Call::Range(Range { min_mod_revision: 4, ..range })),

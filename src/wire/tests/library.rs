@@ -190,6 +190,7 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
         | Request::Cancel
         | Request::Status
         | Request::Limits
+        | Request::Snapshot
         | Request::Register
         | Request::MemberList => {
             assert!(body.is_empty());

@@ -135,7 +135,7 @@ pub fn txn<'p>(prng: &mut Prng, pool: &'p [u8], depth: usize) -> Txn<'p> {
 
 /// A request of any kind; `txn` is what it is if it is a transaction.
 pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
-    match prng.below(21) {
+    match prng.below(22) {
         0 => Call::Hello(Hello {
             version_min: u16::try_from(prng.below(1 << 16)).unwrap(),
             version_max: u16::try_from(prng.below(1 << 16)).unwrap(),
@@ -185,6 +185,7 @@ pub fn call<'p>(prng: &mut Prng, pool: &'p [u8], txn: &'p Txn<'p>) -> Call<'p> {
             limit: u32::from(small(prng, 200)),
         }),
         19 => Call::Limits,
+        20 => Call::Snapshot,
         10 => Call::MoveLeader(MoveLeader { target: NodeId::new(prng.next_u64()) }),
         _ => Call::Compact(Compact { revision: number(prng), physical: flag(prng) }),
     }
@@ -234,6 +235,7 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         | (Request::Cancel, Call::Cancel)
         | (Request::Status, Call::Status)
         | (Request::Limits, Call::Limits)
+        | (Request::Snapshot, Call::Snapshot)
         | (Request::Register, Call::Register)
         | (Request::WatchProgress, Call::WatchProgress)
         | (Request::MemberList, Call::MemberList) => {}
