@@ -9,6 +9,11 @@ use super::etcd_flags::{FLAGS, Given, Use};
 use super::failure::Failure;
 use super::retention;
 
+/// etcd's time between heartbeats, and its election time-out, in milliseconds.
+const HEARTBEAT_MS: u32 = 100;
+/// See [`HEARTBEAT_MS`].
+const ELECTION_MS: u32 = 1_000;
+
 /// The exit code of a command line that is not understood, as Go's flags have it.
 const EXIT_USAGE: u8 = 2;
 
@@ -156,6 +161,8 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
     config.value_size_max = size.parse().map_err(|_| {
         Failure::Arguments(format!("--max-request-bytes={size} is no number of bytes"))
     })?;
+    config.elections = elections(given)?;
+    config.strict_removals = given.is_on("strict-reconfig-check");
     let advertised = |flag: &str| -> Result<Option<String>, Failure> {
         let urls = given.get(flag);
         if given.has(flag) { Ok(hosts(flag, urls)?.into_iter().next()) } else { Ok(None) }
@@ -185,6 +192,27 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         token: given.get("initial-cluster-token").to_owned(),
     };
     Ok(config)
+}
+
+/// How the leader is found. Who names one of the two times means etcd's other one.
+fn elections(given: &Given) -> Result<server::Elections, Failure> {
+    let pre_vote = given.is_on("pre-vote");
+    let ms = |flag: &str, default: u32| match given.get(flag) {
+        _ if !given.has(flag) => Ok(server::Duration::from_millis(default.into())),
+        text => {
+            text.parse::<u32>().map(|ms| server::Duration::from_millis(ms.into())).map_err(|_| {
+                Failure::Arguments(format!(
+                    "invalid value \"{text}\" for flag -{flag}: write a number of milliseconds"
+                ))
+            })
+        }
+    };
+    if !given.has("heartbeat-interval") && !given.has("election-timeout") {
+        return Ok(server::Elections { pre_vote, ..server::Elections::LOCAL });
+    }
+    let (heartbeat_interval, timeout) =
+        (ms("heartbeat-interval", HEARTBEAT_MS)?, ms("election-timeout", ELECTION_MS)?);
+    Ok(server::Elections { heartbeat_interval, timeout, pre_vote })
 }
 
 /// HOST:PORT of each URL of a list.
@@ -280,6 +308,33 @@ mod tests {
     }
 
     #[test]
+    fn elections_are_ours_unless_one_of_their_times_is_given() {
+        let elections = |line: &str| configured(line).unwrap().elections;
+        assert_eq!(elections(""), server::Elections::LOCAL);
+        assert!(!elections("--pre-vote=false").pre_vote);
+        let ms = server::Duration::from_millis;
+        let given = elections("--election-timeout 5000");
+        assert_eq!((given.heartbeat_interval, given.timeout), (ms(100), ms(5_000)));
+        let given = elections("--heartbeat-interval=20");
+        assert_eq!((given.heartbeat_interval, given.timeout), (ms(20), ms(1_000)));
+        for (line, said) in [
+            ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
+            (
+                "--election-timeout=499",
+                "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+            ),
+            (
+                "--election-timeout=50001",
+                "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+            ),
+        ] {
+            let error = configured(line).unwrap().check().unwrap_err().to_string();
+            assert_eq!(error, said, "{line}");
+        }
+        assert!(!configured("--strict-reconfig-check=false").unwrap().strict_removals);
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
@@ -290,6 +345,7 @@ mod tests {
             ("--initial-cluster a", "NAME=URL"),
             ("--initial-cluster-state old", "new or existing"),
             ("--max-request-bytes many", "no number"),
+            ("--heartbeat-interval 1s", "invalid value \"1s\" for flag -heartbeat-interval"),
         ] {
             let error = configured(line).unwrap_err().to_string();
             assert!(error.contains(said), "{line}: {error}");

@@ -38,6 +38,11 @@ const fn switch(name: &'static str) -> Flag {
     Flag { name, is_bool: true, good_for: Use::Here, default: "false" }
 }
 
+/// A switch that is on unless it is told otherwise.
+const fn on(name: &'static str) -> Flag {
+    Flag { name, is_bool: true, good_for: Use::Here, default: "true" }
+}
+
 const fn idle(name: &'static str) -> Flag {
     Flag { name, is_bool: false, good_for: Use::None, default: "" }
 }
@@ -70,14 +75,16 @@ pub static FLAGS: &[Flag] = &[
     here("max-request-bytes", "1572864"),
     here("log-format", "json"),
     here("config-file", ""),
+    here("heartbeat-interval", "40"),
+    here("election-timeout", "200"),
     switch("force-new-cluster"),
+    on("strict-reconfig-check"),
+    on("pre-vote"),
     switch("version"),
     switch("help"),
     idle("wal-dir"),
     idle("snapshot-count"),
     idle("snapshot-catchup-entries"),
-    idle("heartbeat-interval"),
-    idle("election-timeout"),
     idle_switch("initial-election-tick-advance"),
     idle("listen-client-http-urls"),
     idle("listen-metrics-urls"),
@@ -100,8 +107,6 @@ pub static FLAGS: &[Flag] = &[
     idle("raft-read-timeout"),
     idle("raft-write-timeout"),
     idle("feature-gates"),
-    idle_switch("strict-reconfig-check"),
-    idle_switch("pre-vote"),
     idle("cors"),
     idle("host-whitelist"),
     idle("auth-token"),

@@ -98,6 +98,8 @@ pub struct ConsensusConfig {
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own.
     pub lease_per_key: bool,
+    /// A removal that would leave the cluster without a majority of members that are there is refused.
+    pub strict_removals: bool,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
     pub torn: Option<raft::Position>,
 }

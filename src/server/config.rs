@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base::Duration;
 use base::limits::{VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
 
 use crate::Error;
@@ -134,6 +135,64 @@ impl Default for ClusterConfig {
     }
 }
 
+/// How members notice that the leader has gone, and what they do then. The same on all members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elections {
+    /// Between two heartbeats of the leader.
+    pub heartbeat_interval: Duration,
+    /// A member that hears of no leader for this long, up to twice as long, asks for votes.
+    pub timeout: Duration,
+    /// It asks first whether it would get them.
+    pub pre_vote: bool,
+}
+
+impl Elections {
+    /// For members on one local network.
+    pub const LOCAL: Self = Self {
+        heartbeat_interval: raft::Options::LOCAL.heartbeat_interval,
+        timeout: raft::Options::LOCAL.election_timeout,
+        pre_vote: raft::Options::LOCAL.pre_vote,
+    };
+    /// Longest time-out: etcd's.
+    pub const TIMEOUT_MAX: Duration = Duration::from_millis(50_000);
+
+    /// Refuses what etcd refuses, in its words.
+    fn check(&self) -> Result<(), Error> {
+        let ms = |time: Duration| time.as_nanos() / 1_000_000;
+        let (heartbeat, timeout) = (ms(self.heartbeat_interval), ms(self.timeout));
+        let refuse = |text: String| Err(Error::Config(text));
+        if heartbeat == 0 {
+            return refuse(format!("--heartbeat-interval must be >0 (set to {heartbeat}ms)"));
+        }
+        if timeout == 0 {
+            return refuse(format!("--election-timeout must be >0 (set to {timeout}ms)"));
+        }
+        if timeout < heartbeat.saturating_mul(5) {
+            return refuse(format!(
+                "--election-timeout[{timeout}ms] should be at least as 5 times as \
+                 --heartbeat-interval[{heartbeat}ms]"
+            ));
+        }
+        let max = ms(Self::TIMEOUT_MAX);
+        if timeout > max {
+            return refuse(format!(
+                "--election-timeout[{timeout}ms] is too long, and should be set less than {max}ms"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same for raft.
+    pub(crate) fn options(&self) -> raft::Options {
+        raft::Options {
+            heartbeat_interval: self.heartbeat_interval,
+            election_timeout: self.timeout,
+            pre_vote: self.pre_vote,
+            ..raft::Options::LOCAL
+        }
+    }
+}
+
 /// How a server says that it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TellsReady {
@@ -154,6 +213,10 @@ pub struct Config {
     pub listen_client: Option<SocketAddr>,
     /// The member and its cluster.
     pub cluster: ClusterConfig,
+    /// How its leader is found.
+    pub elections: Elections,
+    /// Refuse to remove a member where those that are left and run would be no majority.
+    pub strict_removals: bool,
     /// Cores to run on, as numbered by the system; empty: all that the process may use.
     pub cores: Vec<usize>,
     /// How roles are put on them.
@@ -205,6 +268,8 @@ impl Config {
             listen,
             listen_client: None,
             cluster: ClusterConfig::default(),
+            elections: Elections::LOCAL,
+            strict_removals: true,
             cores: Vec::new(),
             topology: Topology::Auto,
             page_cache_size: Self::PAGE_CACHE_SIZE_DEFAULT,
@@ -222,6 +287,7 @@ impl Config {
     /// Refuses what cannot work, naming the value.
     pub fn check(&self) -> Result<(), Error> {
         self.cluster.check()?;
+        self.elections.check()?;
         let refuse = |text: String| Err(Error::Config(text));
         if self.value_size_max == 0 || self.value_size_max > VALUE_SIZE_MAX {
             return refuse(format!(

@@ -405,7 +405,8 @@ async fn consensus(
     let members = lists(plan, members)?;
     let configurations = members.configurations();
     let restored = Restored { hard_state, log, configurations };
-    let raft = Raft::restore(member, raft::Options::LOCAL, restored, now, plan.seed);
+    let options_of_raft = plan.config.elections.options();
+    let raft = Raft::restore(member, options_of_raft, restored, now, plan.seed);
     let writer = Writer::resume(identity, options, &recovered);
     let config = ConsensusConfig {
         proposed_bytes_max: proposed_bytes_max(&plan.config),
@@ -422,6 +423,7 @@ async fn consensus(
         for_peers: ForPeers::SERVER,
         transfer_rate: plan.config.transfer_rate,
         lease_per_key: plan.config.lease_per_key,
+        strict_removals: plan.config.strict_removals,
         alone: plan.config.cluster.alone,
         introduction: Introduction {
             cluster: plan.identity.cluster,

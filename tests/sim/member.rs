@@ -466,6 +466,7 @@ impl Node {
             for_peers: plan.for_peers,
             transfer_rate: plan.transfer_rate,
             lease_per_key: false,
+            strict_removals: true,
             alone: false,
             introduction: Introduction {
                 cluster: CLUSTER,

@@ -78,6 +78,7 @@ impl Member {
             for_peers: ForPeers::SERVER,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
+            strict_removals: true,
             alone: false,
             introduction: Introduction {
                 cluster: 9,

@@ -1,0 +1,163 @@
+//! What etcd's flags do, each met as a client or an operator meets it: servers started with `quorate etcd`.
+
+#![allow(clippy::unwrap_used)]
+
+mod http;
+mod process;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::Http;
+use process::{DataDir, PATIENCE, Running, Signal};
+use serde_json::{Value, json};
+
+/// A port that nobody listens on at this moment.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server that was started as etcd is.
+struct Etcd {
+    process: Running,
+    client: SocketAddr,
+}
+
+impl Etcd {
+    /// Starts it as a cluster of its own.
+    fn start(dir: &Path, flags: &[&str]) -> Self {
+        let peer = free_address();
+        let own = format!("--listen-peer-urls=http://{peer}");
+        let advertised = format!("--initial-advertise-peer-urls=http://{peer}");
+        let mut all = vec![own.as_str(), advertised.as_str()];
+        all.extend(flags);
+        let started = Self::spawn(dir, "default", free_address(), &all);
+        started.ready();
+        started
+    }
+
+    fn spawn(dir: &Path, name: &str, client: SocketAddr, flags: &[&str]) -> Self {
+        let dir = dir.join(name);
+        let urls = format!("http://{client}");
+        let mut line = vec!["etcd", "--name", name, "--data-dir", dir.to_str().unwrap()];
+        line.extend(["--listen-client-urls", &urls, "--advertise-client-urls", &urls]);
+        line.extend(flags);
+        Self { process: Running::spawn("", &line), client }
+    }
+
+    /// Waits until it serves.
+    fn ready(&self) {
+        let begin = Instant::now();
+        while !self.process.stderr().contains("ready to serve client requests") {
+            assert!(begin.elapsed() < PATIENCE, "not ready: {}", self.process.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn http(&self) -> Http {
+        Http::connect(self.client)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.http().post(path, body)
+    }
+
+    /// Its id, and that of the leader that it knows of.
+    fn standing(&self) -> (String, String) {
+        let (_, status) = self.post("/v3/maintenance/status", &json!({}));
+        let text = |value: &Value| value.as_str().unwrap_or("0").to_owned();
+        (text(&status["header"]["member_id"]), text(&status["leader"]))
+    }
+}
+
+/// Three members with these flags each.
+fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
+    let peers = [free_address(), free_address(), free_address()];
+    let names = ["a", "b", "c"];
+    let founder = |(name, peer)| format!("{name}=http://{peer}");
+    let founders: Vec<String> = names.iter().zip(peers).map(founder).collect();
+    let founders = format!("--initial-cluster={}", founders.join(","));
+    let start = |(name, peer)| {
+        let own = format!("--listen-peer-urls=http://{peer}");
+        let advertised = format!("--initial-advertise-peer-urls=http://{peer}");
+        let mut all = vec![own.as_str(), advertised.as_str(), founders.as_str()];
+        all.extend(flags);
+        Etcd::spawn(dir, name, free_address(), &all)
+    };
+    let members: Vec<Etcd> = names.into_iter().zip(peers).map(start).collect();
+    members.iter().for_each(Etcd::ready);
+    members
+}
+
+/// Asks until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The place of the leader in the list, and of two others.
+fn roles(members: &[Etcd]) -> (usize, usize, usize) {
+    let mut leader = None;
+    until("a leader", || {
+        leader = members.iter().position(|member| {
+            let (own, leader) = member.standing();
+            own == leader
+        });
+        leader.is_some()
+    });
+    let leader = leader.unwrap();
+    let mut others = (0..members.len()).filter(|place| *place != leader);
+    (leader, others.next().unwrap(), others.next().unwrap())
+}
+
+#[test]
+fn a_silent_leader_is_waited_for_as_long_as_the_election_timeout_says() {
+    let folder = DataDir::new("etcd-election");
+    let flags = ["--heartbeat-interval", "200", "--election-timeout=3000"];
+    let members = cluster(folder.path(), &flags);
+    let (leader, other, _) = roles(&members);
+    let (id, _) = members[leader].standing();
+    members[leader].process.signal(Signal::STOP);
+    let begin = Instant::now();
+    until("another leader", || {
+        let (_, known) = members[other].standing();
+        known != "0" && known != id
+    });
+    // The last heartbeat came at most one interval before.
+    assert!(begin.elapsed() > Duration::from_millis(2_700), "{:?}", begin.elapsed());
+    members[leader].process.signal(Signal::CONT);
+}
+
+#[test]
+fn without_the_strict_check_a_removal_waits_for_who_is_not_there() {
+    for strict in [true, false] {
+        let folder = DataDir::new("etcd-strict");
+        let flag = format!("--strict-reconfig-check={strict}");
+        let members = cluster(folder.path(), &[&flag]);
+        let (leader, away, removed) = roles(&members);
+        let (id, _) = members[removed].standing();
+        members[away].process.signal(Signal::STOP);
+        // Longer than a member may be silent.
+        std::thread::sleep(Duration::from_millis(1_500));
+        let body = json!({"ID": id}).to_string();
+        let mut http = members[leader].http();
+        http.send("POST", "/v3/cluster/member/remove", &body);
+        if strict {
+            let (status, answer) = http.answer();
+            assert!(answer.contains("not enough started members"), "{status} {answer}");
+            members[away].process.signal(Signal::CONT);
+        } else {
+            // Only now can it be committed; whether the leader that took it is still there is another matter.
+            std::thread::sleep(Duration::from_millis(300));
+            members[away].process.signal(Signal::CONT);
+            until("the removal", || {
+                let (_, answer) = members[away].post("/v3/cluster/member/list", &json!({}));
+                answer["members"].as_array().is_some_and(|members| members.len() == 2)
+            });
+        }
+    }
+}
