@@ -71,6 +71,11 @@ impl Etcd {
     }
 }
 
+/// Bytes as JSON has them.
+fn encoded(bytes: &[u8]) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
 /// Three members with these flags each.
 fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
     let peers = [free_address(), free_address(), free_address()];
@@ -160,4 +165,74 @@ fn without_the_strict_check_a_removal_waits_for_who_is_not_there() {
             });
         }
     }
+}
+
+#[test]
+fn limits_are_those_of_the_flags() {
+    let folder = DataDir::new("etcd-limits");
+    let flags = ["--max-txn-ops=2000", "--max-request-bytes=3000000"];
+    let server = Etcd::start(folder.path(), &flags);
+    let (_, status) = server.post("/v3/maintenance/status", &json!({}));
+    assert_eq!(status["dbSizeQuota"], json!("2147483648"));
+    let put = |number: u32| json!({"request_put": {"key": encoded(&number.to_be_bytes())}});
+    let txn = |count: u32| json!({"success": (0..count).map(put).collect::<Vec<_>>()});
+    assert_eq!(server.post("/v3/kv/txn", &txn(2_000)).0, 200);
+    let (status, answer) = server.post("/v3/kv/txn", &txn(2_001));
+    let refused = "etcdserver: too many operations in txn request";
+    assert_eq!((status, &answer["message"]), (400, &json!(refused)));
+    let put = |size: usize| json!({"key": "YQ==", "value": encoded(&vec![7; size])});
+    assert_eq!(server.post("/v3/kv/put", &put(2_900_000)).0, 200);
+    let (status, answer) = server.post("/v3/kv/put", &put(3_000_000));
+    assert_eq!((status, &answer["message"]), (400, &json!("etcdserver: request is too large")));
+}
+
+#[test]
+fn a_quota_is_left_by_deleting_and_compacting() {
+    let folder = DataDir::new("etcd-quota");
+    let server = Etcd::start(folder.path(), &["--quota-backend-bytes=16000000"]);
+    let value = encoded(&vec![7; 1_000_000]);
+    let put = |key: u8| json!({"key": encoded(&[key]), "value": value});
+    let (mut key, full) = (0, json!("etcdserver: mvcc: database space exceeded"));
+    loop {
+        let (status, answer) = server.post("/v3/kv/put", &put(key));
+        if status != 200 {
+            assert_eq!(answer["message"], full, "{answer}");
+            break;
+        }
+        key += 1;
+        assert!(key < 40, "40 MB fit into 16");
+    }
+    assert!(key >= 15, "{key} MB were enough for 16");
+    let get = json!({"action": "GET"});
+    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
+    assert_eq!(alarms["alarms"][0]["alarm"], json!("NOSPACE"), "{alarms}");
+    assert_eq!(server.http().ask("GET", "/health", "").0, 503);
+    assert_eq!(server.http().ask("GET", "/health?exclude=NOSPACE", "").0, 200);
+    assert_ne!(server.post("/v3/lease/grant", &json!({"TTL": 60})).0, 200);
+    // What gives space back is taken, and so are reads.
+    assert_eq!(server.post("/v3/kv/range", &json!({"key": encoded(&[0])})).0, 200);
+    let all = json!({"key": "AA==", "range_end": "AA=="});
+    let (status, deleted) = server.post("/v3/kv/deleterange", &all);
+    assert_eq!(status, 200, "{deleted}");
+    let revision = &deleted["header"]["revision"];
+    let compact = json!({"revision": revision, "physical": true});
+    assert_eq!(server.post("/v3/kv/compaction", &compact).0, 200);
+    until("room", || server.post("/v3/kv/put", &put(0)).0 == 200);
+    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
+    assert_eq!(alarms.get("alarms"), None, "{alarms}");
+}
+
+#[test]
+fn progress_is_told_as_often_as_the_flag_says() {
+    let folder = DataDir::new("etcd-progress");
+    let server = Etcd::start(folder.path(), &["--watch-progress-notify-interval=200ms"]);
+    let mut watch = server.http();
+    let request = json!({"create_request": {"key": "YQ==", "progress_notify": true}});
+    watch.send("POST", "/v3/watch", &request.to_string());
+    assert_eq!(watch.head().0, 200);
+    let mut told = || serde_json::from_str::<Value>(&watch.chunk()).unwrap();
+    assert_eq!(told()["result"]["created"], json!(true));
+    let progress = told();
+    assert_eq!(progress["result"].get("events"), None);
+    assert_eq!(progress["result"]["header"]["revision"], json!("1"), "{progress}");
 }

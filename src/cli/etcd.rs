@@ -7,12 +7,21 @@ use std::process::ExitCode;
 
 use super::etcd_flags::{FLAGS, Given, Use};
 use super::failure::Failure;
+use super::go_duration;
 use super::retention;
 
 /// etcd's time between heartbeats, and its election time-out, in milliseconds.
 const HEARTBEAT_MS: u32 = 100;
 /// See [`HEARTBEAT_MS`].
 const ELECTION_MS: u32 = 1_000;
+
+/// Greatest --max-request-bytes: the greatest value here.
+const REQUEST_SIZE_MAX: usize = base::limits::VALUE_SIZE_MAX;
+
+/// What --quota-backend-bytes=0 means in etcd, and what it warns above.
+const QUOTA_SIZE_DEFAULT: u64 = 2 << 30;
+/// See [`QUOTA_SIZE_DEFAULT`].
+const QUOTA_SIZE_USUAL: u64 = 8 << 30;
 
 /// The exit code of a command line that is not understood, as Go's flags have it.
 const EXIT_USAGE: u8 = 2;
@@ -157,10 +166,7 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         },
         given.get("auto-compaction-retention"),
     )?;
-    let size = given.get("max-request-bytes");
-    config.value_size_max = size.parse().map_err(|_| {
-        Failure::Arguments(format!("--max-request-bytes={size} is no number of bytes"))
-    })?;
+    limits(given, &mut config)?;
     config.elections = elections(given)?;
     config.strict_removals = given.is_on("strict-reconfig-check");
     let advertised = |flag: &str| -> Result<Option<String>, Failure> {
@@ -192,6 +198,55 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         token: given.get("initial-cluster-token").to_owned(),
     };
     Ok(config)
+}
+
+/// A flag that is a number.
+fn number<N: std::str::FromStr>(given: &Given, flag: &str) -> Result<N, Failure> {
+    let text = given.get(flag);
+    text.parse().map_err(|_| {
+        Failure::Arguments(format!("invalid value \"{text}\" for flag -{flag}: it is no number"))
+    })
+}
+
+/// A flag that is a time.
+fn duration(given: &Given, flag: &str) -> Result<std::time::Duration, Failure> {
+    let text = given.get(flag);
+    go_duration::parse(text).ok_or_else(|| {
+        Failure::Arguments(format!(
+            "invalid value \"{text}\" for flag -{flag}: write a time like 250ms, 10m or 1h30m"
+        ))
+    })
+}
+
+/// What clients may ask for, and how much there may be of it.
+fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
+    let size: usize = number(given, "max-request-bytes")?;
+    if size == 0 || size > REQUEST_SIZE_MAX {
+        return refuse(format!("--max-request-bytes={size}: choose 1 to {REQUEST_SIZE_MAX}"));
+    }
+    config.value_size_max = size;
+    config.txn_ops_max = number(given, "max-txn-ops")?;
+    config.quota_size = match number::<i64>(given, "quota-backend-bytes")? {
+        0 => QUOTA_SIZE_DEFAULT,
+        size => u64::try_from(size).unwrap_or(0),
+    };
+    if config.quota_size > QUOTA_SIZE_USUAL {
+        server::log::warn(format!(
+            "--quota-backend-bytes={} exceeds the {QUOTA_SIZE_USUAL} bytes that etcd recommends",
+            config.quota_size
+        ));
+    }
+    let interval = duration(given, "watch-progress-notify-interval")?.as_millis();
+    let interval_min = server::EtcdApi::PROGRESS_INTERVAL_MIN_MS;
+    config.etcd = server::EtcdApi {
+        write_size_max: size,
+        progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
+        streams_max: number(given, "max-concurrent-streams")?,
+    };
+    if config.etcd.streams_max == 0 {
+        return refuse("--max-concurrent-streams=0 leaves no stream; choose 1 or more".into());
+    }
+    Ok(())
 }
 
 /// How the leader is found. Who names one of the two times means etcd's other one.
@@ -308,6 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_etcds_unless_others_are_given() {
+        let config = configured("").unwrap();
+        assert_eq!((config.quota_size, config.txn_ops_max), (2 << 30, 128));
+        assert_eq!(config.etcd, server::EtcdApi::DEFAULT);
+        let line = "--quota-backend-bytes=-1 --max-txn-ops 1000 --max-request-bytes=4000000 \
+                    --watch-progress-notify-interval 1s --max-concurrent-streams=7";
+        let config = configured(line).unwrap();
+        assert_eq!((config.quota_size, config.txn_ops_max), (0, 1_000));
+        assert_eq!(config.value_size_max, 4_000_000);
+        let (write_size_max, progress_interval_ms, streams_max) = (4_000_000, 1_000, 7);
+        let api = server::EtcdApi { write_size_max, progress_interval_ms, streams_max };
+        assert_eq!(config.etcd, api);
+        let error = configured("--max-txn-ops 8193").unwrap().check().unwrap_err().to_string();
+        assert!(error.contains("--max-txn-ops"), "{error}");
+    }
+
+    #[test]
     fn elections_are_ours_unless_one_of_their_times_is_given() {
         let elections = |line: &str| configured(line).unwrap().elections;
         assert_eq!(elections(""), server::Elections::LOCAL);
@@ -345,6 +417,10 @@ mod tests {
             ("--initial-cluster a", "NAME=URL"),
             ("--initial-cluster-state old", "new or existing"),
             ("--max-request-bytes many", "no number"),
+            ("--max-request-bytes 16777217", "choose 1 to 16777216"),
+            ("--watch-progress-notify-interval 5", "write a time"),
+            ("--max-concurrent-streams=0", "leaves no stream"),
+            ("--quota-backend-bytes 2GB", "no number"),
             ("--heartbeat-interval 1s", "invalid value \"1s\" for flag -heartbeat-interval"),
         ] {
             let error = configured(line).unwrap_err().to_string();

@@ -15,6 +15,7 @@ mod etcd_flags;
 mod export;
 mod failure;
 mod get;
+mod go_duration;
 mod hold;
 mod import;
 mod inspect;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use base::Duration;
-use base::limits::{VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
+use base::limits::{TXN_OPS_MAX, TXN_OPS_MAX_DEFAULT, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
 
 use crate::Error;
 
@@ -193,6 +193,28 @@ impl Elections {
     }
 }
 
+/// What etcd's clients meet that an operator of etcd can decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EtcdApi {
+    /// Largest write, as etcd has it in its log.
+    pub write_size_max: usize,
+    /// How often a watch is told its progress that asks for it, in milliseconds.
+    pub progress_interval_ms: u32,
+    /// Streams of one HTTP/2 connection at a time.
+    pub streams_max: u32,
+}
+
+impl EtcdApi {
+    /// As etcd has it.
+    pub const DEFAULT: Self = Self {
+        write_size_max: VALUE_SIZE_MAX_DEFAULT,
+        progress_interval_ms: 600_000,
+        streams_max: u32::MAX,
+    };
+    /// Most frequent progress: etcd's, and what reactors look at.
+    pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;
+}
+
 /// How a server says that it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TellsReady {
@@ -227,6 +249,13 @@ pub struct Config {
     pub wal_segment_size: u64,
     /// Greatest value in bytes.
     pub value_size_max: usize,
+    /// Compares, or operations of one branch, of a transaction.
+    pub txn_ops_max: usize,
+    /// Bytes of keys and history, as pages in use, from which on only deletes and compaction are taken;
+    /// 0: there is no such limit.
+    pub quota_size: u64,
+    /// What etcd's clients meet.
+    pub etcd: EtcdApi,
     /// Bytes of states that are sent to members behind the log in a second, at most.
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own, not all in one.
@@ -275,6 +304,9 @@ impl Config {
             page_cache_size: Self::PAGE_CACHE_SIZE_DEFAULT,
             wal_segment_size: Self::WAL_SEGMENT_SIZE_DEFAULT,
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
+            txn_ops_max: TXN_OPS_MAX_DEFAULT,
+            quota_size: 0,
+            etcd: EtcdApi::DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
             retention: node::Retention::Everything,
@@ -293,6 +325,12 @@ impl Config {
             return refuse(format!(
                 "the greatest value size is {} bytes; choose 1 to {VALUE_SIZE_MAX}",
                 self.value_size_max
+            ));
+        }
+        if self.txn_ops_max == 0 || self.txn_ops_max > TXN_OPS_MAX {
+            return refuse(format!(
+                "a transaction may have {} operations; choose 1 to {TXN_OPS_MAX} (--max-txn-ops)",
+                self.txn_ops_max
             ));
         }
         if self.page_cache_size < Self::PAGE_CACHE_SIZE_MIN {

@@ -254,7 +254,7 @@ async fn run(start: Start) -> Result<(), Error> {
         None => None,
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
-    let gate = Gate::new(&inbox, plan.connections_max);
+    let gate = Gate::new(&inbox, plan.connections_max, &plan.config);
     let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
@@ -263,6 +263,7 @@ async fn run(start: Start) -> Result<(), Error> {
             cluster: plan.identity.cluster,
             member: plan.identity.member,
             value_size_max: plan.config.value_size_max,
+            txn_ops_max: plan.config.txn_ops_max,
             bytes_max: CONNECTION_BYTES_MAX.min(proposed_bytes_max(&plan.config)),
             connections_max: plan.connections_max,
             clients_max: CLIENTS_MAX,
@@ -512,6 +513,7 @@ async fn store(
             // Everything that may be on its way when the disk turns out to be full (half a growth step
             // of requests, four times that as cells and what deleting them takes), and copied pages.
             room_min: growth_size(&plan.config) * 5 / 2,
+            quota_size: plan.config.quota_size,
         },
         dirty_size_max: cache_size / 2,
         history: kv::HistoryLimits::SERVER,

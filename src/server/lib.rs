@@ -32,7 +32,7 @@ mod socket;
 mod topology;
 
 pub use base::Duration;
-pub use config::{ClusterConfig, Config, Elections, SyncMethod, TellsReady, Topology};
+pub use config::{ClusterConfig, Config, Elections, EtcdApi, SyncMethod, TellsReady, Topology};
 pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
 pub use direct::{AlignedBuffer, DirectFile};
 pub use disk::{slot_numbers, slot_path};

@@ -42,6 +42,7 @@ use rustix::net::sockopt;
 
 pub use native::Native;
 
+use crate::config::{Config, EtcdApi};
 use crate::inbox::Inbox;
 use crate::socket::Stranger;
 use native::Greeting;
@@ -73,24 +74,63 @@ pub struct Standing {
     pub leader: NodeId,
 }
 
+/// What the configuration makes of the API.
+pub(crate) struct Api {
+    config: EtcdApi,
+    txn_ops_max: usize,
+    /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs, of a
+    /// second at least.
+    request_timeout_ms: u32,
+    /// Seconds of the shortest lease: one and a half election time-outs, as in etcd.
+    lease_ttl_min: u32,
+}
+
+impl Api {
+    /// Bytes that etcd's log puts around a write.
+    const OVERHEAD: usize = 18;
+
+    fn of(config: &Config) -> Self {
+        let election_ms = config.elections.timeout.as_millis().clamp(1_000, 50_000);
+        let election_ms = u32::try_from(election_ms).expect("at most 50,000");
+        Self {
+            config: config.etcd,
+            txn_ops_max: config.txn_ops_max,
+            request_timeout_ms: 5_000 + 2 * election_ms,
+            lease_ttl_min: (election_ms * 3 / 2).div_ceil(1_000),
+        }
+    }
+
+    /// Largest message that a client may send: as gRPC has it in etcd.
+    fn message_size_max(&self) -> usize {
+        self.config.write_size_max.saturating_add(512 << 10)
+    }
+
+    /// Largest write as a message.
+    fn write_size_max(&self) -> usize {
+        self.config.write_size_max.saturating_sub(Self::OVERHEAD)
+    }
+}
+
 /// What all HTTP connections of one executor share.
 pub struct Gate {
     inbox: Rc<Inbox>,
     standing: Cell<Standing>,
     connections: Cell<usize>,
     connections_max: usize,
+    api: Api,
     stop: Stop,
     held: Held,
 }
 
 impl Gate {
     /// For this executor, with at most so many connections.
-    pub fn new(inbox: &Rc<Inbox>, connections_max: usize) -> Rc<Self> {
+    pub fn new(inbox: &Rc<Inbox>, connections_max: usize, config: &Config) -> Rc<Self> {
         Rc::new(Self {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
             connections: Cell::new(0),
             connections_max,
+            api: Api::of(config),
             stop: Stop::default(),
             held: Held::default(),
         })
@@ -153,7 +193,7 @@ impl Gate {
         let end = self.stop.wait();
         let served = if is_http2 {
             let connection = http2::Builder::new(Tasks)
-                .max_concurrent_streams(u32::MAX)
+                .max_concurrent_streams(self.api.config.streams_max)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER_SIZE)
