@@ -5,6 +5,7 @@
 mod http;
 mod process;
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -235,4 +236,49 @@ fn progress_is_told_as_often_as_the_flag_says() {
     let progress = told();
     assert_eq!(progress["result"].get("events"), None);
     assert_eq!(progress["result"]["header"]["revision"], json!("1"), "{progress}");
+}
+
+#[test]
+fn every_url_has_a_door_and_the_advertised_ones_are_told_as_they_were_given() {
+    let folder = DataDir::new("etcd-urls");
+    std::fs::create_dir_all(folder.path()).unwrap();
+    // Paths of sockets are short.
+    let path = std::env::temp_dir().join(format!("quorate-{}.sock", std::process::id()));
+    let [first, second, third, http, metrics] = [(); 5].map(|()| free_address());
+    let listen = format!(
+        "--listen-client-urls=http://{first},http://{second},unix://{},http://{third}",
+        path.display()
+    );
+    let advertise = format!("--advertise-client-urls=http://{second},unix:///run/no.sock");
+    let http_flag = format!("--listen-client-http-urls=http://{http}");
+    let metrics_flag = format!("--listen-metrics-urls=http://{metrics}");
+    // What a server that was killed leaves is no obstacle.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let flags = [listen.as_str(), &advertise, &http_flag, &metrics_flag];
+    let mut server = Etcd::start(folder.path(), &flags);
+    let advertised = json!([format!("http://{second}"), "unix:///run/no.sock"]);
+    for address in [first, second, third, http] {
+        server.client = address;
+        until("the addresses", || {
+            let (status, list) = server.post("/v3/cluster/member/list", &json!({}));
+            assert_eq!(status, 200);
+            list["members"][0]["clientURLs"] == advertised
+        });
+        assert_eq!(server.http().ask("GET", "/health", "").0, 200);
+    }
+    assert!(process::connect(third).is_ok(), "the native protocol is spoken there, too");
+    for path in ["/metrics", "/health", "/livez", "/readyz/serializable_read"] {
+        assert_eq!(Http::connect(metrics).ask("GET", path, "").0, 200, "{path}");
+    }
+    assert_eq!(Http::connect(metrics).ask("GET", "/version", "").0, 404);
+    let range = "/v3/kv/range";
+    assert_eq!(Http::connect(metrics).ask("POST", range, "{\"key\": \"YQ==\"}").0, 404);
+    let mut unix = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    unix.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    unix.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    server.process.signal(Signal::TERM);
+    server.process.ended();
+    assert!(!path.exists(), "the socket goes with the server");
 }

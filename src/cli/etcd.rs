@@ -1,11 +1,13 @@
 //! A server that is started as etcd is: `quorate etcd`, or this binary under the name `etcd`.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use server::Serves;
+
 use super::etcd_flags::{FLAGS, Given, Use};
+use super::etcd_urls;
 use super::failure::Failure;
 use super::go_duration;
 use super::retention;
@@ -123,7 +125,8 @@ fn help() -> String {
     text
 }
 
-fn refuse<T>(text: String) -> Result<T, Failure> {
+/// A refusal of the command line.
+pub fn refuse<T>(text: String) -> Result<T, Failure> {
     Err(Failure::Arguments(text))
 }
 
@@ -139,22 +142,22 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         "" => PathBuf::from(format!("{name}.etcd")),
         path => PathBuf::from(path),
     };
-    let clients = addresses("listen-client-urls", given.get("listen-client-urls"))?;
-    let (listen, second) = match clients.as_slice() {
-        [one] => (*one, None),
-        [one, two] => (*one, Some(*two)),
-        more => {
-            let count = more.len();
-            return refuse(format!("--listen-client-urls has {count} addresses; give one or two"));
-        }
-    };
-    let peers = addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
+    let mut clients = etcd_urls::entrances(given, "listen-client-urls", Serves::Everything)?;
+    let first = clients.remove(0);
+    let peers = etcd_urls::addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
     if peers.len() > 1 {
         let count = peers.len();
         return refuse(format!("--listen-peer-urls has {count} addresses; give one"));
     }
-    let mut config = server::Config::new(data_dir, listen);
-    config.listen_client = second;
+    let mut config = server::Config::new(data_dir, first.address);
+    config.entrances = clients;
+    for (flag, serves) in
+        [("listen-client-http-urls", Serves::Http), ("listen-metrics-urls", Serves::Metrics)]
+    {
+        if !given.get(flag).is_empty() {
+            config.entrances.extend(etcd_urls::entrances(given, flag, serves)?);
+        }
+    }
     config.tells_ready = server::TellsReady::AsEtcd;
     config.retention = retention::parse(
         match given.get("auto-compaction-mode") {
@@ -169,23 +172,26 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
     limits(given, &mut config)?;
     config.elections = elections(given)?;
     config.strict_removals = given.is_on("strict-reconfig-check");
-    let advertised = |flag: &str| -> Result<Option<String>, Failure> {
-        let urls = given.get(flag);
-        if given.has(flag) { Ok(hosts(flag, urls)?.into_iter().next()) } else { Ok(None) }
-    };
-    let advertise_peer = advertised("initial-advertise-peer-urls")?;
+    let flag = "initial-advertise-peer-urls";
+    let peer_urls = given.has(flag).then(|| etcd_urls::hosts(flag, given.get(flag))).transpose()?;
+    let flag = "advertise-client-urls";
+    let client_urls =
+        given.has(flag).then(|| etcd_urls::advertised(flag, given.get(flag))).transpose()?;
     let initial_cluster = match given.get("initial-cluster") {
         "" => {
             let default = given.get("initial-advertise-peer-urls");
-            vec![(name.to_owned(), hosts("initial-advertise-peer-urls", default)?.remove(0))]
+            vec![(
+                name.to_owned(),
+                etcd_urls::hosts("initial-advertise-peer-urls", default)?.remove(0),
+            )]
         }
-        text => founders(text)?,
+        text => etcd_urls::founders(text)?,
     };
     config.cluster = server::ClusterConfig {
         name: name.to_owned(),
         listen_peer: peers.first().copied(),
-        advertise_peer,
-        advertise_client: advertised("advertise-client-urls")?,
+        advertise_peer: peer_urls.and_then(|urls| urls.into_iter().next()),
+        advertise_client: client_urls,
         initial_cluster,
         existing: match given.get("initial-cluster-state") {
             "new" => false,
@@ -270,60 +276,13 @@ fn elections(given: &Given) -> Result<server::Elections, Failure> {
     Ok(server::Elections { heartbeat_interval, timeout, pre_vote })
 }
 
-/// HOST:PORT of each URL of a list.
-fn hosts(flag: &str, urls: &str) -> Result<Vec<String>, Failure> {
-    let host = |url: &str| {
-        let url = url.trim();
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            let why = if url.starts_with("https://") || url.starts_with("unixs://") {
-                "TLS is not there yet"
-            } else {
-                "write it like http://10.0.0.1:2379"
-            };
-            Failure::Arguments(format!("--{flag}={url}: {why}"))
-        })?;
-        let host = rest.trim_end_matches('/');
-        if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            Ok(host.to_owned())
-        } else {
-            refuse(format!("--{flag}={url} names no port"))
-        }
-    };
-    urls.split(',').map(host).collect()
-}
-
-/// The addresses to listen on.
-fn addresses(flag: &str, urls: &str) -> Result<Vec<SocketAddr>, Failure> {
-    let address = |host: &String| {
-        let found = host.to_socket_addrs().map_err(|error| {
-            Failure::Arguments(format!("--{flag}: {host} cannot be looked up: {error}"))
-        })?;
-        let all: Vec<SocketAddr> = found.collect();
-        // localhost has two, and clients without IPv6 are many.
-        let best = all.iter().find(|address| address.is_ipv4()).or_else(|| all.first());
-        best.copied().ok_or_else(|| Failure::Arguments(format!("--{flag}: {host} has no address")))
-    };
-    hosts(flag, urls)?.iter().map(address).collect()
-}
-
-/// `name=url,...`; of a name with several URLs the first counts.
-fn founders(text: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut founders: Vec<(String, String)> = Vec::new();
-    for part in text.split(',') {
-        let Some((name, url)) = part.trim().split_once('=') else {
-            return refuse(format!("--initial-cluster: {part:?} is not of the form NAME=URL"));
-        };
-        let host = hosts("initial-cluster", url)?.remove(0);
-        if founders.iter().all(|(other, _)| other != name) {
-            founders.push((name.to_owned(), host));
-        }
-    }
-    Ok(founders)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::net::SocketAddr;
+
+    use server::{Address, Entrance};
 
     use super::*;
 
@@ -336,7 +295,7 @@ mod tests {
     fn etcd_alone_listens_where_etcd_does() {
         let config = configured("").unwrap();
         assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 2379)));
+        assert_eq!(config.listen, Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 2379))));
         let peers = config.cluster.listen_peer;
         assert_eq!(peers, Some(SocketAddr::from(([127, 0, 0, 1], 2380))));
         let founders = [("default".to_owned(), "localhost:2380".to_owned())];
@@ -353,13 +312,35 @@ mod tests {
                     --initial-cluster infra0=http://10.0.1.10:2380,infra1=http://10.0.1.11:2380 \
                     --initial-cluster-state new --auto-compaction-retention=1 --snapshot-count=5000";
         let config = configured(line).unwrap();
-        assert_eq!(config.listen_client, Some(SocketAddr::from(([127, 0, 0, 1], 2379))));
+        let second = SocketAddr::from(([127, 0, 0, 1], 2379));
+        assert_eq!(config.entrances, [Entrance::for_clients(second)]);
         assert_eq!(config.cluster.advertise_client.as_deref(), Some("10.0.1.11:2379"));
         assert_eq!(config.cluster.advertise_peer.as_deref(), Some("10.0.1.11:2380"));
         assert_eq!(config.cluster.initial_cluster.len(), 2);
         assert_eq!(config.cluster.token, "etcd-cluster-1");
         let hour = server::Duration::from_millis(3_600_000);
         assert_eq!(config.retention, server::Retention::Period(hour));
+    }
+
+    #[test]
+    fn each_url_is_an_address_of_its_own() {
+        let line = "--listen-client-urls http://127.0.0.1:1,unix://m1.sock,http://127.0.0.1:2 \
+                    --listen-metrics-urls=http://127.0.0.1:3 \
+                    --listen-client-http-urls=http://127.0.0.1:4 \
+                    --advertise-client-urls http://a:1,unix:///run/m1,http://b:2";
+        let config = configured(line).unwrap();
+        let at = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+        let entrance = |address, serves| Entrance { address, serves };
+        assert_eq!(config.listen, at(1));
+        let all = [
+            entrance(Address::Unix("m1.sock".into()), Serves::Everything),
+            entrance(at(2), Serves::Everything),
+            entrance(at(4), Serves::Http),
+            entrance(at(3), Serves::Metrics),
+        ];
+        assert_eq!(config.entrances, all);
+        let advertised = config.cluster.advertise_client.as_deref();
+        assert_eq!(advertised, Some("a:1;unix:///run/m1;b:2"));
     }
 
     #[test]
@@ -411,6 +392,9 @@ mod tests {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
             ("--listen-client-urls https://127.0.0.1:2379", "TLS"),
+            ("--listen-client-urls unix://", "names no path"),
+            ("--listen-client-urls unixs://a", "TLS"),
+            ("--listen-peer-urls unix://a", "http://10.0.0.1:2380"),
             ("--listen-client-urls 127.0.0.1:2379", "http://10.0.0.1:2379"),
             ("--listen-peer-urls http://127.0.0.1", "no port"),
             ("--listen-peer-urls http://127.0.0.1:1,http://127.0.0.1:2", "give one"),

@@ -739,7 +739,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn tell_leader(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
         let leader = self.raft.leader();
         let member = leader.and_then(|leader| self.members.get(leader));
-        let address = member.map_or("", |member| member.client_address.as_str());
+        let address = member.map_or("", |member| member.dialable());
         let term = self.raft.term();
         let (told_term, told_leader, told_address) = &self.leader_told;
         if *told_term == term && *told_leader == leader && told_address == address {

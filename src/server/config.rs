@@ -1,5 +1,6 @@
 //! What an operator can decide. Everything else is derived.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -215,6 +216,57 @@ impl EtcdApi {
     pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;
 }
 
+/// Where connections are waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// At this address of a network; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// At this path of the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// What is served to who connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// The native protocol and etcd's, gRPC and JSON.
+    Everything,
+    /// What etcd offers over HTTP/1.1: JSON, health, version, figures.
+    Http,
+    /// Health and figures, nothing else.
+    Metrics,
+}
+
+/// An address and what is served there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entrance {
+    /// The address.
+    pub address: Address,
+    /// What is served.
+    pub serves: Serves,
+}
+
+impl Entrance {
+    /// For clients of both protocols.
+    pub fn for_clients(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), serves: Serves::Everything }
+    }
+}
+
 /// How a server says that it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TellsReady {
@@ -229,10 +281,10 @@ pub enum TellsReady {
 pub struct Config {
     /// The data directory; made when it is not there.
     pub data_dir: PathBuf,
-    /// Address of the native protocol; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// One more address for clients, for those that look for etcd at its own port.
-    pub listen_client: Option<SocketAddr>,
+    /// Where clients are waited for.
+    pub listen: Address,
+    /// Further addresses: for those that look for etcd at its own port, for scrapers.
+    pub entrances: Vec<Entrance>,
     /// The member and its cluster.
     pub cluster: ClusterConfig,
     /// How its leader is found.
@@ -291,11 +343,11 @@ impl Config {
     pub const WAL_SEGMENT_SIZE_MIN: u64 = 8 << 20;
 
     /// A server on `data_dir` with defaults for everything else.
-    pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
+    pub fn new(data_dir: PathBuf, listen: impl Into<Address>) -> Self {
         Self {
             data_dir,
-            listen,
-            listen_client: None,
+            listen: listen.into(),
+            entrances: Vec::new(),
             cluster: ClusterConfig::default(),
             elections: Elections::LOCAL,
             strict_removals: true,

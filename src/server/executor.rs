@@ -187,7 +187,7 @@ pub struct Start {
     /// Its channels.
     pub wiring: Wiring,
     /// The listening sockets, for a place with a reactor.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<listener::Share>,
     /// The listening socket for other members, for the place of consensus.
     pub peers: Option<TcpListener>,
     /// The clock of the process.
@@ -276,7 +276,8 @@ async fn run(start: Start) -> Result<(), Error> {
     }
     let listens = !listeners.is_empty();
     for listener in listeners {
-        glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox))).detach();
+        let gate = Rc::clone(&gate);
+        glommio::spawn_local(listener::accept(listener, Rc::clone(&inbox), gate)).detach();
     }
     if listens {
         drop(notices.send(Notice::Ready));

@@ -35,6 +35,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::{NodeId, Term};
+use bytes::BytesMut;
 use glommio::net::TcpStream;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -42,9 +43,9 @@ use rustix::net::sockopt;
 
 pub use native::Native;
 
-use crate::config::{Config, EtcdApi};
+use crate::config::{Config, EtcdApi, Serves};
 use crate::inbox::Inbox;
-use crate::socket::Stranger;
+use crate::socket::{Stranger, duplicate, hurry, is_unix};
 use native::Greeting;
 use service::respond;
 use stopping::{Stop, Waiter};
@@ -78,6 +79,8 @@ pub struct Standing {
 pub(crate) struct Api {
     config: EtcdApi,
     txn_ops_max: usize,
+    /// Where clients find this member.
+    advertised: String,
     /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs, of a
     /// second at least.
     request_timeout_ms: u32,
@@ -95,6 +98,7 @@ impl Api {
         Self {
             config: config.etcd,
             txn_ops_max: config.txn_ops_max,
+            advertised: config.cluster.advertise_client.clone().unwrap_or_default(),
             request_timeout_ms: 5_000 + 2 * election_ms,
             lease_ttl_min: (election_ms * 3 / 2).div_ceil(1_000),
         }
@@ -156,8 +160,21 @@ impl Gate {
         self.connections.get() == 0
     }
 
+    /// Serves a connection that speaks HTTP and nothing else.
+    pub fn let_in(self: &Rc<Self>, stream: &TcpStream, serves: Serves) {
+        let stream = duplicate(stream).and_then(|stream| {
+            hurry(&stream)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        match stream {
+            Ok(stream) => self.admit(Stranger { stream, bytes: BytesMut::new() }, serves),
+            Err(error) => crate::log::warn(format!("an HTTP connection was refused: {error}")),
+        }
+    }
+
     /// Serves a connection, as a task of its own.
-    pub fn admit(self: &Rc<Self>, stranger: Stranger) {
+    pub fn admit(self: &Rc<Self>, stranger: Stranger, serves: Serves) {
         if self.connections.get() >= self.connections_max {
             crate::log::warn(format!(
                 "an HTTP connection was refused: {} are open, and that is the limit",
@@ -169,23 +186,27 @@ impl Gate {
         let gate = Rc::clone(self);
         glommio::spawn_local(async move {
             // How a connection ends is the client's affair.
-            drop(gate.serve(stranger).await);
+            drop(gate.serve(stranger, serves).await);
             gate.connections.update(|count| count - 1);
         })
         .detach();
     }
 
-    async fn serve(self: &Rc<Self>, stranger: Stranger) -> io::Result<()> {
-        let reached = stranger.stream.local_addr()?.to_string();
-        // Who vanishes without a word is noticed by the kernel.
-        sockopt::set_socket_keepalive(&stranger.stream, true)?;
-        sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
+    async fn serve(self: &Rc<Self>, stranger: Stranger, serves: Serves) -> io::Result<()> {
+        let reached = if is_unix(&stranger.stream) {
+            self.api.advertised.clone()
+        } else {
+            // Who vanishes without a word is noticed by the kernel.
+            sockopt::set_socket_keepalive(&stranger.stream, true)?;
+            sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
+            stranger.stream.local_addr()?.to_string()
+        };
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
         let own = Own(Native::open(&self.inbox));
         let native = Rc::clone(own.native());
         let Ok(greeting) = native.greeting().await else { return Ok(()) };
-        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached });
+        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached, serves });
         let service = service_fn(move |request| {
             let link = Rc::clone(&link);
             async move { Ok::<_, Infallible>(respond(&link, request).await) }
@@ -252,6 +273,8 @@ pub(crate) struct Link {
     greeting: Greeting,
     /// The address at which the client has reached this member.
     reached: String,
+    /// What is served at that address.
+    serves: Serves,
 }
 
 impl Link {

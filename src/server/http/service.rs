@@ -25,6 +25,9 @@ const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 /// Answers a request.
 pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
     let (parts, body) = request.into_parts();
+    if !plain::is_served(link.serves, &parts) {
+        return plain::nothing();
+    }
     if parts.method == Method::GET {
         return plain::respond(link, &parts.uri).await;
     }
