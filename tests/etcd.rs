@@ -5,82 +5,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod http;
 mod process;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Put;
+use http::Http;
 use process::{DataDir, PATIENCE, Server, Signal};
 use serde_json::{Value, json};
-
-/// A connection that asks one thing after the other.
-struct Http {
-    stream: BufReader<TcpStream>,
-}
-
-impl Http {
-    fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Self { stream: BufReader::new(stream) }
-    }
-
-    fn send(&mut self, method: &str, path: &str, body: &str) {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// The status of the next response, and whether its body comes in chunks or how long it is.
-    fn head(&mut self) -> (u16, Option<usize>) {
-        let status = self.line();
-        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut size = None;
-        loop {
-            let line = self.line().to_ascii_lowercase();
-            if line.is_empty() {
-                return (status.expect("a status"), size);
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                size = value.trim().parse().ok();
-            }
-        }
-    }
-
-    fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
-        self.send(method, path, body);
-        let (status, size) = self.head();
-        let mut body = vec![0; size.expect("the size of the body is known")];
-        self.stream.read_exact(&mut body).unwrap();
-        (status, String::from_utf8(body).unwrap())
-    }
-
-    fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
-        let (status, text) = self.ask("POST", path, &body.to_string());
-        (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
-    }
-
-    /// The next chunk of a body that comes in chunks.
-    fn chunk(&mut self) -> String {
-        let size = usize::from_str_radix(&self.line(), 16).expect("a size");
-        let mut chunk = vec![0; size + 2];
-        self.stream.read_exact(&mut chunk).unwrap();
-        chunk.truncate(size);
-        String::from_utf8(chunk).unwrap()
-    }
-}
 
 /// The address of a server that is for clients of etcd.
 fn etcd_address(server: &Server) -> SocketAddr {
@@ -185,11 +122,16 @@ fn what_is_asked_before_a_client_knows_of_the_end_is_answered() {
     let folder = DataDir::new("etcd-stop");
     let server = Server::start(folder.path(), &[]);
     let (mut asking, mut idle) = (Http::connect(server.address()), Http::connect(server.address()));
-    assert_eq!(idle.post("/v3/kv/range", &json!({"key": "YQ=="})).0, 200);
+    let read = json!({"key": "YQ=="});
+    for http in [&mut asking, &mut idle] {
+        assert_eq!(http.post("/v3/kv/range", &read).0, 200);
+    }
     let body = json!({"key": "YQ==", "value": "MQ=="}).to_string();
     let head = "POST /v3/kv/put HTTP/1.1\r\nhost: x\r\ncontent-length";
     let begin = format!("{head}: {}\r\n\r\n{}", body.len(), &body[..4]);
     asking.stream.get_mut().write_all(begin.as_bytes()).unwrap();
+    // What comes behind it has an answer: it has been read.
+    assert_eq!(idle.post("/v3/kv/range", &read).0, 200);
 
     server.signal(Signal::TERM);
     let mut rest = Vec::new();

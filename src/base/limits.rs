@@ -24,9 +24,12 @@ pub const VALUE_SIZE_MAX: usize = 16 << 20;
 /// What a request may hold beside its value: keys, compares and the other operations' overhead.
 pub const REQUEST_OVERHEAD_MAX: usize = 512 << 10;
 
-/// Operations, compares, or operations of the other branch of a transaction (etcd's max-txn-ops);
-/// a nested transaction gets what its parent left.
-pub const TXN_OPS_MAX: usize = 128;
+/// Default greatest number of operations, compares, or operations of the other branch of a transaction
+/// (etcd's max-txn-ops); a nested transaction gets what its parent left.
+pub const TXN_OPS_MAX_DEFAULT: usize = 128;
+
+/// The same that can be configured: what still verifies in a bounded time.
+pub const TXN_OPS_MAX: usize = 8_192;
 
 /// Clients that are remembered so that a write they send again takes effect once; one more registers at
 /// the expense of the one that has not written for longest. With results of [`CLIENT_RESULTS_MAX`]

@@ -1,13 +1,29 @@
 //! A server that is started as etcd is: `quorate etcd`, or this binary under the name `etcd`.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use server::Serves;
+
 use super::etcd_flags::{FLAGS, Given, Use};
+use super::etcd_urls;
 use super::failure::Failure;
+use super::go_duration;
 use super::retention;
+
+/// etcd's time between heartbeats, and its election time-out, in milliseconds.
+const HEARTBEAT_MS: u32 = 100;
+/// See [`HEARTBEAT_MS`].
+const ELECTION_MS: u32 = 1_000;
+
+/// Greatest --max-request-bytes: the greatest value here.
+const REQUEST_SIZE_MAX: usize = base::limits::VALUE_SIZE_MAX;
+
+/// What --quota-backend-bytes=0 means in etcd, and what it warns above.
+const QUOTA_SIZE_DEFAULT: u64 = 2 << 30;
+/// See [`QUOTA_SIZE_DEFAULT`].
+const QUOTA_SIZE_USUAL: u64 = 8 << 30;
 
 /// The exit code of a command line that is not understood, as Go's flags have it.
 const EXIT_USAGE: u8 = 2;
@@ -109,7 +125,8 @@ fn help() -> String {
     text
 }
 
-fn refuse<T>(text: String) -> Result<T, Failure> {
+/// A refusal of the command line.
+pub fn refuse<T>(text: String) -> Result<T, Failure> {
     Err(Failure::Arguments(text))
 }
 
@@ -125,22 +142,22 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         "" => PathBuf::from(format!("{name}.etcd")),
         path => PathBuf::from(path),
     };
-    let clients = addresses("listen-client-urls", given.get("listen-client-urls"))?;
-    let (listen, second) = match clients.as_slice() {
-        [one] => (*one, None),
-        [one, two] => (*one, Some(*two)),
-        more => {
-            let count = more.len();
-            return refuse(format!("--listen-client-urls has {count} addresses; give one or two"));
-        }
-    };
-    let peers = addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
+    let mut clients = etcd_urls::entrances(given, "listen-client-urls", Serves::Everything)?;
+    let first = clients.remove(0);
+    let peers = etcd_urls::addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
     if peers.len() > 1 {
         let count = peers.len();
         return refuse(format!("--listen-peer-urls has {count} addresses; give one"));
     }
-    let mut config = server::Config::new(data_dir, listen);
-    config.listen_client = second;
+    let mut config = server::Config::new(data_dir, first.address);
+    config.entrances = clients;
+    for (flag, serves) in
+        [("listen-client-http-urls", Serves::Http), ("listen-metrics-urls", Serves::Metrics)]
+    {
+        if !given.get(flag).is_empty() {
+            config.entrances.extend(etcd_urls::entrances(given, flag, serves)?);
+        }
+    }
     config.tells_ready = server::TellsReady::AsEtcd;
     config.retention = retention::parse(
         match given.get("auto-compaction-mode") {
@@ -152,27 +169,29 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
         },
         given.get("auto-compaction-retention"),
     )?;
-    let size = given.get("max-request-bytes");
-    config.value_size_max = size.parse().map_err(|_| {
-        Failure::Arguments(format!("--max-request-bytes={size} is no number of bytes"))
-    })?;
-    let advertised = |flag: &str| -> Result<Option<String>, Failure> {
-        let urls = given.get(flag);
-        if given.has(flag) { Ok(hosts(flag, urls)?.into_iter().next()) } else { Ok(None) }
-    };
-    let advertise_peer = advertised("initial-advertise-peer-urls")?;
+    limits(given, &mut config)?;
+    config.elections = elections(given)?;
+    config.strict_removals = given.is_on("strict-reconfig-check");
+    let flag = "initial-advertise-peer-urls";
+    let peer_urls = given.has(flag).then(|| etcd_urls::hosts(flag, given.get(flag))).transpose()?;
+    let flag = "advertise-client-urls";
+    let client_urls =
+        given.has(flag).then(|| etcd_urls::advertised(flag, given.get(flag))).transpose()?;
     let initial_cluster = match given.get("initial-cluster") {
         "" => {
             let default = given.get("initial-advertise-peer-urls");
-            vec![(name.to_owned(), hosts("initial-advertise-peer-urls", default)?.remove(0))]
+            vec![(
+                name.to_owned(),
+                etcd_urls::hosts("initial-advertise-peer-urls", default)?.remove(0),
+            )]
         }
-        text => founders(text)?,
+        text => etcd_urls::founders(text)?,
     };
     config.cluster = server::ClusterConfig {
         name: name.to_owned(),
         listen_peer: peers.first().copied(),
-        advertise_peer,
-        advertise_client: advertised("advertise-client-urls")?,
+        advertise_peer: peer_urls.and_then(|urls| urls.into_iter().next()),
+        advertise_client: client_urls,
         initial_cluster,
         existing: match given.get("initial-cluster-state") {
             "new" => false,
@@ -187,60 +206,83 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
     Ok(config)
 }
 
-/// HOST:PORT of each URL of a list.
-fn hosts(flag: &str, urls: &str) -> Result<Vec<String>, Failure> {
-    let host = |url: &str| {
-        let url = url.trim();
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            let why = if url.starts_with("https://") || url.starts_with("unixs://") {
-                "TLS is not there yet"
-            } else {
-                "write it like http://10.0.0.1:2379"
-            };
-            Failure::Arguments(format!("--{flag}={url}: {why}"))
-        })?;
-        let host = rest.trim_end_matches('/');
-        if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            Ok(host.to_owned())
-        } else {
-            refuse(format!("--{flag}={url} names no port"))
-        }
-    };
-    urls.split(',').map(host).collect()
+/// A flag that is a number.
+fn number<N: std::str::FromStr>(given: &Given, flag: &str) -> Result<N, Failure> {
+    let text = given.get(flag);
+    text.parse().map_err(|_| {
+        Failure::Arguments(format!("invalid value \"{text}\" for flag -{flag}: it is no number"))
+    })
 }
 
-/// The addresses to listen on.
-fn addresses(flag: &str, urls: &str) -> Result<Vec<SocketAddr>, Failure> {
-    let address = |host: &String| {
-        let found = host.to_socket_addrs().map_err(|error| {
-            Failure::Arguments(format!("--{flag}: {host} cannot be looked up: {error}"))
-        })?;
-        let all: Vec<SocketAddr> = found.collect();
-        // localhost has two, and clients without IPv6 are many.
-        let best = all.iter().find(|address| address.is_ipv4()).or_else(|| all.first());
-        best.copied().ok_or_else(|| Failure::Arguments(format!("--{flag}: {host} has no address")))
-    };
-    hosts(flag, urls)?.iter().map(address).collect()
+/// A flag that is a time.
+fn duration(given: &Given, flag: &str) -> Result<std::time::Duration, Failure> {
+    let text = given.get(flag);
+    go_duration::parse(text).ok_or_else(|| {
+        Failure::Arguments(format!(
+            "invalid value \"{text}\" for flag -{flag}: write a time like 250ms, 10m or 1h30m"
+        ))
+    })
 }
 
-/// `name=url,...`; of a name with several URLs the first counts.
-fn founders(text: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut founders: Vec<(String, String)> = Vec::new();
-    for part in text.split(',') {
-        let Some((name, url)) = part.trim().split_once('=') else {
-            return refuse(format!("--initial-cluster: {part:?} is not of the form NAME=URL"));
-        };
-        let host = hosts("initial-cluster", url)?.remove(0);
-        if founders.iter().all(|(other, _)| other != name) {
-            founders.push((name.to_owned(), host));
-        }
+/// What clients may ask for, and how much there may be of it.
+fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
+    let size: usize = number(given, "max-request-bytes")?;
+    if size == 0 || size > REQUEST_SIZE_MAX {
+        return refuse(format!("--max-request-bytes={size}: choose 1 to {REQUEST_SIZE_MAX}"));
     }
-    Ok(founders)
+    config.value_size_max = size;
+    config.txn_ops_max = number(given, "max-txn-ops")?;
+    config.quota_size = match number::<i64>(given, "quota-backend-bytes")? {
+        0 => QUOTA_SIZE_DEFAULT,
+        size => u64::try_from(size).unwrap_or(0),
+    };
+    if config.quota_size > QUOTA_SIZE_USUAL {
+        server::log::warn(format!(
+            "--quota-backend-bytes={} exceeds the {QUOTA_SIZE_USUAL} bytes that etcd recommends",
+            config.quota_size
+        ));
+    }
+    let interval = duration(given, "watch-progress-notify-interval")?.as_millis();
+    let interval_min = server::EtcdApi::PROGRESS_INTERVAL_MIN_MS;
+    config.etcd = server::EtcdApi {
+        write_size_max: size,
+        progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
+        streams_max: number(given, "max-concurrent-streams")?,
+    };
+    if config.etcd.streams_max == 0 {
+        return refuse("--max-concurrent-streams=0 leaves no stream; choose 1 or more".into());
+    }
+    Ok(())
+}
+
+/// How the leader is found. Who names one of the two times means etcd's other one.
+fn elections(given: &Given) -> Result<server::Elections, Failure> {
+    let pre_vote = given.is_on("pre-vote");
+    let ms = |flag: &str, default: u32| match given.get(flag) {
+        _ if !given.has(flag) => Ok(server::Duration::from_millis(default.into())),
+        text => {
+            text.parse::<u32>().map(|ms| server::Duration::from_millis(ms.into())).map_err(|_| {
+                Failure::Arguments(format!(
+                    "invalid value \"{text}\" for flag -{flag}: write a number of milliseconds"
+                ))
+            })
+        }
+    };
+    if !given.has("heartbeat-interval") && !given.has("election-timeout") {
+        return Ok(server::Elections { pre_vote, ..server::Elections::LOCAL });
+    }
+    let (heartbeat_interval, timeout) =
+        (ms("heartbeat-interval", HEARTBEAT_MS)?, ms("election-timeout", ELECTION_MS)?);
+    Ok(server::Elections { heartbeat_interval, timeout, pre_vote })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::net::SocketAddr;
+
+    use server::{Address, Entrance};
 
     use super::*;
 
@@ -253,7 +295,7 @@ mod tests {
     fn etcd_alone_listens_where_etcd_does() {
         let config = configured("").unwrap();
         assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 2379)));
+        assert_eq!(config.listen, Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 2379))));
         let peers = config.cluster.listen_peer;
         assert_eq!(peers, Some(SocketAddr::from(([127, 0, 0, 1], 2380))));
         let founders = [("default".to_owned(), "localhost:2380".to_owned())];
@@ -270,7 +312,8 @@ mod tests {
                     --initial-cluster infra0=http://10.0.1.10:2380,infra1=http://10.0.1.11:2380 \
                     --initial-cluster-state new --auto-compaction-retention=1 --snapshot-count=5000";
         let config = configured(line).unwrap();
-        assert_eq!(config.listen_client, Some(SocketAddr::from(([127, 0, 0, 1], 2379))));
+        let second = SocketAddr::from(([127, 0, 0, 1], 2379));
+        assert_eq!(config.entrances, [Entrance::for_clients(second)]);
         assert_eq!(config.cluster.advertise_client.as_deref(), Some("10.0.1.11:2379"));
         assert_eq!(config.cluster.advertise_peer.as_deref(), Some("10.0.1.11:2380"));
         assert_eq!(config.cluster.initial_cluster.len(), 2);
@@ -280,16 +323,89 @@ mod tests {
     }
 
     #[test]
+    fn each_url_is_an_address_of_its_own() {
+        let line = "--listen-client-urls http://127.0.0.1:1,unix://m1.sock,http://127.0.0.1:2 \
+                    --listen-metrics-urls=http://127.0.0.1:3 \
+                    --listen-client-http-urls=http://127.0.0.1:4 \
+                    --advertise-client-urls http://a:1,unix:///run/m1,http://b:2";
+        let config = configured(line).unwrap();
+        let at = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+        let entrance = |address, serves| Entrance { address, serves };
+        assert_eq!(config.listen, at(1));
+        let all = [
+            entrance(Address::Unix("m1.sock".into()), Serves::Everything),
+            entrance(at(2), Serves::Everything),
+            entrance(at(4), Serves::Http),
+            entrance(at(3), Serves::Metrics),
+        ];
+        assert_eq!(config.entrances, all);
+        let advertised = config.cluster.advertise_client.as_deref();
+        assert_eq!(advertised, Some("a:1;unix:///run/m1;b:2"));
+    }
+
+    #[test]
+    fn limits_are_etcds_unless_others_are_given() {
+        let config = configured("").unwrap();
+        assert_eq!((config.quota_size, config.txn_ops_max), (2 << 30, 128));
+        assert_eq!(config.etcd, server::EtcdApi::DEFAULT);
+        let line = "--quota-backend-bytes=-1 --max-txn-ops 1000 --max-request-bytes=4000000 \
+                    --watch-progress-notify-interval 1s --max-concurrent-streams=7";
+        let config = configured(line).unwrap();
+        assert_eq!((config.quota_size, config.txn_ops_max), (0, 1_000));
+        assert_eq!(config.value_size_max, 4_000_000);
+        let (write_size_max, progress_interval_ms, streams_max) = (4_000_000, 1_000, 7);
+        let api = server::EtcdApi { write_size_max, progress_interval_ms, streams_max };
+        assert_eq!(config.etcd, api);
+        let error = configured("--max-txn-ops 8193").unwrap().check().unwrap_err().to_string();
+        assert!(error.contains("--max-txn-ops"), "{error}");
+    }
+
+    #[test]
+    fn elections_are_ours_unless_one_of_their_times_is_given() {
+        let elections = |line: &str| configured(line).unwrap().elections;
+        assert_eq!(elections(""), server::Elections::LOCAL);
+        assert!(!elections("--pre-vote=false").pre_vote);
+        let ms = server::Duration::from_millis;
+        let given = elections("--election-timeout 5000");
+        assert_eq!((given.heartbeat_interval, given.timeout), (ms(100), ms(5_000)));
+        let given = elections("--heartbeat-interval=20");
+        assert_eq!((given.heartbeat_interval, given.timeout), (ms(20), ms(1_000)));
+        for (line, said) in [
+            ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
+            (
+                "--election-timeout=499",
+                "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+            ),
+            (
+                "--election-timeout=50001",
+                "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+            ),
+        ] {
+            let error = configured(line).unwrap().check().unwrap_err().to_string();
+            assert_eq!(error, said, "{line}");
+        }
+        assert!(!configured("--strict-reconfig-check=false").unwrap().strict_removals);
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
             ("--listen-client-urls https://127.0.0.1:2379", "TLS"),
+            ("--listen-client-urls unix://", "names no path"),
+            ("--listen-client-urls unixs://a", "TLS"),
+            ("--listen-peer-urls unix://a", "http://10.0.0.1:2380"),
             ("--listen-client-urls 127.0.0.1:2379", "http://10.0.0.1:2379"),
             ("--listen-peer-urls http://127.0.0.1", "no port"),
             ("--listen-peer-urls http://127.0.0.1:1,http://127.0.0.1:2", "give one"),
             ("--initial-cluster a", "NAME=URL"),
             ("--initial-cluster-state old", "new or existing"),
             ("--max-request-bytes many", "no number"),
+            ("--max-request-bytes 16777217", "choose 1 to 16777216"),
+            ("--watch-progress-notify-interval 5", "write a time"),
+            ("--max-concurrent-streams=0", "leaves no stream"),
+            ("--quota-backend-bytes 2GB", "no number"),
+            ("--heartbeat-interval 1s", "invalid value \"1s\" for flag -heartbeat-interval"),
         ] {
             let error = configured(line).unwrap_err().to_string();
             assert!(error.contains(said), "{line}: {error}");

@@ -38,6 +38,11 @@ const fn switch(name: &'static str) -> Flag {
     Flag { name, is_bool: true, good_for: Use::Here, default: "false" }
 }
 
+/// A switch that is on unless it is told otherwise.
+const fn on(name: &'static str) -> Flag {
+    Flag { name, is_bool: true, good_for: Use::Here, default: "true" }
+}
+
 const fn idle(name: &'static str) -> Flag {
     Flag { name, is_bool: false, good_for: Use::None, default: "" }
 }
@@ -60,6 +65,8 @@ pub static FLAGS: &[Flag] = &[
     here("data-dir", ""),
     here("listen-peer-urls", "http://localhost:2380"),
     here("listen-client-urls", "http://localhost:2379"),
+    here("listen-client-http-urls", ""),
+    here("listen-metrics-urls", ""),
     here("initial-advertise-peer-urls", "http://localhost:2380"),
     here("advertise-client-urls", "http://localhost:2379"),
     here("initial-cluster", ""),
@@ -70,26 +77,27 @@ pub static FLAGS: &[Flag] = &[
     here("max-request-bytes", "1572864"),
     here("log-format", "json"),
     here("config-file", ""),
+    here("heartbeat-interval", "40"),
+    here("election-timeout", "200"),
+    here("quota-backend-bytes", "0"),
+    here("max-txn-ops", "128"),
+    here("watch-progress-notify-interval", "10m0s"),
+    here("max-concurrent-streams", "4294967295"),
     switch("force-new-cluster"),
+    on("strict-reconfig-check"),
+    on("pre-vote"),
     switch("version"),
     switch("help"),
     idle("wal-dir"),
     idle("snapshot-count"),
     idle("snapshot-catchup-entries"),
-    idle("heartbeat-interval"),
-    idle("election-timeout"),
     idle_switch("initial-election-tick-advance"),
-    idle("listen-client-http-urls"),
-    idle("listen-metrics-urls"),
     idle("max-wals"),
     idle("max-snapshots"),
     idle_switch("memory-mlock"),
-    idle("quota-backend-bytes"),
     idle("backend-bbolt-freelist-type"),
     idle("backend-batch-interval"),
     idle("backend-batch-limit"),
-    idle("max-txn-ops"),
-    idle("max-concurrent-streams"),
     idle("max-learners"),
     idle("grpc-keepalive-min-time"),
     idle("grpc-keepalive-interval"),
@@ -100,8 +108,6 @@ pub static FLAGS: &[Flag] = &[
     idle("raft-read-timeout"),
     idle("raft-write-timeout"),
     idle("feature-gates"),
-    idle_switch("strict-reconfig-check"),
-    idle_switch("pre-vote"),
     idle("cors"),
     idle("host-whitelist"),
     idle("auth-token"),
@@ -125,7 +131,6 @@ pub static FLAGS: &[Flag] = &[
     idle("compact-hash-check-time"),
     idle("compaction-batch-limit"),
     idle("compaction-sleep-interval"),
-    idle("watch-progress-notify-interval"),
     idle("bootstrap-defrag-threshold-megabytes"),
     idle("downgrade-check-time"),
     idle_switch("unsafe-no-fsync"),

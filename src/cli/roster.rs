@@ -25,10 +25,11 @@ impl Roster {
         let here = client.server().map(|server| server.member);
         let leader = members.list.get(members.leader);
         if let Some(leader) = leader.filter(|leader| Some(leader.id) != here)
-            && !leader.client_address.is_empty()
+            && !leader.dialable().is_empty()
         {
             // The endpoints behind it: the leader's address may mean nothing where this runs.
-            let first = std::iter::once(&leader.client_address);
+            let address = leader.dialable().to_owned();
+            let first = std::iter::once(&address);
             client = global.connect_to(first.chain(&global.endpoint), global.command_timeout)?;
             members = client.member_list()?;
         }

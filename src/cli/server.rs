@@ -184,7 +184,8 @@ impl ServerArguments {
         let (native, etcd) = (SocketAddr::from(NATIVE), SocketAddr::from(ETCD));
         let listen = self.listen.unwrap_or(native);
         let mut config = server::Config::new(self.data_dir.clone(), listen);
-        config.listen_client = self.listen_client.or(self.listen.is_none().then_some(etcd));
+        let second = self.listen_client.or(self.listen.is_none().then_some(etcd));
+        config.entrances = second.map(server::Entrance::for_clients).into_iter().collect();
         config.cores = match &self.cores {
             None => Vec::new(),
             Some(Cores::List(cores)) => cores.clone(),

@@ -295,9 +295,13 @@ pub fn leases(from: &Answerer, answers: &[LeaseListReply<'_>]) -> LeaseLeasesRes
 
 /// A member as etcd tells it: one that has not started yet has neither name nor address for clients.
 fn member(member: &wire::Member) -> Member {
+    let http = |address: &str| match address {
+        url if url.contains("://") => url.into(),
+        address => format!("http://{address}"),
+    };
     let url = |address: &str| match address {
         "" => Vec::new(),
-        address => alloc::vec![format!("http://{address}")],
+        addresses => addresses.split(';').map(http).collect(),
     };
     let has_started = member.data_id.get() != 0;
     Member {
@@ -324,7 +328,10 @@ pub fn member_list(from: &Answerer, list: &MemberList, reached: &str) -> MemberL
     let mut members = members(list);
     let own = members.iter_mut().find(|member| member.id == from.member_id);
     if let Some(own) = own.filter(|own| own.client_urls.is_empty()) {
-        own.client_urls.push(format!("http://{reached}"));
+        own.client_urls.push(match reached {
+            url if url.contains("://") => url.into(),
+            address => format!("http://{address}"),
+        });
         if own.name.is_empty() {
             own.name = NAME.into();
         }

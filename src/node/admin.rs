@@ -25,7 +25,7 @@ const LAG_MAX: u64 = 1_000;
 /// How often the leader looks whether the list of members wants a change.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A member that has not been heard of for this long is not there: many heartbeats.
+/// A member that has not been heard of for this long, or for an election time-out, is not there: many heartbeats.
 const HEARD_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// A request about members that takes longer has an unknown outcome.
@@ -240,7 +240,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                         learners.push(next);
                     }
                 });
-                if !force {
+                if !force && self.config.strict_removals {
                     self.check_quorum(now, &change)?;
                 }
                 change
@@ -292,7 +292,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Whether a member was heard of lately.
     fn is_heard(&self, now: Instant, id: NodeId) -> bool {
-        self.heard.get(&id).is_some_and(|at| now.since(*at) < HEARD_TIMEOUT)
+        let timeout = HEARD_TIMEOUT.max(self.raft.options().election_timeout);
+        self.heard.get(&id).is_some_and(|at| now.since(*at) < timeout)
     }
 
     /// Puts a list into the log that changes no vote.

@@ -74,6 +74,8 @@ pub struct CheckpointConfig {
     /// Bytes of room in the page file below which space is short whatever it holds: the fixed part of
     /// the reserve.
     pub room_min: u64,
+    /// Bytes of pages in use from which on only what frees space is taken; 0: there is no such limit.
+    pub quota_size: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +109,7 @@ pub struct Checkpoint {
     /// Bytes that the file system had left when it was last asked.
     available: Option<u64>,
     space_is_low: bool,
+    quota_is_met: bool,
     releasing: bool,
     /// Not before this more of it is handed back.
     release_at: Option<Instant>,
@@ -136,6 +139,7 @@ impl Checkpoint {
             has_asked: false,
             available: None,
             space_is_low: false,
+            quota_is_met: false,
             releasing: false,
             release_at: None,
             is_waiting: false,
@@ -171,6 +175,16 @@ impl Checkpoint {
     /// Whether the page file is short of space.
     pub fn space_is_low(&self) -> bool {
         self.space_is_low
+    }
+
+    /// Whether the pages in use are as many as may be.
+    pub fn quota_is_met(&self) -> bool {
+        self.quota_is_met
+    }
+
+    /// Bytes of pages in use from which on only what frees space is taken; 0: none.
+    pub fn quota_size(&self) -> u64 {
+        self.config.quota_size
     }
 
     /// An entry with a payload of `size` bytes has been applied.
@@ -393,9 +407,12 @@ impl Checkpoint {
     /// before it hears that still fits.
     fn judge_space<B>(&mut self, state: &State, effects: &mut Vec<StoreEffect<B>>) {
         let low = self.disk_is_full && state.pages().room() < self.reserve(state);
-        if low != self.space_is_low {
-            self.space_is_low = low;
-            effects.push(StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low }));
+        let quota = self.config.quota_size;
+        let met = quota > 0 && state.pages().allocated_size() >= quota;
+        if (low, met) != (self.space_is_low, self.quota_is_met) {
+            (self.space_is_low, self.quota_is_met) = (low, met);
+            let event = ConsensusEvent::PageSpace { low, quota_is_met: met };
+            effects.push(StoreEffect::ToConsensus(event));
         }
     }
 

@@ -98,6 +98,8 @@ pub struct ConsensusConfig {
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own.
     pub lease_per_key: bool,
+    /// A removal that would leave the cluster without a majority of members that are there is refused.
+    pub strict_removals: bool,
     /// The last entry of a group that recovery dropped and that may have been acknowledged.
     pub torn: Option<raft::Position>,
 }
@@ -139,6 +141,7 @@ pub struct Consensus<B> {
     foreign_bytes: usize,
     apply_lag: ApplyLag,
     page_space_low: bool,
+    quota_is_met: bool,
     stopping: bool,
     /// The first group of this start is durable: others may be talked to.
     settled: bool,
@@ -222,6 +225,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             foreign_bytes: 0,
             apply_lag,
             page_space_low: false,
+            quota_is_met: false,
             stopping: false,
             settled: false,
             beginner: None,
@@ -310,7 +314,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Whether only requests that free space may go on.
     fn space_is_low(&self) -> bool {
-        self.page_space_low || self.journal.is_short(self.config.reserve_size)
+        self.quota_is_met || self.page_space_low || self.journal.is_short(self.config.reserve_size)
     }
 
     pub(crate) fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
@@ -335,8 +339,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             return Some((Status::ShuttingDown, message.to_string()));
         }
         if leads && self.space_is_low() && !frees_space {
-            let message = "the disk is full; nothing was written; delete keys and compact, or make \
-                           room on the file system of the data directory, then try again";
+            let message = if self.quota_is_met {
+                "keys and history have reached the quota; nothing was written; delete keys and \
+                 compact, or start the members with a greater quota, then try again"
+            } else {
+                "the disk is full; nothing was written; delete keys and compact, or make room on \
+                 the file system of the data directory, then try again"
+            };
             return Some((Status::NoSpace, message.to_string()));
         }
         let taken = self.proposed_bytes + self.foreign_bytes;
@@ -730,7 +739,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn tell_leader(&mut self, effects: &mut Vec<ConsensusEffect<B>>) {
         let leader = self.raft.leader();
         let member = leader.and_then(|leader| self.members.get(leader));
-        let address = member.map_or("", |member| member.client_address.as_str());
+        let address = member.map_or("", |member| member.dialable());
         let term = self.raft.term();
         let (told_term, told_leader, told_address) = &self.leader_told;
         if *told_term == term && *told_leader == leader && told_address == address {
@@ -898,7 +907,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
                 self.receive_refused(transfer, &reason, effects);
             }
             ConsensusEvent::Installed { index: _ } => self.install_swapped(effects),
-            ConsensusEvent::PageSpace { low } => self.page_space_low = low,
+            ConsensusEvent::PageSpace { low, quota_is_met } => {
+                (self.page_space_low, self.quota_is_met) = (low, quota_is_met);
+            }
             ConsensusEvent::Written { lsn } => self.journal.written(lsn),
             ConsensusEvent::Synced { lsn } => {
                 self.journal.synced();

@@ -145,6 +145,8 @@ pub enum ConsensusEvent {
     PageSpace {
         /// True: take only what frees space.
         low: bool,
+        /// The pages in use are as many as may be: the same.
+        quota_is_met: bool,
     },
     /// The store has a state to send.
     SendBegun {

@@ -47,6 +47,9 @@ pub struct ReactorConfig {
     pub member: NodeId,
     /// Greatest value that a put may carry, in bytes.
     pub value_size_max: usize,
+    /// Compares, or operations of one branch, of a transaction; at most
+    /// `base::limits::TXN_OPS_MAX`.
+    pub txn_ops_max: usize,
     /// Bytes of requests that one connection may have unanswered: no more than consensus takes in.
     pub bytes_max: usize,
     /// Connections that there may be: the driver closes others at once.
@@ -538,7 +541,13 @@ impl Reactor {
             }
         };
         let plan = match Request::verify(kind, message, &VerifyLimits::REQUEST) {
-            Ok(request) => translate::plan(&request, self.config.value_size_max),
+            Ok(request) => {
+                let limits = kv::Limits {
+                    value_size_max: self.config.value_size_max,
+                    txn_ops_max: self.config.txn_ops_max,
+                };
+                translate::plan(&request, &limits)
+            }
             Err(error) => {
                 self.refuse(connection, header.request, &decode_refusal(&error));
                 if error.closes() {

@@ -22,8 +22,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             RoleName::Follower => RaftRole::Follower,
         };
         let mut errors = Vec::new();
-        let no_space = standing.no_space || self.checkpoint.space_is_low();
-        if no_space {
+        let (low, met) = (self.checkpoint.space_is_low(), self.checkpoint.quota_is_met());
+        let no_space = standing.no_space || low || met;
+        if met {
+            errors.push("the quota is reached");
+        } else if no_space {
             errors.push("the disk is full");
         }
         if standing.leader.is_none() {
@@ -49,7 +52,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             file_size: pages.file_size(),
             file_size_in_use: pages.allocated_size(),
             log_size: standing.log_size,
-            quota_size: 0,
+            quota_size: self.checkpoint.quota_size(),
             is_learner: standing.is_learner,
             no_space,
             corrupt: standing.disagrees,

@@ -7,8 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base::limits::{
-    CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, PROPOSED_BYTES_MAX, TXN_OPS_MAX,
-    body_size_max,
+    CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, PROPOSED_BYTES_MAX, body_size_max,
 };
 use base::{LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
@@ -57,11 +56,10 @@ pub enum Plan {
 }
 
 /// Decides what a verified request needs, after everything that can be refused without the state.
-pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refused> {
-    let limits = kv::Limits { value_size_max, txn_ops_max: TXN_OPS_MAX };
+pub fn plan(request: &Request<'_>, limits: &kv::Limits) -> Result<Plan, Refused> {
     let propose = |command: Command<'_>, kind: EntryKind| {
         let plan = Plan::Propose { kind, frees_space: kind.frees_space() };
-        command.validate(&limits).map(|()| plan).map_err(refused)
+        command.validate(limits).map(|()| plan).map_err(refused)
     };
     match request {
         Request::Put(view) if view.ttl_ms > 0 && view.prev_kv => {
@@ -95,7 +93,7 @@ pub fn plan(request: &Request<'_>, value_size_max: usize) -> Result<Plan, Refuse
             let (reads, local) = (txn.is_read_only(), txn.is_serializable());
             let frees_space = !has_put(&txn);
             let command = Command::Txn(txn);
-            command.validate(&limits).map_err(refused)?;
+            command.validate(limits).map_err(refused)?;
             if reads {
                 Ok(Plan::Read { what: ReadKind::Txn, linearizable: !local })
             } else {

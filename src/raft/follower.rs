@@ -64,7 +64,7 @@ impl Raft {
             now < asked.expires
         });
         if self.now >= self.election_at && self.may_campaign() {
-            self.ask(true, false, outputs);
+            self.ask(self.options.pre_vote, false, outputs);
         }
     }
 

@@ -18,6 +18,9 @@ pub struct Options {
     pub election_timeout: Duration,
     /// Between heartbeats.
     pub heartbeat_interval: Duration,
+    /// Whoever misses the leader asks first whether it would be elected, without a new term. Without it a
+    /// member that was cut off comes back with a later term and deposes the leader.
+    pub pre_vote: bool,
     /// Entries in one append.
     pub append_entries_max: u64,
     /// Bytes of one append, at most: the host sends fewer entries where they would be more.
@@ -33,6 +36,7 @@ impl Options {
     pub const LOCAL: Self = Self {
         election_timeout: Duration::from_millis(200),
         heartbeat_interval: Duration::from_millis(40),
+        pre_vote: true,
         append_entries_max: 4_096,
         append_bytes_max: 1 << 20,
         in_flight_max: 64,
@@ -234,7 +238,7 @@ impl Raft {
             Role::Follower(_) => self.tick_follower(outputs),
             Role::Candidate(_) if self.now >= self.election_at => {
                 if self.may_campaign() {
-                    self.ask(true, false, outputs);
+                    self.ask(self.options.pre_vote, false, outputs);
                 } else {
                     self.follow(None, outputs);
                 }
@@ -466,6 +470,11 @@ impl Raft {
     /// The own name.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Its times and bounds.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The part played now.

@@ -1,9 +1,11 @@
 //! What an operator can decide. Everything else is derived.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use base::limits::{VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
+use base::Duration;
+use base::limits::{TXN_OPS_MAX, TXN_OPS_MAX_DEFAULT, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
 
 use crate::Error;
 
@@ -134,6 +136,137 @@ impl Default for ClusterConfig {
     }
 }
 
+/// How members notice that the leader has gone, and what they do then. The same on all members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elections {
+    /// Between two heartbeats of the leader.
+    pub heartbeat_interval: Duration,
+    /// A member that hears of no leader for this long, up to twice as long, asks for votes.
+    pub timeout: Duration,
+    /// It asks first whether it would get them.
+    pub pre_vote: bool,
+}
+
+impl Elections {
+    /// For members on one local network.
+    pub const LOCAL: Self = Self {
+        heartbeat_interval: raft::Options::LOCAL.heartbeat_interval,
+        timeout: raft::Options::LOCAL.election_timeout,
+        pre_vote: raft::Options::LOCAL.pre_vote,
+    };
+    /// Longest time-out: etcd's.
+    pub const TIMEOUT_MAX: Duration = Duration::from_millis(50_000);
+
+    /// Refuses what etcd refuses, in its words.
+    fn check(&self) -> Result<(), Error> {
+        let ms = |time: Duration| time.as_nanos() / 1_000_000;
+        let (heartbeat, timeout) = (ms(self.heartbeat_interval), ms(self.timeout));
+        let refuse = |text: String| Err(Error::Config(text));
+        if heartbeat == 0 {
+            return refuse(format!("--heartbeat-interval must be >0 (set to {heartbeat}ms)"));
+        }
+        if timeout == 0 {
+            return refuse(format!("--election-timeout must be >0 (set to {timeout}ms)"));
+        }
+        if timeout < heartbeat.saturating_mul(5) {
+            return refuse(format!(
+                "--election-timeout[{timeout}ms] should be at least as 5 times as \
+                 --heartbeat-interval[{heartbeat}ms]"
+            ));
+        }
+        let max = ms(Self::TIMEOUT_MAX);
+        if timeout > max {
+            return refuse(format!(
+                "--election-timeout[{timeout}ms] is too long, and should be set less than {max}ms"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same for raft.
+    pub(crate) fn options(&self) -> raft::Options {
+        raft::Options {
+            heartbeat_interval: self.heartbeat_interval,
+            election_timeout: self.timeout,
+            pre_vote: self.pre_vote,
+            ..raft::Options::LOCAL
+        }
+    }
+}
+
+/// What etcd's clients meet that an operator of etcd can decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EtcdApi {
+    /// Largest write, as etcd has it in its log.
+    pub write_size_max: usize,
+    /// How often a watch is told its progress that asks for it, in milliseconds.
+    pub progress_interval_ms: u32,
+    /// Streams of one HTTP/2 connection at a time.
+    pub streams_max: u32,
+}
+
+impl EtcdApi {
+    /// As etcd has it.
+    pub const DEFAULT: Self = Self {
+        write_size_max: VALUE_SIZE_MAX_DEFAULT,
+        progress_interval_ms: 600_000,
+        streams_max: u32::MAX,
+    };
+    /// Most frequent progress: etcd's, and what reactors look at.
+    pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;
+}
+
+/// Where connections are waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// At this address of a network; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// At this path of the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// What is served to who connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// The native protocol and etcd's, gRPC and JSON.
+    Everything,
+    /// What etcd offers over HTTP/1.1: JSON, health, version, figures.
+    Http,
+    /// Health and figures, nothing else.
+    Metrics,
+}
+
+/// An address and what is served there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entrance {
+    /// The address.
+    pub address: Address,
+    /// What is served.
+    pub serves: Serves,
+}
+
+impl Entrance {
+    /// For clients of both protocols.
+    pub fn for_clients(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), serves: Serves::Everything }
+    }
+}
+
 /// How a server says that it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TellsReady {
@@ -148,12 +281,16 @@ pub enum TellsReady {
 pub struct Config {
     /// The data directory; made when it is not there.
     pub data_dir: PathBuf,
-    /// Address of the native protocol; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// One more address for clients, for those that look for etcd at its own port.
-    pub listen_client: Option<SocketAddr>,
+    /// Where clients are waited for.
+    pub listen: Address,
+    /// Further addresses: for those that look for etcd at its own port, for scrapers.
+    pub entrances: Vec<Entrance>,
     /// The member and its cluster.
     pub cluster: ClusterConfig,
+    /// How its leader is found.
+    pub elections: Elections,
+    /// Refuse to remove a member where those that are left and run would be no majority.
+    pub strict_removals: bool,
     /// Cores to run on, as numbered by the system; empty: all that the process may use.
     pub cores: Vec<usize>,
     /// How roles are put on them.
@@ -164,6 +301,13 @@ pub struct Config {
     pub wal_segment_size: u64,
     /// Greatest value in bytes.
     pub value_size_max: usize,
+    /// Compares, or operations of one branch, of a transaction.
+    pub txn_ops_max: usize,
+    /// Bytes of keys and history, as pages in use, from which on only deletes and compaction are taken;
+    /// 0: there is no such limit.
+    pub quota_size: u64,
+    /// What etcd's clients meet.
+    pub etcd: EtcdApi,
     /// Bytes of states that are sent to members behind the log in a second, at most.
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own, not all in one.
@@ -199,17 +343,22 @@ impl Config {
     pub const WAL_SEGMENT_SIZE_MIN: u64 = 8 << 20;
 
     /// A server on `data_dir` with defaults for everything else.
-    pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
+    pub fn new(data_dir: PathBuf, listen: impl Into<Address>) -> Self {
         Self {
             data_dir,
-            listen,
-            listen_client: None,
+            listen: listen.into(),
+            entrances: Vec::new(),
             cluster: ClusterConfig::default(),
+            elections: Elections::LOCAL,
+            strict_removals: true,
             cores: Vec::new(),
             topology: Topology::Auto,
             page_cache_size: Self::PAGE_CACHE_SIZE_DEFAULT,
             wal_segment_size: Self::WAL_SEGMENT_SIZE_DEFAULT,
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
+            txn_ops_max: TXN_OPS_MAX_DEFAULT,
+            quota_size: 0,
+            etcd: EtcdApi::DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
             retention: node::Retention::Everything,
@@ -222,11 +371,18 @@ impl Config {
     /// Refuses what cannot work, naming the value.
     pub fn check(&self) -> Result<(), Error> {
         self.cluster.check()?;
+        self.elections.check()?;
         let refuse = |text: String| Err(Error::Config(text));
         if self.value_size_max == 0 || self.value_size_max > VALUE_SIZE_MAX {
             return refuse(format!(
                 "the greatest value size is {} bytes; choose 1 to {VALUE_SIZE_MAX}",
                 self.value_size_max
+            ));
+        }
+        if self.txn_ops_max == 0 || self.txn_ops_max > TXN_OPS_MAX {
+            return refuse(format!(
+                "a transaction may have {} operations; choose 1 to {TXN_OPS_MAX} (--max-txn-ops)",
+                self.txn_ops_max
             ));
         }
         if self.page_cache_size < Self::PAGE_CACHE_SIZE_MIN {

@@ -23,6 +23,7 @@ use node::{
 };
 
 use crate::clock::Clock;
+use crate::config::Serves;
 use crate::data_dir::{adopt, note_damage};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::http::{Gate, Native, Standing};
@@ -188,7 +189,7 @@ impl CoreLoop {
         if let Some(seat) = &mut self.seats.reactor {
             seat.sockets.work(&mut self.reactor_events);
             for stranger in seat.sockets.take_strangers() {
-                seat.gate.admit(stranger);
+                seat.gate.admit(stranger, Serves::Everything);
             }
             self.inbox.append_reactor(&mut self.reactor_events);
         }

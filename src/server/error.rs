@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::config::Address;
 
 /// Why a server does not start or does not go on.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub enum Error {
     /// The address cannot be listened on.
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// What the system said.
         source: io::Error,
     },

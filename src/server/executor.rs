@@ -32,7 +32,7 @@ use crate::http::Gate;
 use crate::inbox::Inbox;
 use crate::incoming::Incoming;
 use crate::link::{self, Links, Message, Outbox};
-use crate::listener::Door;
+use crate::listener::Accepting;
 use crate::socket::Sockets;
 use crate::topology::Place;
 use crate::{Error, listener};
@@ -186,7 +186,7 @@ pub struct Start {
     /// Its channels.
     pub wiring: Wiring,
     /// The listening sockets, for a place with a reactor.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<listener::Share>,
     /// The listening socket for other members, for the place of consensus.
     pub peers: Option<TcpListener>,
     /// The clock of the process.
@@ -254,7 +254,7 @@ async fn run(start: Start) -> Result<(), Error> {
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
     let folder = plan.pages.parent().map(Path::to_path_buf).unwrap_or_default();
-    let gate = Gate::new(&inbox, plan.connections_max, folder);
+    let gate = Gate::new(&inbox, plan.connections_max, &plan.config, folder);
     let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
@@ -263,6 +263,7 @@ async fn run(start: Start) -> Result<(), Error> {
             cluster: plan.identity.cluster,
             member: plan.identity.member,
             value_size_max: plan.config.value_size_max,
+            txn_ops_max: plan.config.txn_ops_max,
             bytes_max: CONNECTION_BYTES_MAX.min(proposed_bytes_max(&plan.config)),
             connections_max: plan.connections_max,
             clients_max: CLIENTS_MAX,
@@ -274,9 +275,9 @@ async fn run(start: Start) -> Result<(), Error> {
         inbox.push_consensus(ConsensusEvent::Start);
     }
     let listens = !listeners.is_empty();
-    let doors: Result<Vec<_>, _> =
-        listeners.into_iter().map(|listener| Door::open(listener, &inbox)).collect();
-    let mut doors = doors.map_err(|error| {
+    let accepting: Result<Vec<_>, _> =
+        listeners.into_iter().map(|share| Accepting::begin(share, &inbox, &gate)).collect();
+    let mut accepting = accepting.map_err(|error| {
         Error::Executor(format!("a listening socket could not be copied: {error}"))
     })?;
     if listens {
@@ -298,7 +299,7 @@ async fn run(start: Start) -> Result<(), Error> {
                 drop(notices.send(Notice::Ready));
             }
             if matches!(ending, Ending::Running) && stop.load(Ordering::Acquire) {
-                doors.drain(..).for_each(Door::close);
+                accepting.drain(..).for_each(Accepting::close);
                 ending.begin(clock.now(), seats);
             }
             ending.turn(clock.now(), &remaining, seats, &watched)
@@ -383,7 +384,8 @@ async fn consensus(
     let members = lists(plan, members)?;
     let configurations = members.configurations();
     let restored = Restored { hard_state, log, configurations };
-    let raft = Raft::restore(member, raft::Options::LOCAL, restored, now, plan.seed);
+    let options_of_raft = plan.config.elections.options();
+    let raft = Raft::restore(member, options_of_raft, restored, now, plan.seed);
     let writer = Writer::resume(identity, options, &recovered);
     let config = ConsensusConfig {
         proposed_bytes_max: proposed_bytes_max(&plan.config),
@@ -400,6 +402,7 @@ async fn consensus(
         for_peers: ForPeers::SERVER,
         transfer_rate: plan.config.transfer_rate,
         lease_per_key: plan.config.lease_per_key,
+        strict_removals: plan.config.strict_removals,
         alone: plan.config.cluster.alone,
         introduction: Introduction {
             cluster: plan.identity.cluster,
@@ -488,6 +491,7 @@ async fn store(
             // Everything that may be on its way when the disk turns out to be full (half a growth step
             // of requests, four times that as cells and what deleting them takes), and copied pages.
             room_min: growth_size(&plan.config) * 5 / 2,
+            quota_size: plan.config.quota_size,
         },
         dirty_size_max: cache_size / 2,
         history: kv::HistoryLimits::SERVER,

@@ -33,13 +33,17 @@ mod socket;
 mod topology;
 
 pub use base::Duration;
-pub use config::{ClusterConfig, Config, SyncMethod, TellsReady, Topology};
+pub use config::{
+    Address, ClusterConfig, Config, Elections, Entrance, EtcdApi, Serves, SyncMethod, TellsReady,
+    Topology,
+};
 pub use data_dir::{FORMAT_VERSION, Identity, read_identity};
 pub use direct::{AlignedBuffer, DirectFile};
 pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
 pub use etcd::VERSION as ETCD_VERSION;
 pub use node::Retention;
+pub use wire::MEMBER_ADDRESS_SIZE_MAX as ADVERTISED_SIZE_MAX;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -57,6 +61,7 @@ use data_dir::{DataDir, noted_damage};
 use ending::Remaining;
 use executor::{Notice, Parts, Plan, Start, Wiring};
 use listed::Listed;
+use listener::Door;
 
 /// Exit code of a process whose member the cluster excludes: it was removed, comes with another data
 /// directory, or its state differs from that of most others. To start it again changes nothing.
@@ -71,24 +76,22 @@ pub const EXIT_EXCLUDED: i32 = 7;
 pub fn run(config: &Config) -> Result<(), Error> {
     config.check()?;
     probe::io_uring()?;
-    let listener = listener::bind(config.listen)?;
-    let address =
-        listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-    let client_listener = config.listen_client.map(listener::bind).transpose()?;
-    let etcd_address = match (&client_listener, config.listen_client) {
-        (Some(listener), Some(asked)) => {
-            listener.local_addr().map_err(|source| Error::Listen { address: asked, source })?
-        }
-        _ => address,
-    };
+    let first = Entrance { address: config.listen.clone(), serves: Serves::Everything };
+    let asked = std::iter::once(&first).chain(&config.entrances);
+    let doors = asked.map(Door::open).collect::<Result<Vec<Door>, Error>>()?;
+    let address = doors[0].address.clone();
+    let for_clients = doors.iter().filter(|door| door.serves == Serves::Everything);
+    // Of two the second is for those that look for etcd at its own port.
+    let etcd_address = for_clients.take(2).last().map_or(&address, |door| &door.address);
     let mut config = config.clone();
     // Of a member that is in a list already its address there counts, not that of the founders.
     let is_new = !DataDir::is_used(&config.data_dir);
     let peer_address =
         if is_new { config.cluster.peer_address()? } else { config.cluster.listen_peer };
     let mut peer_listener = peer_address.map(listener::bind).transpose()?;
+    let failed = |source| Error::Listen { address: address.clone(), source };
     if let Some(listener) = &peer_listener {
-        let source = |source| Error::Listen { address, source };
+        let source = failed;
         config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
     }
     config.cluster.advertise_client.get_or_insert_with(|| address.to_string());
@@ -117,7 +120,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             let founded = config.cluster.peer_address()?.filter(|founded| *founded != own);
             founded.map_or(Err(error), listener::bind)
         })?;
-        let source = |source| Error::Listen { address: own, source };
+        let source = |source| Error::Listen { address: own.into(), source };
         config.cluster.listen_peer = Some(listener.local_addr().map_err(source)?);
         peer_listener = Some(listener);
     }
@@ -148,13 +151,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     for (index, (parts, wiring)) in
         Parts::deal(booted, &places).into_iter().zip(wirings).enumerate()
     {
-        let all = [Some(&listener), client_listener.as_ref()];
-        let own = all.into_iter().flatten().filter(|_| places[index].reactor.is_some());
-        let listeners: std::io::Result<Vec<_>> = own.map(|own| own.try_clone()).collect();
-        let listeners = listeners.map_err(|source| Error::Listen { address, source })?;
+        let own = doors.iter().filter(|_| places[index].reactor.is_some());
+        let listeners: std::io::Result<Vec<_>> = own.map(Door::share).collect();
+        let listeners = listeners.map_err(failed)?;
         let peers = if places[index].consensus { peer_listener.as_ref() } else { None };
         let peers = peers.map(std::net::TcpListener::try_clone).transpose();
-        let peers = peers.map_err(|source| Error::Listen { address, source })?;
+        let peers = peers.map_err(failed)?;
         handles.push(executor::spawn(Start {
             index,
             peers,
@@ -170,8 +172,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         })?);
     }
     drop(notices);
-    // Those of the executors are closed when the server stops, and then nobody is to wait for an answer here.
-    drop((listener, client_listener, peer_listener));
+    // The executors shut the doors when the server stops; that of the other members is theirs alone.
+    drop(peer_listener);
 
     // Ready when every reactor listens and the member leads or knows who does.
     let mut waiting = reactors + 1;
@@ -190,9 +192,14 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 if waiting == 0 {
                     match config.tells_ready {
                         TellsReady::OnStandardOutput => {
-                            announce(&address, &etcd_address, config.cluster.listen_peer, &data_dir)
+                            announce(&address, etcd_address, config.cluster.listen_peer, &data_dir)
                         }
-                        TellsReady::AsEtcd => log::info("ready to serve client requests"),
+                        TellsReady::AsEtcd => {
+                            for door in &doors {
+                                log::info(door);
+                            }
+                            log::info("ready to serve client requests");
+                        }
                     }
                 }
             }
@@ -213,7 +220,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     failure.map_or(Ok(()), Err)
 }
 
-fn announce(address: &SocketAddr, etcd: &SocketAddr, peer: Option<SocketAddr>, data_dir: &DataDir) {
+fn announce(address: &Address, etcd: &Address, peer: Option<SocketAddr>, data_dir: &DataDir) {
     let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
     let mut out = std::io::stdout().lock();
     let line = format!(

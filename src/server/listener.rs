@@ -1,9 +1,14 @@
 //! The listening socket, shared by the reactors: each accepts on a descriptor of its own of the one
 //! socket, so that a port in use is refused and not silently shared.
 
+use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +17,8 @@ use glommio::Task;
 use glommio::net::{TcpListener, TcpStream};
 
 use crate::Error;
+use crate::config::{Address, Entrance, Serves};
+use crate::http::Gate;
 use crate::inbox::Inbox;
 
 /// How often, and how far apart, a port or a data directory that is in use is tried again: the kernel may
@@ -19,6 +26,83 @@ use crate::inbox::Inbox;
 pub const TRIES: u32 = 20;
 /// See [`TRIES`].
 pub const TRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A listening socket for clients.
+pub struct Door {
+    listener: StdListener,
+    /// Where it listens.
+    pub address: Address,
+    /// What is served there.
+    pub serves: Serves,
+}
+
+/// A descriptor of a listening socket, and what is served there.
+pub type Share = (StdListener, Serves);
+
+impl Door {
+    /// Listens.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub fn open(entrance: &Entrance) -> Result<Self, Error> {
+        let serves = entrance.serves;
+        let (listener, address) = match &entrance.address {
+            Address::Tcp(asked) => {
+                let listener = bind(*asked)?;
+                let bound = listener.local_addr();
+                let wrap = |source| Error::Listen { address: entrance.address.clone(), source };
+                (listener, Address::Tcp(bound.map_err(wrap)?))
+            }
+            Address::Unix(path) => (bind_path(path)?, entrance.address.clone()),
+        };
+        Ok(Self { listener, address, serves })
+    }
+
+    /// One more descriptor of the socket.
+    ///
+    /// # Errors
+    /// There are none left.
+    pub fn share(&self) -> io::Result<Share> {
+        Ok((self.listener.try_clone()?, self.serves))
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.serves {
+            Serves::Everything => "client traffic",
+            Serves::Http => "client traffic over HTTP",
+            Serves::Metrics => "metrics and health",
+        };
+        write!(f, "serving {what} insecurely at {}", self.address)
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            // Whoever starts next takes away what is left there.
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+/// Listens at a path of the file system. The socket of a process that has ended is taken away.
+fn bind_path(path: &Path) -> Result<StdListener, Error> {
+    let listen = || -> io::Result<StdListener> {
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        // A stream socket that listens: which family it is of matters to nobody who accepts.
+        Ok(StdListener::from(OwnedFd::from(listener)))
+    };
+    listen().map_err(|source| Error::Listen { address: Address::Unix(path.into()), source })
+}
 
 /// Binds and listens. Refused when another process listens there.
 pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
@@ -31,10 +115,10 @@ pub fn bind(address: SocketAddr) -> Result<StdListener, Error> {
         match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(TRY_INTERVAL),
             Ok(listener) => return Ok(listener),
-            Err(source) => return Err(Error::Listen { address, source }),
+            Err(source) => return Err(Error::Listen { address: address.into(), source }),
         }
     }
-    listen().map_err(|source| Error::Listen { address, source })
+    listen().map_err(|source| Error::Listen { address: address.into(), source })
 }
 
 /// Gives the socket to the executor this runs on.
@@ -77,27 +161,27 @@ pub async fn accept_peers(listener: StdListener, inbox: Rc<Inbox>) {
     }
 }
 
-/// A listening socket at which connections are accepted until it is closed.
-pub struct Door {
+/// An executor's part of a door, at which it accepts connections until it is closed.
+pub struct Accepting {
     socket: StdListener,
-    accepting: Task<()>,
+    task: Task<()>,
 }
 
-impl Door {
+impl Accepting {
     /// Accepts connections from now on.
     ///
     /// # Errors
     /// There is no descriptor left.
-    pub fn open(listener: StdListener, inbox: &Rc<Inbox>) -> io::Result<Self> {
-        let socket = listener.try_clone()?;
-        let accepting = glommio::spawn_local(accept(listener, Rc::clone(inbox)));
-        Ok(Self { socket, accepting })
+    pub fn begin(share: Share, inbox: &Rc<Inbox>, gate: &Rc<Gate>) -> io::Result<Self> {
+        let socket = share.0.try_clone()?;
+        let task = glommio::spawn_local(accept(share, Rc::clone(inbox), Rc::clone(gate)));
+        Ok(Self { socket, task })
     }
 
     /// Nobody can connect any more. Closing the descriptors would not be enough: the ring holds the socket for as
     /// long as it waits at it.
     pub fn close(self) {
-        drop(self.accepting);
+        drop(self.task);
         if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             crate::log::warn(format!("a listening socket could not be closed: {error}"));
         }
@@ -105,11 +189,12 @@ impl Door {
 }
 
 /// Accepts connections until the executor ends.
-async fn accept(listener: StdListener, inbox: Rc<Inbox>) {
+async fn accept((listener, serves): Share, inbox: Rc<Inbox>, gate: Rc<Gate>) {
     let listener = adopt(listener);
     loop {
         match listener.accept().await {
-            Ok(stream) => inbox.push_accepted(stream),
+            Ok(stream) if serves == Serves::Everything => inbox.push_accepted(stream),
+            Ok(stream) => gate.let_in(&stream, serves),
             Err(error) => {
                 // Out of descriptors, or the peer has gone again: wait, so as not to spin.
                 crate::log::warn(format!("a connection could not be accepted: {error}"));

@@ -220,8 +220,8 @@ impl Sockets {
 
     /// Takes a socket in.
     pub fn add(&mut self, stream: &TcpStream) -> io::Result<ConnectionId> {
-        stream.set_nodelay(true).map_err(io::Error::from)?;
         let stream = duplicate(stream)?;
+        hurry(&stream)?;
         stream.set_nonblocking(true)?;
         let Some(connection) = self.vacancy() else {
             return Err(io::Error::other(format!(
@@ -540,9 +540,23 @@ fn receive(stream: &StdStream, chunk: &mut BytesMut) -> io::Result<usize> {
     Ok(count)
 }
 
+/// Small answers do not wait for more. Between processes of one machine nothing waits anyway.
+pub fn hurry(stream: &StdStream) -> io::Result<()> {
+    match stream.set_nodelay(true) {
+        Err(_) if is_unix(stream) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether the other side is a process of this machine, over a path of its file system.
+pub fn is_unix(stream: &StdStream) -> bool {
+    let family = rustix::net::sockopt::socket_domain(stream);
+    family.is_ok_and(|family| family == rustix::net::AddressFamily::UNIX)
+}
+
 /// A second descriptor of the same socket, for a stream that glommio does not know.
 #[allow(unsafe_code)]
-fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
+pub fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
     // SAFETY: `stream` owns the descriptor and outlives this borrow, which ends with the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     Ok(StdStream::from(borrowed.try_clone_to_owned()?))

@@ -8,7 +8,7 @@
 //! | body of a frame between members | greatest request + 4 MiB | splitter; encoder | closes; `TooLarge` |
 //! | piece of a range answer | ends with the key that reaches 1 MiB | [`RangeWriter`](crate::RangeWriter) | next piece |
 //! | nesting of transactions | 128 | verifier, encoder | refused |
-//! | tables of one request body, shared ones counted each time | 4,096 | verifier | refused |
+//! | tables of one request body, shared ones counted each time | 50,176 | verifier | refused |
 //! | bytes that a body stands for when shared parts are counted each time | its size + 64 for each table allowed | verifier | refused |
 //! | requests and bytes in flight | told in `HelloReply` | the server stops reading | back-pressure |
 //!
@@ -16,8 +16,8 @@
 //! operations that point at one value). The last bound but one takes that away.
 
 use base::limits::{
-    KEY_SIZE_MAX, REPLY_PIECE_SIZE, REQUEST_OVERHEAD_MAX, TXN_OPS_MAX, VALUE_SIZE_MAX,
-    body_size_max,
+    KEY_SIZE_MAX, REPLY_PIECE_SIZE, REQUEST_OVERHEAD_MAX, TXN_OPS_MAX, TXN_OPS_MAX_DEFAULT,
+    VALUE_SIZE_MAX, body_size_max,
 };
 
 /// Bytes of the greatest body before the handshake is done, in both directions.
@@ -32,12 +32,13 @@ pub const REPLY_BODY_SIZE_MAX: usize = REPLY_PIECE_SIZE + VALUE_SIZE_MAX + REQUE
 pub const PEER_BODY_SIZE_MAX: usize = body_size_max(VALUE_SIZE_MAX) + (4 << 20);
 
 /// Transactions inside each other, the outermost one included. A nested transaction may hold fewer
-/// operations than its parent left it (`base::limits::TXN_OPS_MAX`), so deeper ones would be
-/// refused anyway.
-pub const TXN_DEPTH_MAX: usize = TXN_OPS_MAX;
+/// operations than its parent left it (`base::limits::TXN_OPS_MAX_DEFAULT`), so deeper ones would be
+/// refused anyway unless more operations are allowed.
+pub const TXN_DEPTH_MAX: usize = TXN_OPS_MAX_DEFAULT;
 
-/// Tables of one request.
-pub const REQUEST_TABLES_MAX: usize = 4_096;
+/// Tables of one request: a transaction with as many compares and operations in both branches as can be
+/// allowed, each of two tables.
+pub const REQUEST_TABLES_MAX: usize = 6 * TXN_OPS_MAX + 1_024;
 
 /// Tables of one reply: each operation of a transaction answers with up to three.
 pub const REPLY_TABLES_MAX: usize = 3 * REQUEST_TABLES_MAX;

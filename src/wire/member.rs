@@ -111,7 +111,8 @@ pub struct Member {
     pub name: String,
     /// Where members reach it; see [`is_member_address`].
     pub peer_address: String,
-    /// Where clients reach it; empty: not known yet.
+    /// Where clients reach it; empty: not known yet. Several addresses stand between `;`, and a path of the
+    /// file system is written as a URL.
     pub client_address: String,
     /// The random name of its data directory; 0: not known yet.
     pub data_id: FileId,
@@ -234,6 +235,14 @@ pub fn is_member_name(text: &str) -> bool {
 /// characters without `=` and `,`. Whether anything is found there is another question.
 pub fn is_member_address(text: &str) -> bool {
     is_text(text, MEMBER_ADDRESS_SIZE_MAX)
+}
+
+impl Member {
+    /// The first address where clients of the native protocol find it; empty: none.
+    pub fn dialable(&self) -> &str {
+        let mut all = self.client_address.split(';');
+        all.find(|address| !address.contains("://")).unwrap_or_default()
+    }
 }
 
 impl MemberList {

@@ -466,6 +466,7 @@ impl Node {
             for_peers: plan.for_peers,
             transfer_rate: plan.transfer_rate,
             lease_per_key: false,
+            strict_removals: true,
             alone: false,
             introduction: Introduction {
                 cluster: CLUSTER,
@@ -489,6 +490,7 @@ impl Node {
                 dirty_size: plan.cache_size / 4,
                 interval: Duration::from_nanos(plan.checkpoint_interval),
                 room_min: 768 << 10,
+                quota_size: 0,
             },
             dirty_size_max: plan.cache_size / 2,
             history: plan.watchers.history,
@@ -502,6 +504,7 @@ impl Node {
             member,
             value_size_max: VALUE_MAX,
             bytes_max: plan.proposed_max,
+            txn_ops_max: base::limits::TXN_OPS_MAX_DEFAULT,
             connections_max: 1_000,
             clients_max: plan.clients_max,
         });

@@ -52,6 +52,7 @@ fn beginner() -> Consensus<Vec<u8>> {
         for_peers: ForPeers::SERVER,
         transfer_rate: node::TRANSFER_RATE,
         lease_per_key: false,
+        strict_removals: true,
         alone: false,
         introduction: Introduction {
             cluster: 9,

@@ -56,6 +56,7 @@ fn store(state: State, now: Instant) -> Store<Vec<u8>> {
             dirty_size: CACHE_SIZE / 4,
             interval: Duration::from_millis(5_000),
             room_min: 4 << 20,
+            quota_size: 0,
         },
         dirty_size_max: CACHE_SIZE / 2,
         history: kv::HistoryLimits::SERVER,
@@ -117,7 +118,7 @@ impl Disk {
                     self.image.truncate(usize::try_from(size).unwrap());
                     StoreEvent::Released
                 }
-                StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low }) => {
+                StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low, .. }) => {
                     self.is_low = low;
                     continue;
                 }

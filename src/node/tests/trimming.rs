@@ -66,6 +66,7 @@ impl Host {
                 dirty_size: DIRTY_SIZE_DUE,
                 interval: Duration::from_millis(5_000),
                 room_min: 4 << 20,
+                quota_size: 0,
             },
             dirty_size_max: DIRTY_SIZE_MAX,
             retention: node::Retention::Everything,

@@ -109,6 +109,7 @@ impl World {
                 dirty_size: 1 << 40,
                 interval: Duration::from_millis(1 << 40),
                 room_min: 0,
+                quota_size: 0,
             },
             dirty_size_max: 1 << 40,
             history: kv::HistoryLimits::SERVER,
@@ -123,6 +124,7 @@ impl World {
             member: NodeId::new(7),
             value_size_max: 1 << 20,
             bytes_max: 32 << 20,
+            txn_ops_max: base::limits::TXN_OPS_MAX_DEFAULT,
             connections_max: 1_000,
             clients_max: 100,
         });

@@ -62,6 +62,7 @@ impl Run {
         let options = Options {
             election_timeout: Duration::from_millis(200),
             heartbeat_interval: Duration::from_millis(40),
+            pre_vote: seed % 4 != 3,
             append_entries_max: pick(&mut prng, &[1, 10, 100]),
             append_bytes_max: 1_000,
             in_flight_max: usize::try_from(pick(&mut prng, &[1, 4, 16])).expect("small"),

@@ -25,6 +25,7 @@ use world::{World, node, nodes};
 const OPTIONS: Options = Options {
     election_timeout: Duration::from_millis(200),
     heartbeat_interval: Duration::from_millis(40),
+    pre_vote: true,
     append_entries_max: 10,
     append_bytes_max: 1_000,
     in_flight_max: 2,

@@ -51,6 +51,7 @@ use world::{Packet, World, at, node, nodes};
 const OPTIONS: Options = Options {
     election_timeout: Duration::from_millis(200),
     heartbeat_interval: Duration::from_millis(40),
+    pre_vote: true,
     append_entries_max: 100,
     append_bytes_max: 10_000,
     in_flight_max: 4,

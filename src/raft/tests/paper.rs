@@ -16,6 +16,7 @@ use world::{Packet, World, at, node, nodes};
 const OPTIONS: Options = Options {
     election_timeout: Duration::from_millis(200),
     heartbeat_interval: Duration::from_millis(40),
+    pre_vote: true,
     append_entries_max: 100,
     append_bytes_max: 10_000,
     in_flight_max: 4,
@@ -34,7 +35,14 @@ struct Bench {
 
 impl Bench {
     fn new(voters: &[u64], others: &[u64]) -> Self {
-        let world = World::new(OPTIONS, voters, others);
+        Self::with(World::new(OPTIONS, voters, others))
+    }
+
+    fn of(options: Options, voters: &[u64]) -> Self {
+        Self::with(World::new(options, voters, &[]))
+    }
+
+    fn with(world: World) -> Self {
         Self { world, cut: BTreeSet::new(), stalled: BTreeSet::new(), seen: Vec::new() }
     }
 
@@ -236,6 +244,22 @@ fn a_member_that_was_cut_off_does_not_disturb_the_leader_when_it_returns() {
     bench.elapse(500);
     assert_eq!((bench.world.leader(), bench.term(1)), (Some(1), 1));
     assert_eq!(bench.world.raft(3).leader(), Some(node(1)));
+}
+
+/// Paper 5.2 as it is without thesis 9.6: it asks for votes at once, and its terms depose the leader.
+#[test]
+fn without_a_pre_vote_a_member_that_was_cut_off_deposes_the_leader() {
+    let mut bench = Bench::of(Options { pre_vote: false, ..OPTIONS }, &[1, 2, 3]);
+    bench.input(1, Input::Campaign);
+    bench.isolate(3);
+    bench.elapse(3_000);
+    assert_eq!(bench.role(3), RoleName::Candidate);
+    assert!(bench.term(3) > 1, "each of its elections is a term");
+    assert_eq!((bench.world.leader(), bench.term(1)), (Some(1), 1));
+    bench.heal();
+    bench.elapse(1_000);
+    assert!(bench.term(1) > 1);
+    assert!(bench.world.leader().is_some(), "one of the others or itself");
 }
 
 /// A process that ends closes its links; waiting for the time-out then would be time without a leader.

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use super::Link;
 use super::grpc::{self, Messages};
 use super::plain;
-use super::service::{self, MESSAGE_SIZE_MAX, REQUEST_TIMEOUT_MS};
+use super::service;
 
 /// Answers a request; `path` begins behind the version.
 pub async fn respond(
@@ -26,7 +26,7 @@ pub async fn respond(
     if let Err(failure) = service::admit(link, &parts.headers).await {
         return refused(&failure);
     }
-    let messages = Messages::of_json(body, route, MESSAGE_SIZE_MAX);
+    let messages = Messages::of_json(body, route, link.gate.api.message_size_max());
     if route.is_stream {
         return service::stream(link, route.method, messages).unwrap_or_else(|messages| {
             drop(messages);
@@ -42,7 +42,7 @@ pub async fn respond(
 async fn unary(link: &Rc<Link>, route: &Route, mut messages: Messages) -> Result<String, Failure> {
     // An empty body is an empty message.
     let message = messages.next().await?.unwrap_or_default();
-    let out = service::unary(link, route.method, REQUEST_TIMEOUT_MS, message).await?;
+    let out = service::unary(link, route.method, link.gate.api.request_timeout_ms, message).await?;
     json::write(&out[PREFIX_SIZE..], route.answer)
 }
 

@@ -15,12 +15,6 @@ use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Pending};
 use super::service::{Unary, ask_for_all, gone, read, tell, unexpected};
 
-/// Largest write, as a message: etcd's max-request-bytes, less what etcd puts around it in its log.
-const WRITE_SIZE_MAX: usize = 1_572_864 - 18;
-
-/// Operations of one branch of a transaction (etcd's max-txn-ops).
-const TXN_OPS_MAX: usize = 128;
-
 impl Unary<'_> {
     /// `Range`: its answer may come in pieces.
     pub async fn range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
@@ -72,7 +66,7 @@ impl Unary<'_> {
     /// `Txn`.
     pub async fn txn(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let message = decode_txn(self.message.clone())?;
-        let txn = request::txn(&message, TXN_OPS_MAX)?;
+        let txn = request::txn(&message, self.link.gate.api.txn_ops_max)?;
         let mut ops = txn.success.iter().chain(&txn.failure);
         if !ops.all(|op| matches!(op, wire::Op::Range(_))) {
             self.check_size()?;
@@ -89,7 +83,7 @@ impl Unary<'_> {
 
     /// What goes through the log is limited.
     fn check_size(&self) -> Result<(), Failure> {
-        let fits = self.message.len() <= WRITE_SIZE_MAX;
+        let fits = self.message.len() <= self.link.gate.api.write_size_max();
         if fits { Ok(()) } else { Err(Failure::REQUEST_TOO_LARGE) }
     }
 

@@ -19,21 +19,15 @@ use super::native::Answer;
 use super::service::{Unary, ask, read, tell, unexpected};
 use super::stopping::Waiter;
 
-/// Seconds of the shortest lease: etcd's, whose elections take a second.
-const LEASE_TTL_MIN: u32 = 2;
-
 /// Leases that one entry of the log keeps alive.
 const BATCH_MAX: usize = 1_024;
-
-/// How long one round may take.
-const TIMEOUT_MS: u32 = 7_000;
 
 impl Unary<'_> {
     /// `LeaseGrant`.
     pub async fn lease_grant(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let message: LeaseGrantRequest = self.decode()?;
-        let answer =
-            self.ask(&Call::LeaseGrant(request::lease_grant(&message, LEASE_TTL_MIN)?)).await?;
+        let ttl_min = self.link.gate.api.lease_ttl_min;
+        let answer = self.ask(&Call::LeaseGrant(request::lease_grant(&message, ttl_min)?)).await?;
         match read(&answer, Subject::Lease)? {
             Reply::LeaseGrant(reply) => {
                 tell(out, &response::lease_grant(&self.link.answerer(), &reply))
@@ -132,7 +126,7 @@ async fn keep_alive(link: &Link, mut messages: Messages, sender: &Sender) -> Res
             return Ok(());
         }
         let call = Call::LeaseKeepAlive(LeaseKeepAlive { leases: Numbers::Given(&leases) });
-        let answer = ask(&link.native, TIMEOUT_MS, &call).await?;
+        let answer = ask(&link.native, link.gate.api.request_timeout_ms, &call).await?;
         let reply = match read(&answer, Subject::Lease)? {
             Reply::LeaseKeepAlive(reply) => reply,
             reply => return Err(unexpected(&reply)),

@@ -38,6 +38,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
+use bytes::BytesMut;
 use glommio::net::TcpStream;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -45,8 +46,9 @@ use rustix::net::sockopt;
 
 pub use native::Native;
 
+use crate::config::{Config, EtcdApi, Serves};
 use crate::inbox::Inbox;
-use crate::socket::Stranger;
+use crate::socket::{Stranger, duplicate, hurry, is_unix};
 use native::Greeting;
 use service::respond;
 use stopping::{Stop, Waiter};
@@ -83,6 +85,46 @@ pub struct Standing {
     pub leader: NodeId,
 }
 
+/// What the configuration makes of the API.
+pub(crate) struct Api {
+    config: EtcdApi,
+    txn_ops_max: usize,
+    /// Where clients find this member.
+    advertised: String,
+    /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs, of a
+    /// second at least.
+    request_timeout_ms: u32,
+    /// Seconds of the shortest lease: one and a half election time-outs, as in etcd.
+    lease_ttl_min: u32,
+}
+
+impl Api {
+    /// Bytes that etcd's log puts around a write.
+    const OVERHEAD: usize = 18;
+
+    fn of(config: &Config) -> Self {
+        let election_ms = config.elections.timeout.as_millis().clamp(1_000, 50_000);
+        let election_ms = u32::try_from(election_ms).expect("at most 50,000");
+        Self {
+            config: config.etcd,
+            txn_ops_max: config.txn_ops_max,
+            advertised: config.cluster.advertise_client.clone().unwrap_or_default(),
+            request_timeout_ms: 5_000 + 2 * election_ms,
+            lease_ttl_min: (election_ms * 3 / 2).div_ceil(1_000),
+        }
+    }
+
+    /// Largest message that a client may send: as gRPC has it in etcd.
+    fn message_size_max(&self) -> usize {
+        self.config.write_size_max.saturating_add(512 << 10)
+    }
+
+    /// Largest write as a message.
+    fn write_size_max(&self) -> usize {
+        self.config.write_size_max.saturating_sub(Self::OVERHEAD)
+    }
+}
+
 /// What all HTTP connections of one executor share.
 pub struct Gate {
     inbox: Rc<Inbox>,
@@ -91,6 +133,7 @@ pub struct Gate {
     leaderless: Cell<Instant>,
     connections: Cell<usize>,
     connections_max: usize,
+    api: Api,
     stop: Stop,
     held: Held,
     /// The data directory, for files that snapshots are sorted in.
@@ -101,13 +144,19 @@ pub struct Gate {
 
 impl Gate {
     /// For this executor, with at most so many connections, and the data directory `folder`.
-    pub fn new(inbox: &Rc<Inbox>, connections_max: usize, folder: PathBuf) -> Rc<Self> {
+    pub fn new(
+        inbox: &Rc<Inbox>,
+        connections_max: usize,
+        config: &Config,
+        folder: PathBuf,
+    ) -> Rc<Self> {
         Rc::new(Self {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
             leaderless: Cell::new(Instant::now()),
             connections: Cell::new(0),
             connections_max,
+            api: Api::of(config),
             stop: Stop::default(),
             held: Held::default(),
             folder,
@@ -138,8 +187,21 @@ impl Gate {
         self.connections.get() == 0
     }
 
+    /// Serves a connection that speaks HTTP and nothing else.
+    pub fn let_in(self: &Rc<Self>, stream: &TcpStream, serves: Serves) {
+        let stream = duplicate(stream).and_then(|stream| {
+            hurry(&stream)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        match stream {
+            Ok(stream) => self.admit(Stranger { stream, bytes: BytesMut::new() }, serves),
+            Err(error) => crate::log::warn(format!("an HTTP connection was refused: {error}")),
+        }
+    }
+
     /// Serves a connection, as a task of its own.
-    pub fn admit(self: &Rc<Self>, stranger: Stranger) {
+    pub fn admit(self: &Rc<Self>, stranger: Stranger, serves: Serves) {
         if self.connections.get() >= self.connections_max {
             crate::log::warn(format!(
                 "an HTTP connection was refused: {} are open, and that is the limit",
@@ -151,23 +213,27 @@ impl Gate {
         let gate = Rc::clone(self);
         glommio::spawn_local(async move {
             // How a connection ends is the client's affair.
-            drop(gate.serve(stranger).await);
+            drop(gate.serve(stranger, serves).await);
             gate.connections.update(|count| count - 1);
         })
         .detach();
     }
 
-    async fn serve(self: &Rc<Self>, stranger: Stranger) -> io::Result<()> {
-        let reached = stranger.stream.local_addr()?.to_string();
-        // Who vanishes without a word is noticed by the kernel.
-        sockopt::set_socket_keepalive(&stranger.stream, true)?;
-        sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
+    async fn serve(self: &Rc<Self>, stranger: Stranger, serves: Serves) -> io::Result<()> {
+        let reached = if is_unix(&stranger.stream) {
+            self.api.advertised.clone()
+        } else {
+            // Who vanishes without a word is noticed by the kernel.
+            sockopt::set_socket_keepalive(&stranger.stream, true)?;
+            sockopt::set_tcp_keepidle(&stranger.stream, KEEP_ALIVE)?;
+            stranger.stream.local_addr()?.to_string()
+        };
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
         let own = Own(Native::open(&self.inbox));
         let native = Rc::clone(own.native());
         let Ok(greeting) = native.greeting().await else { return Ok(()) };
-        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached });
+        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached, serves });
         let service = service_fn(move |request| {
             let link = Rc::clone(&link);
             async move { Ok::<_, Infallible>(respond(&link, request).await) }
@@ -175,7 +241,7 @@ impl Gate {
         let end = self.stop.wait();
         let served = if is_http2 {
             let connection = http2::Builder::new(Tasks)
-                .max_concurrent_streams(u32::MAX)
+                .max_concurrent_streams(self.api.config.streams_max)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER_SIZE)
@@ -234,6 +300,8 @@ pub(crate) struct Link {
     greeting: Greeting,
     /// The address at which the client has reached this member.
     reached: String,
+    /// What is served at that address.
+    serves: Serves,
 }
 
 impl Link {

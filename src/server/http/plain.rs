@@ -8,17 +8,39 @@ use std::rc::Rc;
 use bytes::Bytes;
 use etcd::Subject;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode, Uri};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode, Uri};
 use wire::{Call, Range, Reply, StatusReply};
 
 use super::Link;
 use super::grpc;
 use super::service::{ask, read};
+use crate::config::Serves;
 
 /// How long a check may take.
 const CHECK_TIMEOUT_MS: u32 = 5_000;
 
 const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// Whether what is asked for is served at this address.
+pub fn is_served(serves: Serves, parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    let is_json = path.starts_with("/v3/") || path.starts_with("/v3beta/");
+    match serves {
+        Serves::Everything => true,
+        Serves::Http => parts.method == Method::GET || is_json,
+        Serves::Metrics => {
+            let first = path.split('/').nth(1).unwrap_or_default();
+            parts.method == Method::GET
+                && matches!(first, "metrics" | "health" | "livez" | "readyz")
+        }
+    }
+}
+
+/// There is nothing at this path.
+pub fn nothing() -> Response<grpc::Reply> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n".into())
+}
 
 /// Answers a request with GET, if it is for one of these paths.
 pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
@@ -35,7 +57,7 @@ pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
             });
             match asked {
                 Some((name, one)) => probe(link, name, one, &parameters).await,
-                None => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
+                None => nothing(),
             }
         }
     }

@@ -22,7 +22,7 @@ use wire::{
 
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::Answer;
-use super::service::{REQUEST_TIMEOUT_MS, Unary, ask, gone, read, tell, unexpected};
+use super::service::{Unary, ask, gone, read, tell, unexpected};
 use super::{Link, Own};
 
 /// How long a lease lives that is made for a request without one.
@@ -53,10 +53,11 @@ impl Drop for Waiting {
             return;
         }
         let (native, key) = (Rc::clone(&self.link.native), std::mem::take(&mut self.key));
+        let timeout_ms = self.link.gate.api.request_timeout_ms;
         glommio::spawn_local(async move {
             let delete = DeleteRange { key: &key, ..DeleteRange::default() };
             // Left where it is it ends with its lease.
-            drop(ask(&native, REQUEST_TIMEOUT_MS, &Call::DeleteRange(delete)).await);
+            drop(ask(&native, timeout_ms, &Call::DeleteRange(delete)).await);
         })
         .detach();
     }
@@ -362,7 +363,8 @@ pub fn observe(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply>
         let end = match messages.next().await {
             Ok(message) => {
                 let message = message.unwrap_or_default();
-                let call = Unary { link: &link, deadline_ms: REQUEST_TIMEOUT_MS, message };
+                let deadline_ms = link.gate.api.request_timeout_ms;
+                let call = Unary { link: &link, deadline_ms, message };
                 call.observe(&sender).await
             }
             Err(failure) => Err(failure),

@@ -16,12 +16,6 @@ use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
 use super::{gateway, keys, lease, plain, recipes, snapshot, watch};
 
-/// Largest message that a client may send: etcd's max-request-bytes, and 512 KiB for what is around it.
-pub const MESSAGE_SIZE_MAX: usize = 1_572_864 + (512 << 10);
-
-/// How long a request may take whose client does not say: etcd's 5 s and two election time-outs.
-pub const REQUEST_TIMEOUT_MS: u32 = 7_000;
-
 /// How long a request waits before it is tried again while there is no leader.
 const ELECTION_PAUSE: Duration = Duration::from_millis(20);
 
@@ -31,6 +25,9 @@ const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 /// Answers a request.
 pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
     let (parts, body) = request.into_parts();
+    if !plain::is_served(link.serves, &parts) {
+        return plain::nothing();
+    }
     if parts.method == Method::GET {
         return plain::respond(link, &parts.uri).await;
     }
@@ -46,7 +43,7 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
     if let Err(failure) = admit(link, &parts.headers).await {
         return grpc::unary(Err(failure));
     }
-    let messages = Messages::new(body, &parts.headers, MESSAGE_SIZE_MAX);
+    let messages = Messages::new(body, &parts.headers, link.gate.api.message_size_max());
     match stream(link, path, messages) {
         Ok(response) => response,
         Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await),
@@ -91,7 +88,8 @@ async fn one(
     headers: &HeaderMap,
     mut messages: Messages,
 ) -> Result<Bytes, Failure> {
-    let deadline_ms = timeout_ms(headers)?.unwrap_or(REQUEST_TIMEOUT_MS).min(REQUEST_TIMEOUT_MS);
+    let longest = link.gate.api.request_timeout_ms;
+    let deadline_ms = timeout_ms(headers)?.unwrap_or(longest).min(longest);
     let message = messages
         .next()
         .await?

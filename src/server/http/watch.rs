@@ -18,12 +18,6 @@ use super::native::{Answer, Native};
 use super::service::{gone, revision, unexpected};
 use super::stopping::Waiter;
 
-/// How often a watch is told its progress that asks for it (etcd's watch-progress-notify-interval).
-const PROGRESS_INTERVAL_MS: u32 = 600_000;
-
-/// How long it may take to learn the newest revision.
-const NOTICE_TIMEOUT_MS: u32 = 7_000;
-
 /// What comes to a stream.
 enum Event {
     Asked(Bytes),
@@ -133,7 +127,8 @@ impl Task {
                 Effect::Remind { request } => self.native.remind(request, &Call::WatchProgress),
                 Effect::Send(message) => self.sender.send(end_message(message)?),
                 Effect::Notify(notice) => {
-                    let revision = revision(&self.link.native, NOTICE_TIMEOUT_MS).await?;
+                    let revision =
+                        revision(&self.link.native, self.link.gate.api.request_timeout_ms).await?;
                     let message = notice.message(&self.link.answerer(), revision);
                     self.sender.send(end_message(message)?);
                 }
@@ -146,7 +141,7 @@ impl Task {
         let range = watch_range(create)
             .map_err(|refusal| Failure::new(Code::Internal, refusal.reason()))?;
         let ranges = [range];
-        let watch = watch(create, &ranges, PROGRESS_INTERVAL_MS);
+        let watch = watch(create, &ranges, self.link.gate.api.config.progress_interval_ms);
         self.native.watch(watch).await.map_err(gone)
     }
 }

@@ -78,6 +78,7 @@ impl Member {
             for_peers: ForPeers::SERVER,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
+            strict_removals: true,
             alone: false,
             introduction: Introduction {
                 cluster: 9,
@@ -112,6 +113,7 @@ impl Member {
                 dirty_size: 1 << 30,
                 interval: Duration::from_millis(1 << 40),
                 room_min: 1 << 20,
+                quota_size: 0,
             },
             dirty_size_max: 32 << 20,
             history: kv::HistoryLimits::SERVER,
@@ -131,6 +133,7 @@ impl Member {
             member: MEMBER,
             value_size_max: 1 << 16,
             bytes_max: 32 << 20,
+            txn_ops_max: base::limits::TXN_OPS_MAX_DEFAULT,
             connections_max: 1_000,
             clients_max: base::limits::CLIENTS_MAX,
         };

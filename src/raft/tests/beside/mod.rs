@@ -19,6 +19,7 @@ pub const OPTIONS: Options = Options {
     // Time passes as the tests say.
     election_timeout: Duration::from_millis(1_000_000),
     heartbeat_interval: Duration::from_millis(1),
+    pre_vote: true,
     append_entries_max: 1_000,
     append_bytes_max: 1_000_000,
     in_flight_max: 64,

@@ -1,0 +1,284 @@
+//! What etcd's flags do, each met as a client or an operator meets it: servers started with `quorate etcd`.
+
+#![allow(clippy::unwrap_used)]
+
+mod http;
+mod process;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::Http;
+use process::{DataDir, PATIENCE, Running, Signal};
+use serde_json::{Value, json};
+
+/// A port that nobody listens on at this moment.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server that was started as etcd is.
+struct Etcd {
+    process: Running,
+    client: SocketAddr,
+}
+
+impl Etcd {
+    /// Starts it as a cluster of its own.
+    fn start(dir: &Path, flags: &[&str]) -> Self {
+        let peer = free_address();
+        let own = format!("--listen-peer-urls=http://{peer}");
+        let advertised = format!("--initial-advertise-peer-urls=http://{peer}");
+        let mut all = vec![own.as_str(), advertised.as_str()];
+        all.extend(flags);
+        let started = Self::spawn(dir, "default", free_address(), &all);
+        started.ready();
+        started
+    }
+
+    fn spawn(dir: &Path, name: &str, client: SocketAddr, flags: &[&str]) -> Self {
+        let dir = dir.join(name);
+        let urls = format!("http://{client}");
+        let mut line = vec!["etcd", "--name", name, "--data-dir", dir.to_str().unwrap()];
+        line.extend(["--listen-client-urls", &urls, "--advertise-client-urls", &urls]);
+        line.extend(flags);
+        Self { process: Running::spawn("", &line), client }
+    }
+
+    /// Waits until it serves.
+    fn ready(&self) {
+        let begin = Instant::now();
+        while !self.process.stderr().contains("ready to serve client requests") {
+            assert!(begin.elapsed() < PATIENCE, "not ready: {}", self.process.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn http(&self) -> Http {
+        Http::connect(self.client)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.http().post(path, body)
+    }
+
+    /// Its id, and that of the leader that it knows of.
+    fn standing(&self) -> (String, String) {
+        let (_, status) = self.post("/v3/maintenance/status", &json!({}));
+        let text = |value: &Value| value.as_str().unwrap_or("0").to_owned();
+        (text(&status["header"]["member_id"]), text(&status["leader"]))
+    }
+}
+
+/// Bytes as JSON has them.
+fn encoded(bytes: &[u8]) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
+/// Three members with these flags each.
+fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
+    let peers = [free_address(), free_address(), free_address()];
+    let names = ["a", "b", "c"];
+    let founder = |(name, peer)| format!("{name}=http://{peer}");
+    let founders: Vec<String> = names.iter().zip(peers).map(founder).collect();
+    let founders = format!("--initial-cluster={}", founders.join(","));
+    let start = |(name, peer)| {
+        let own = format!("--listen-peer-urls=http://{peer}");
+        let advertised = format!("--initial-advertise-peer-urls=http://{peer}");
+        let mut all = vec![own.as_str(), advertised.as_str(), founders.as_str()];
+        all.extend(flags);
+        Etcd::spawn(dir, name, free_address(), &all)
+    };
+    let members: Vec<Etcd> = names.into_iter().zip(peers).map(start).collect();
+    members.iter().for_each(Etcd::ready);
+    members
+}
+
+/// Asks until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The place of the leader in the list, and of two others.
+fn roles(members: &[Etcd]) -> (usize, usize, usize) {
+    let mut leader = None;
+    until("a leader", || {
+        leader = members.iter().position(|member| {
+            let (own, leader) = member.standing();
+            own == leader
+        });
+        leader.is_some()
+    });
+    let leader = leader.unwrap();
+    let mut others = (0..members.len()).filter(|place| *place != leader);
+    (leader, others.next().unwrap(), others.next().unwrap())
+}
+
+#[test]
+fn a_silent_leader_is_waited_for_as_long_as_the_election_timeout_says() {
+    let folder = DataDir::new("etcd-election");
+    let flags = ["--heartbeat-interval", "200", "--election-timeout=3000"];
+    let members = cluster(folder.path(), &flags);
+    let (leader, other, _) = roles(&members);
+    let (id, _) = members[leader].standing();
+    members[leader].process.signal(Signal::STOP);
+    let begin = Instant::now();
+    until("another leader", || {
+        let (_, known) = members[other].standing();
+        known != "0" && known != id
+    });
+    // The last heartbeat came at most one interval before.
+    assert!(begin.elapsed() > Duration::from_millis(2_700), "{:?}", begin.elapsed());
+    members[leader].process.signal(Signal::CONT);
+}
+
+#[test]
+fn without_the_strict_check_a_removal_waits_for_who_is_not_there() {
+    for strict in [true, false] {
+        let folder = DataDir::new("etcd-strict");
+        let flag = format!("--strict-reconfig-check={strict}");
+        let members = cluster(folder.path(), &[&flag]);
+        let (leader, away, removed) = roles(&members);
+        let (id, _) = members[removed].standing();
+        members[away].process.signal(Signal::STOP);
+        // Longer than a member may be silent.
+        std::thread::sleep(Duration::from_millis(1_500));
+        let body = json!({"ID": id}).to_string();
+        let mut http = members[leader].http();
+        http.send("POST", "/v3/cluster/member/remove", &body);
+        if strict {
+            let (status, answer) = http.answer();
+            assert!(answer.contains("not enough started members"), "{status} {answer}");
+            members[away].process.signal(Signal::CONT);
+        } else {
+            // Only now can it be committed; whether the leader that took it is still there is another matter.
+            std::thread::sleep(Duration::from_millis(300));
+            members[away].process.signal(Signal::CONT);
+            until("the removal", || {
+                let (_, answer) = members[away].post("/v3/cluster/member/list", &json!({}));
+                answer["members"].as_array().is_some_and(|members| members.len() == 2)
+            });
+        }
+    }
+}
+
+#[test]
+fn limits_are_those_of_the_flags() {
+    let folder = DataDir::new("etcd-limits");
+    let flags = ["--max-txn-ops=2000", "--max-request-bytes=3000000"];
+    let server = Etcd::start(folder.path(), &flags);
+    let (_, status) = server.post("/v3/maintenance/status", &json!({}));
+    assert_eq!(status["dbSizeQuota"], json!("2147483648"));
+    let put = |number: u32| json!({"request_put": {"key": encoded(&number.to_be_bytes())}});
+    let txn = |count: u32| json!({"success": (0..count).map(put).collect::<Vec<_>>()});
+    assert_eq!(server.post("/v3/kv/txn", &txn(2_000)).0, 200);
+    let (status, answer) = server.post("/v3/kv/txn", &txn(2_001));
+    let refused = "etcdserver: too many operations in txn request";
+    assert_eq!((status, &answer["message"]), (400, &json!(refused)));
+    let put = |size: usize| json!({"key": "YQ==", "value": encoded(&vec![7; size])});
+    assert_eq!(server.post("/v3/kv/put", &put(2_900_000)).0, 200);
+    let (status, answer) = server.post("/v3/kv/put", &put(3_000_000));
+    assert_eq!((status, &answer["message"]), (400, &json!("etcdserver: request is too large")));
+}
+
+#[test]
+fn a_quota_is_left_by_deleting_and_compacting() {
+    let folder = DataDir::new("etcd-quota");
+    let server = Etcd::start(folder.path(), &["--quota-backend-bytes=16000000"]);
+    let value = encoded(&vec![7; 1_000_000]);
+    let put = |key: u8| json!({"key": encoded(&[key]), "value": value});
+    let (mut key, full) = (0, json!("etcdserver: mvcc: database space exceeded"));
+    loop {
+        let (status, answer) = server.post("/v3/kv/put", &put(key));
+        if status != 200 {
+            assert_eq!(answer["message"], full, "{answer}");
+            break;
+        }
+        key += 1;
+        assert!(key < 40, "40 MB fit into 16");
+    }
+    assert!(key >= 15, "{key} MB were enough for 16");
+    let get = json!({"action": "GET"});
+    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
+    assert_eq!(alarms["alarms"][0]["alarm"], json!("NOSPACE"), "{alarms}");
+    assert_eq!(server.http().ask("GET", "/health", "").0, 503);
+    assert_eq!(server.http().ask("GET", "/health?exclude=NOSPACE", "").0, 200);
+    assert_ne!(server.post("/v3/lease/grant", &json!({"TTL": 60})).0, 200);
+    // What gives space back is taken, and so are reads.
+    assert_eq!(server.post("/v3/kv/range", &json!({"key": encoded(&[0])})).0, 200);
+    let all = json!({"key": "AA==", "range_end": "AA=="});
+    let (status, deleted) = server.post("/v3/kv/deleterange", &all);
+    assert_eq!(status, 200, "{deleted}");
+    let revision = &deleted["header"]["revision"];
+    let compact = json!({"revision": revision, "physical": true});
+    assert_eq!(server.post("/v3/kv/compaction", &compact).0, 200);
+    until("room", || server.post("/v3/kv/put", &put(0)).0 == 200);
+    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
+    assert_eq!(alarms.get("alarms"), None, "{alarms}");
+}
+
+#[test]
+fn progress_is_told_as_often_as_the_flag_says() {
+    let folder = DataDir::new("etcd-progress");
+    let server = Etcd::start(folder.path(), &["--watch-progress-notify-interval=200ms"]);
+    let mut watch = server.http();
+    let request = json!({"create_request": {"key": "YQ==", "progress_notify": true}});
+    watch.send("POST", "/v3/watch", &request.to_string());
+    assert_eq!(watch.head().0, 200);
+    let mut told = || serde_json::from_str::<Value>(&watch.chunk()).unwrap();
+    assert_eq!(told()["result"]["created"], json!(true));
+    let progress = told();
+    assert_eq!(progress["result"].get("events"), None);
+    assert_eq!(progress["result"]["header"]["revision"], json!("1"), "{progress}");
+}
+
+#[test]
+fn every_url_has_a_door_and_the_advertised_ones_are_told_as_they_were_given() {
+    let folder = DataDir::new("etcd-urls");
+    std::fs::create_dir_all(folder.path()).unwrap();
+    // Paths of sockets are short.
+    let path = std::env::temp_dir().join(format!("quorate-{}.sock", std::process::id()));
+    let [first, second, third, http, metrics] = [(); 5].map(|()| free_address());
+    let listen = format!(
+        "--listen-client-urls=http://{first},http://{second},unix://{},http://{third}",
+        path.display()
+    );
+    let advertise = format!("--advertise-client-urls=http://{second},unix:///run/no.sock");
+    let http_flag = format!("--listen-client-http-urls=http://{http}");
+    let metrics_flag = format!("--listen-metrics-urls=http://{metrics}");
+    // What a server that was killed leaves is no obstacle.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let flags = [listen.as_str(), &advertise, &http_flag, &metrics_flag];
+    let mut server = Etcd::start(folder.path(), &flags);
+    let advertised = json!([format!("http://{second}"), "unix:///run/no.sock"]);
+    for address in [first, second, third, http] {
+        server.client = address;
+        until("the addresses", || {
+            let (status, list) = server.post("/v3/cluster/member/list", &json!({}));
+            assert_eq!(status, 200);
+            list["members"][0]["clientURLs"] == advertised
+        });
+        assert_eq!(server.http().ask("GET", "/health", "").0, 200);
+    }
+    assert!(process::connect(third).is_ok(), "the native protocol is spoken there, too");
+    for path in ["/metrics", "/health", "/livez", "/readyz/serializable_read"] {
+        assert_eq!(Http::connect(metrics).ask("GET", path, "").0, 200, "{path}");
+    }
+    assert_eq!(Http::connect(metrics).ask("GET", "/version", "").0, 404);
+    let range = "/v3/kv/range";
+    assert_eq!(Http::connect(metrics).ask("POST", range, "{\"key\": \"YQ==\"}").0, 404);
+    let mut unix = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    unix.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    unix.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    server.process.signal(Signal::TERM);
+    server.process.ended();
+    assert!(!path.exists(), "the socket goes with the server");
+}
