@@ -183,19 +183,25 @@ fn a_cluster_starts_answers_on_every_endpoint_and_is_the_same_after_a_restart() 
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
-/// Asks a member for a watch, as a client that wants none without a leader; the status of HTTP.
-fn status_of_watch(endpoint: &str) -> std::io::Result<u16> {
+/// Asks a member for a watch, as a client that wants none without a leader; the status of HTTP and the rest of it.
+fn watch(endpoint: &str) -> std::io::Result<(u16, BufReader<TcpStream>)> {
     let mut stream = TcpStream::connect(endpoint)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let body = r#"{"create_request": {"key": "YQ=="}}"#;
     let size = body.len();
     let head = "POST /v3/watch HTTP/1.1\r\nhost: x\r\nhasleader: true\r\ncontent-length";
     stream.write_all(format!("{head}: {size}\r\n\r\n{body}").as_bytes())?;
+    let mut stream = BufReader::new(stream);
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
+    stream.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
         std::io::Error::new(std::io::ErrorKind::InvalidData, format!("no status: {line:?}"))
-    })
+    })?;
+    Ok((status, stream))
+}
+
+fn status_of_watch(endpoint: &str) -> std::io::Result<u16> {
+    watch(endpoint).map(|(status, _)| status)
 }
 
 /// kube-apiserver on three members, whose leader was killed: its watches came over to the other two at once, 306 of
@@ -227,12 +233,19 @@ fn a_stream_that_wants_a_leader_is_not_refused_while_one_is_elected() {
 
     // Without most members there is no leader, and that is said.
     let alone = others[0];
+    let (_, mut watching) = watch(&cluster.endpoints[alone]).unwrap();
     let paused = [pid_in(&line), cluster.members[others[1]]];
     paused.iter().for_each(|pid| send(*pid, Signal::STOP));
     let begin = Instant::now();
     while status_of_watch(&cluster.endpoints[alone]).unwrap() != 503 {
         assert!(begin.elapsed() < PATIENCE, "a member alone does not say that nobody leads");
     }
+    // What has begun before ends after three election time-outs, and not before.
+    let mut rest = String::new();
+    while !rest.contains("etcdserver: no leader") {
+        assert_ne!(watching.read_line(&mut rest).unwrap(), 0, "{rest}");
+    }
+    assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
     paused.iter().for_each(|pid| send(*pid, Signal::CONT));
     let (status, stderr) = cluster.stop(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{stderr}");

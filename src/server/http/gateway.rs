@@ -23,10 +23,11 @@ pub async fn respond(
     let Some(route) = shapes::route(path) else {
         return plain::json(StatusCode::NOT_FOUND, "{\"code\":5,\"message\":\"Not Found\"}".into());
     };
-    if let Err(failure) = service::admit(link, &parts.headers).await {
-        return refused(&failure);
-    }
-    let messages = Messages::of_json(body, route, link.gate.api.message_size_max());
+    let orphaned = match service::admit(link, &parts.headers).await {
+        Ok(orphaned) => orphaned,
+        Err(failure) => return refused(&failure),
+    };
+    let messages = Messages::of_json(body, route, link.gate.api.message_size_max(), orphaned);
     if route.is_stream {
         return service::stream(link, route.method, messages).unwrap_or_else(|messages| {
             drop(messages);

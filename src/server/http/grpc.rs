@@ -18,6 +18,8 @@ use hyper::Response;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
+use super::event::Waiter;
+
 /// Bytes of a stream that wait to be sent, beyond which its source waits.
 const OUTGOING_MAX: usize = 256 << 10;
 
@@ -35,21 +37,42 @@ pub struct Messages {
     is_over: bool,
     /// As JSON, for this path of the gateway.
     route: Option<&'static Route>,
+    /// Comes when there has been no leader for long, for a request that wants one.
+    orphaned: Option<Waiter>,
 }
 
 impl Messages {
-    /// Of this body; a message has at most `size_max` bytes.
-    pub fn new(body: Incoming, headers: &HeaderMap, size_max: usize) -> Self {
+    /// Of this body; a message has at most `size_max` bytes. What comes of `orphaned` ends them.
+    pub fn new(
+        body: Incoming,
+        headers: &HeaderMap,
+        size_max: usize,
+        orphaned: Option<Waiter>,
+    ) -> Self {
         let encoding = headers.get(GRPC_ENCODING);
         let is_compressed = encoding.is_some_and(|encoding| encoding != "identity");
         let buffer = BytesMut::new();
-        Self { body, buffer, size_max, is_compressed, is_over: false, route: None }
+        Self { body, buffer, size_max, is_compressed, is_over: false, route: None, orphaned }
     }
 
     /// Of this body, which comes as JSON.
-    pub fn of_json(body: Incoming, route: &'static Route, size_max: usize) -> Self {
-        let buffer = BytesMut::new();
-        Self { body, buffer, size_max, is_compressed: false, is_over: false, route: Some(route) }
+    pub fn of_json(
+        body: Incoming,
+        route: &'static Route,
+        size_max: usize,
+        orphaned: Option<Waiter>,
+    ) -> Self {
+        let (buffer, route) = (BytesMut::new(), Some(route));
+        Self { body, buffer, size_max, is_compressed: false, is_over: false, route, orphaned }
+    }
+
+    /// Whether the request goes on: one that wants a leader does not when there has been none for long.
+    ///
+    /// # Errors
+    /// [`Failure::NO_LEADER`].
+    pub fn check(&self, context: &Context<'_>) -> Result<(), Failure> {
+        let is_over = self.orphaned.as_ref().is_some_and(|event| event.poll(context).is_ready());
+        if is_over { Err(Failure::NO_LEADER) } else { Ok(()) }
     }
 
     /// How the answers go out.
@@ -59,6 +82,7 @@ impl Messages {
 
     /// The next message; none: the client sends no more.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        self.check(context)?;
         loop {
             if let Some(message) = self.take()? {
                 return Poll::Ready(Ok(Some(message)));

@@ -14,10 +14,10 @@ use hyper::Response;
 use wire::{Call, LeaseKeepAlive, Numbers, Reply};
 
 use super::Link;
+use super::event::Waiter;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::Answer;
 use super::service::{Unary, ask, read, tell, unexpected};
-use super::stopping::Waiter;
 
 /// Leases that one entry of the log keeps alive.
 const BATCH_MAX: usize = 1_024;

@@ -10,6 +10,7 @@
 //! ([`crate::socket`]). It gets one [`Native`] for its calls, and one for each stream of watches, so that a
 //! stream that is not read holds up nothing else.
 
+mod event;
 mod gateway;
 mod grpc;
 mod imaging;
@@ -23,7 +24,6 @@ mod recipes;
 mod remote;
 mod service;
 mod snapshot;
-mod stopping;
 mod stream;
 mod watch;
 
@@ -49,9 +49,9 @@ pub use native::Native;
 use crate::config::{Config, EtcdApi, Serves};
 use crate::inbox::Inbox;
 use crate::socket::{Stranger, duplicate, hurry, is_unix};
+use event::{Event, Waiter};
 use native::Greeting;
 use service::respond;
-use stopping::{Stop, Waiter};
 use stream::{Held, HttpStream, Tasks};
 
 /// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
@@ -94,6 +94,8 @@ pub(crate) struct Api {
     /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs, of a
     /// second at least.
     request_timeout_ms: u32,
+    /// Streams that want a leader end this long after the last one was known: three election time-outs.
+    leader_lost: Duration,
     /// Seconds of the shortest lease: one and a half election time-outs, as in etcd.
     lease_ttl_min: u32,
 }
@@ -110,6 +112,7 @@ impl Api {
             txn_ops_max: config.txn_ops_max,
             advertised: config.cluster.advertise_client.clone().unwrap_or_default(),
             request_timeout_ms: 5_000 + 2 * election_ms,
+            leader_lost: Duration::from_millis((3 * election_ms).into()),
             lease_ttl_min: (election_ms * 3 / 2).div_ceil(1_000),
         }
     }
@@ -131,10 +134,12 @@ pub struct Gate {
     standing: Cell<Standing>,
     /// Since when no leader is known.
     leaderless: Cell<Instant>,
+    /// Comes when no leader has been known for long.
+    orphaned: Event,
     connections: Cell<usize>,
     connections_max: usize,
     api: Api,
-    stop: Stop,
+    stop: Event,
     held: Held,
     /// The data directory, for files that snapshots are sorted in.
     folder: PathBuf,
@@ -154,10 +159,11 @@ impl Gate {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
             leaderless: Cell::new(Instant::now()),
+            orphaned: Event::default(),
             connections: Cell::new(0),
             connections_max,
             api: Api::of(config),
-            stop: Stop::default(),
+            stop: Event::default(),
             held: Held::default(),
             folder,
             snapshots: Cell::new(0),
@@ -170,6 +176,9 @@ impl Gate {
         if before.leader != NodeId::default() && standing.leader == NodeId::default() {
             self.leaderless.set(Instant::now());
         }
+        if standing.leader != NodeId::default() {
+            self.orphaned.reset();
+        }
     }
 
     /// No new requests are taken: clients are told to go elsewhere, and connections end with what is under way.
@@ -180,6 +189,10 @@ impl Gate {
     /// A tick of the clock has passed.
     pub fn tick(&self) {
         self.held.tick();
+        let has_leader = self.standing.get().leader != NodeId::default();
+        if !has_leader && self.leaderless.get().elapsed() >= self.api.leader_lost {
+            self.orphaned.come();
+        }
     }
 
     /// Whether no connection is open.

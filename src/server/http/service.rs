@@ -12,6 +12,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use wire::{Call, Range, Reply};
 
 use super::Link;
+use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
 use super::{gateway, keys, lease, plain, recipes, snapshot, watch};
@@ -40,10 +41,12 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
     if let Some(path) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
         return gateway::respond(link, path, &parts, body).await;
     }
-    if let Err(failure) = admit(link, &parts.headers).await {
-        return grpc::unary(Err(failure));
-    }
-    let messages = Messages::new(body, &parts.headers, link.gate.api.message_size_max());
+    let orphaned = match admit(link, &parts.headers).await {
+        Ok(orphaned) => orphaned,
+        Err(failure) => return grpc::unary(Err(failure)),
+    };
+    let size_max = link.gate.api.message_size_max();
+    let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     match stream(link, path, messages) {
         Ok(response) => response,
         Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await),
@@ -66,19 +69,21 @@ pub fn stream(
     }
 }
 
-/// What is looked at before anything else.
+/// What is looked at before anything else; what ends the request, if it wants a leader.
 ///
 /// Elections here are over before members of etcd would have noticed that there is one to hold. Clients whose
 /// streams are refused during one end all their watches (etcd's Go client does), and come back at once.
 ///
 /// # Errors
 /// [`Failure::NO_LEADER`].
-pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<(), Failure> {
-    let wants_leader = headers.get(HAS_LEADER).is_some_and(|value| value == "true");
-    if wants_leader && !link.awaits_leader().await {
+pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, Failure> {
+    if headers.get(HAS_LEADER).is_none_or(|value| value != "true") {
+        return Ok(None);
+    }
+    if !link.awaits_leader().await {
         return Err(Failure::NO_LEADER);
     }
-    Ok(())
+    Ok(Some(link.gate.orphaned.wait()))
 }
 
 /// A call of gRPC with one message each way.

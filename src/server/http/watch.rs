@@ -13,10 +13,10 @@ use hyper::Response;
 use wire::{Call, Reply};
 
 use super::Link;
+use super::event::Waiter;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Native};
 use super::service::{gone, revision, unexpected};
-use super::stopping::Waiter;
 
 /// What comes to a stream.
 enum Event {
@@ -86,6 +86,7 @@ impl Task {
             Poll::Ready(false) => return Poll::Ready(Ok(Event::Over)),
             Poll::Pending => return Poll::Pending,
         }
+        self.messages.check(context)?;
         if !self.has_ended {
             match self.messages.poll_next(context)? {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Event::Asked(message))),

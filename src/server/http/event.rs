@@ -1,4 +1,5 @@
-//! The end of the server, as tasks learn of it that wait for something else.
+//! What comes to all streams, as tasks learn of it that wait for something else: the end of the server, or that the
+//! cluster has long been without a leader.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,11 +13,11 @@ struct State {
     waiting: BTreeMap<u64, Waker>,
 }
 
-/// Whether the end has come, shared by those who wait for it.
+/// Whether it has come, shared by those who wait for it.
 #[derive(Clone, Default)]
-pub struct Stop(Rc<Cell<State>>);
+pub struct Event(Rc<Cell<State>>);
 
-impl Stop {
+impl Event {
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.0.take();
         let result = work(&mut state);
@@ -33,26 +34,31 @@ impl Stop {
         waiting.into_values().for_each(Waker::wake);
     }
 
+    /// It may come again.
+    pub fn reset(&self) {
+        self.with(|state| state.has_come = false);
+    }
+
     /// One who waits for it.
     pub fn wait(&self) -> Waiter {
         let place = self.with(|state| {
             state.next += 1;
             state.next
         });
-        Waiter { stop: self.clone(), place }
+        Waiter { event: self.clone(), place }
     }
 }
 
-/// One who waits for the end.
+/// One who waits for it.
 pub struct Waiter {
-    stop: Stop,
+    event: Event,
     place: u64,
 }
 
 impl Waiter {
     /// Whether it has come; wakes the task of `context` when it does.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        self.stop.with(|state| {
+        self.event.with(|state| {
             if state.has_come {
                 return Poll::Ready(());
             }
@@ -67,6 +73,6 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.stop.with(|state| state.waiting.remove(&self.place));
+        self.event.with(|state| state.waiting.remove(&self.place));
     }
 }
