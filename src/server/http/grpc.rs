@@ -1,11 +1,14 @@
 //! gRPC on top of HTTP/2: length-prefixed messages in, messages and a status in trailers out.
 //!
+//! Who sends with gzip is answered with gzip, as gRPC's servers do.
+//!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io::{Read as _, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -13,6 +16,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes, BytesMut};
 use etcd::shapes::Route;
 use etcd::{Code, Failure, PREFIX_SIZE, json};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use hyper::HeaderMap;
 use hyper::Response;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -27,13 +33,75 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+/// Messages that are smaller go out as they are, also to who takes gzip.
+const GZIP_SIZE_MIN: usize = 1 << 10;
+
+/// How the messages of a request are compressed, those of them that are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Unknown,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Self::Identity,
+            Some(b"gzip") => Self::Gzip,
+            Some(_) => Self::Unknown,
+        }
+    }
+}
+
+/// How answers go out.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// As JSON, for this path of the gateway.
+    route: Option<&'static Route>,
+    has_gzip: bool,
+}
+
+impl Form {
+    const PLAIN: Self = Self { route: None, has_gzip: false };
+
+    /// The headers of a response.
+    fn announce(self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, if self.route.is_some() { JSON } else { CONTENT });
+        if self.has_gzip {
+            headers.insert(GRPC_ENCODING, GZIP);
+        }
+    }
+
+    /// A message of gRPC as it goes out.
+    fn packed(self, message: Bytes) -> Bytes {
+        if !self.has_gzip || message.len() < GZIP_SIZE_MIN {
+            return message;
+        }
+        let mut packed = vec![0; PREFIX_SIZE];
+        let mut encoder = GzEncoder::new(&mut packed, Compression::fast());
+        encoder.write_all(&message[PREFIX_SIZE..]).expect("a vector grows");
+        encoder.finish().expect("a vector grows");
+        match u32::try_from(packed.len() - PREFIX_SIZE) {
+            Ok(size) if packed.len() < message.len() => {
+                packed[0] = 1;
+                packed[1..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+                Bytes::from(packed)
+            }
+            // It does not get smaller.
+            Ok(_) | Err(_) => message,
+        }
+    }
+}
 
 /// The messages of a request: of gRPC, or JSON objects one behind the other.
 pub struct Messages {
     body: Incoming,
     buffer: BytesMut,
     size_max: usize,
-    is_compressed: bool,
+    encoding: Encoding,
     is_over: bool,
     /// As JSON, for this path of the gateway.
     route: Option<&'static Route>,
@@ -49,10 +117,8 @@ impl Messages {
         size_max: usize,
         orphaned: Option<Waiter>,
     ) -> Self {
-        let encoding = headers.get(GRPC_ENCODING);
-        let is_compressed = encoding.is_some_and(|encoding| encoding != "identity");
-        let buffer = BytesMut::new();
-        Self { body, buffer, size_max, is_compressed, is_over: false, route: None, orphaned }
+        let (buffer, encoding) = (BytesMut::new(), Encoding::of(headers));
+        Self { body, buffer, size_max, encoding, is_over: false, route: None, orphaned }
     }
 
     /// Of this body, which comes as JSON.
@@ -62,8 +128,8 @@ impl Messages {
         size_max: usize,
         orphaned: Option<Waiter>,
     ) -> Self {
-        let (buffer, route) = (BytesMut::new(), Some(route));
-        Self { body, buffer, size_max, is_compressed: false, is_over: false, route, orphaned }
+        let (buffer, route, encoding) = (BytesMut::new(), Some(route), Encoding::Identity);
+        Self { body, buffer, size_max, encoding, is_over: false, route, orphaned }
     }
 
     /// Whether the request goes on: one that wants a leader does not when there has been none for long.
@@ -76,8 +142,8 @@ impl Messages {
     }
 
     /// How the answers go out.
-    pub fn route(&self) -> Option<&'static Route> {
-        self.route
+    pub fn form(&self) -> Form {
+        Form { route: self.route, has_gzip: self.encoding == Encoding::Gzip }
     }
 
     /// The next message; none: the client sends no more.
@@ -161,21 +227,38 @@ impl Messages {
                 format!("grpc: received message larger than max ({size} vs. {})", self.size_max);
             return Err(Failure::new(Code::ResourceExhausted, message));
         }
-        if flag > 1 || (flag == 1 && !self.is_compressed) {
+        if flag > 1 || (flag == 1 && self.encoding == Encoding::Identity) {
             let message = format!("a message begins with {flag}, which is no flag of this stream");
             return Err(Failure::new(Code::Internal, message));
+        }
+        if flag == 1 && self.encoding == Encoding::Unknown {
+            let message =
+                "grpc-encoding is not supported for this message; send with gzip or identity";
+            return Err(Failure::new(Code::Unimplemented, message));
         }
         if self.buffer.len() < PREFIX_SIZE + size {
             return Ok(None);
         }
         self.buffer.advance(PREFIX_SIZE);
         let message = self.buffer.split_to(size).freeze();
-        if flag == 1 {
-            let message = "compressed messages are not supported; send with identity";
-            return Err(Failure::new(Code::Unimplemented, message));
-        }
-        Ok(Some(message))
+        if flag == 1 { unpacked(&message, self.size_max).map(Some) } else { Ok(Some(message)) }
     }
+}
+
+/// What a compressed message holds, which is at most so large.
+fn unpacked(message: &[u8], size_max: usize) -> Result<Bytes, Failure> {
+    let mut unpacked = Vec::new();
+    let limit = u64::try_from(size_max).unwrap_or(u64::MAX).saturating_add(1);
+    GzDecoder::new(message).take(limit).read_to_end(&mut unpacked).map_err(|error| {
+        let message = format!("grpc: failed to decompress the received message: {error}");
+        Failure::new(Code::Internal, message)
+    })?;
+    if unpacked.len() > size_max {
+        let message =
+            format!("grpc: received message after decompression larger than max {size_max}");
+        return Err(Failure::new(Code::ResourceExhausted, message));
+    }
+    Ok(Bytes::from(unpacked))
 }
 
 /// Writes the prefix of a message that was begun with [`etcd::begin_message`].
@@ -285,13 +368,18 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
+/// The response to a call that is refused before it is looked at.
+pub fn refusal(failure: Failure) -> Response<Reply> {
+    unary(Err(failure), Form::PLAIN)
+}
+
 /// The response to a call with one answer.
-pub fn unary(answer: Result<Bytes, Failure>) -> Response<Reply> {
+pub fn unary(answer: Result<Bytes, Failure>, form: Form) -> Response<Reply> {
     let mut response = match answer {
         Ok(message) => {
             let mut trailers = HeaderMap::with_capacity(1);
             status_of(&mut trailers, None);
-            Response::new(Reply::Whole(Some(message), Some(trailers)))
+            Response::new(Reply::Whole(Some(form.packed(message)), Some(trailers)))
         }
         Err(failure) => {
             let mut response = Response::new(Reply::Whole(None, None));
@@ -299,17 +387,16 @@ pub fn unary(answer: Result<Bytes, Failure>) -> Response<Reply> {
             response
         }
     };
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT);
+    form.announce(response.headers_mut());
     response
 }
 
 /// The response to a call that is answered as long as it lives, and where its answers go.
-pub fn streaming(route: Option<&'static Route>) -> (Response<Reply>, Sender) {
+pub fn streaming(form: Form) -> (Response<Reply>, Sender) {
     let shared = Rc::new(Shared::default());
-    let stream = Stream { shared: Rc::clone(&shared), route };
+    let stream = Stream { shared: Rc::clone(&shared), form };
     let mut response = Response::new(Reply::Stream(stream));
-    let content = if route.is_some() { JSON } else { CONTENT };
-    response.headers_mut().insert(CONTENT_TYPE, content);
+    form.announce(response.headers_mut());
     (response, Sender { shared })
 }
 
@@ -345,8 +432,7 @@ impl Shared {
 /// The body of a stream.
 pub struct Stream {
     shared: Rc<Shared>,
-    /// Its answers go out as JSON.
-    route: Option<&'static Route>,
+    form: Form,
 }
 
 impl Stream {
@@ -371,7 +457,7 @@ impl Stream {
 impl Stream {
     /// A message as it goes out.
     fn shown(&self, message: Bytes) -> Bytes {
-        let Some(route) = self.route else { return message };
+        let Some(route) = self.form.route else { return self.form.packed(message) };
         let text = match json::write(&message[PREFIX_SIZE..], route.answer) {
             Ok(text) => format!("{{\"result\":{text}}}\n"),
             Err(failure) => format!("{{\"error\":{}}}\n", json::failure(&failure)),
@@ -382,7 +468,7 @@ impl Stream {
     /// What comes behind the last message.
     fn end(&self, end: &Result<(), Failure>) -> Option<Frame<Bytes>> {
         let failure = end.as_ref().err();
-        if self.route.is_none() {
+        if self.form.route.is_none() {
             let mut trailers = HeaderMap::with_capacity(2);
             status_of(&mut trailers, failure);
             return Some(Frame::trailers(trailers));

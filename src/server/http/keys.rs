@@ -102,7 +102,7 @@ impl Unary<'_> {
 
 /// `RangeStream`: an answer in parts, none made before the client has taken those before it.
 pub fn range_stream(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
-    let (response, sender) = grpc::streaming(messages.route());
+    let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let end = match messages.next().await {

@@ -108,7 +108,7 @@ fn lease_list(answer: &Answer) -> Result<wire::LeaseListReply<'_>, Failure> {
 
 /// Answers keep-alives until the client ends the stream.
 pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
-    let (response, sender) = grpc::streaming(messages.route());
+    let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let end = keep_alive(&link, messages, &sender).await;

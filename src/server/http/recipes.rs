@@ -357,7 +357,7 @@ impl Unary<'_> {
 
 /// `Observe`.
 pub fn observe(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
-    let (response, sender) = grpc::streaming(messages.route());
+    let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let end = match messages.next().await {

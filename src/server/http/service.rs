@@ -43,13 +43,14 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
     }
     let orphaned = match admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
-        Err(failure) => return grpc::unary(Err(failure)),
+        Err(failure) => return grpc::refusal(failure),
     };
     let size_max = link.gate.api.message_size_max();
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
+    let form = messages.form();
     match stream(link, path, messages) {
         Ok(response) => response,
-        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await),
+        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await, form),
     }
 }
 

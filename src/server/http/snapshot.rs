@@ -24,7 +24,7 @@ const BLOB_SIZE: usize = 32 << 10;
 
 /// Serves the call.
 pub fn serve(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
-    let (response, sender) = grpc::streaming(messages.route());
+    let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let end = match messages.next().await {

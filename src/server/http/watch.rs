@@ -43,7 +43,7 @@ struct Task {
 
 /// Answers the requests of a stream until its client goes.
 pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
-    let (response, sender) = grpc::streaming(messages.route());
+    let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let own = link.open();
