@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use server::Serves;
 
-use super::etcd_flags::{FLAGS, Given, Use};
+use super::etcd_flags::{FLAGS, Given, NOTES, Use};
+use super::etcd_log;
 use super::etcd_urls;
 use super::failure::Failure;
 use super::go_duration;
@@ -25,6 +26,9 @@ const REQUEST_SIZE_MAX: usize = base::limits::VALUE_SIZE_MAX;
 const QUOTA_SIZE_DEFAULT: u64 = 2 << 30;
 /// See [`QUOTA_SIZE_DEFAULT`].
 const QUOTA_SIZE_USUAL: u64 = 8 << 30;
+
+/// Columns of the help.
+const HELP_WIDTH: usize = 100;
 
 /// The exit code of a command line that is not understood, as Go's flags have it.
 const EXIT_USAGE: u8 = 2;
@@ -64,8 +68,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if given.is_on("help") {
         return say(&help());
     }
-    if given.get("log-format") == "json" {
-        server::log::use_json();
+    if let Err(failure) = etcd_log::set(&given) {
+        eprintln!("error verifying flags, {failure}. See 'etcd --help'.");
+        return EXIT_USAGE.into();
     }
     let config = match config(&given) {
         Ok(config) => config,
@@ -76,6 +81,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     for variable in &given.unknown_variables {
         server::log::warn(format!("unrecognized environment variable {variable}"));
+    }
+    for key in &given.unknown_keys {
+        server::log::warn(format!("unrecognized key {key} in the configuration file"));
     }
     for (name, value) in given.of_use(Use::None) {
         server::log::warn(format!("--{name}={value} is accepted and has no effect"));
@@ -120,16 +128,27 @@ fn help() -> String {
     for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Here) {
         let default = if flag.default.is_empty() || flag.is_bool { "" } else { " " };
         text.push_str(&format!("  --{}{default}{}\n", flag.name, flag.default.trim_matches(' ')));
+        let note = NOTES.iter().find(|(name, _)| *name == flag.name);
+        for line in note.into_iter().flat_map(|(_, note)| note.lines()) {
+            text.push_str(&format!("        {line}\n"));
+        }
     }
-    text.push_str("\nAccepted without an effect, each named once in the log:\n ");
-    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::None) {
-        text.push_str(&format!(" --{}", flag.name));
+    for (title, good_for) in [
+        ("Accepted without an effect, each named once in the log", Use::None),
+        ("Refused, for what they ask for is not there yet (TLS, discovery)", Use::Refused),
+    ] {
+        text.push_str(&format!("\n{title}:\n "));
+        let mut width = 1;
+        for flag in FLAGS.iter().filter(|flag| flag.good_for == good_for) {
+            width += flag.name.len() + 3;
+            if width > HELP_WIDTH {
+                text.push_str("\n ");
+                width = flag.name.len() + 4;
+            }
+            text.push_str(&format!(" --{}", flag.name));
+        }
+        text.push('\n');
     }
-    text.push_str("\n\nRefused, for what they ask for is not there yet (TLS, discovery):\n ");
-    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Refused) {
-        text.push_str(&format!(" --{}", flag.name));
-    }
-    text.push('\n');
     text
 }
 
@@ -256,7 +275,17 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
         write_size_max: size,
         progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
         streams_max: number(given, "max-concurrent-streams")?,
+        extensive_metrics: match given.get("metrics") {
+            "basic" => false,
+            "extensive" => true,
+            metrics => return refuse(format!("--metrics={metrics}: say basic or extensive")),
+        },
     };
+    if given.has("snapshot-count") || given.has("snapshot-catchup-entries") {
+        let since: u64 = number(given, "snapshot-count")?;
+        let behind: u64 = number(given, "snapshot-catchup-entries")?;
+        config.log_entries_kept = since.saturating_add(behind);
+    }
     if config.etcd.streams_max == 0 {
         return refuse("--max-concurrent-streams=0 leaves no stream; choose 1 or more".into());
     }
@@ -331,6 +360,45 @@ mod tests {
     }
 
     #[test]
+    fn every_note_is_about_a_flag_that_does_its_job() {
+        for (name, _) in NOTES {
+            let flag = FLAGS.iter().find(|flag| flag.name == *name).unwrap();
+            assert_eq!(flag.good_for, Use::Here, "{name}");
+        }
+        assert!(help().lines().all(|line| line.len() <= 110), "{}", help());
+    }
+
+    /// The keys of the sample that etcd's sources have, those of long ago among them.
+    #[test]
+    fn a_file_with_every_key_of_etcds_sample_is_understood() {
+        let text = "name: 'default'\ndata-dir:\nwal-dir:\nsnapshot-count: 10000\n\
+                    heartbeat-interval: 100\nelection-timeout: 1000\nquota-backend-bytes: 0\n\
+                    listen-peer-urls: http://localhost:2380\nmax-snapshots: 5\nmax-wals: 5\n\
+                    listen-client-urls: http://localhost:2379\ncors:\ndiscovery:\n\
+                    initial-advertise-peer-urls: http://localhost:2380\n\
+                    advertise-client-urls: http://localhost:2379\ndiscovery-fallback: 'proxy'\n\
+                    discovery-proxy:\ndiscovery-srv:\ninitial-cluster:\n\
+                    initial-cluster-token: 'etcd-cluster'\ninitial-cluster-state: 'new'\n\
+                    strict-reconfig-check: false\nenable-pprof: true\nproxy: 'off'\n\
+                    proxy-failure-wait: 5000\nclient-transport-security:\n  cert-file:\n\
+                    \x20 key-file:\n  client-cert-auth: false\n  trusted-ca-file:\n\
+                    \x20 auto-tls: false\npeer-transport-security:\n  cert-file:\n  key-file:\n\
+                    \x20 client-cert-auth: false\n  trusted-ca-file:\n  auto-tls: false\n\
+                    self-signed-cert-validity: 1\nlog-level: debug\nlogger: zap\n\
+                    log-outputs: [stderr]\nforce-new-cluster: false\n\
+                    auto-compaction-mode: periodic\nauto-compaction-retention: \"1\"\n\
+                    cipher-suites: [\n  A,\n  B\n]\ntls-min-version: 'TLS1.2'\n\
+                    tls-max-version: 'TLS1.3'\n";
+        let given = Given::of_file(text).unwrap();
+        assert_eq!(given.unknown_keys, ["proxy", "proxy-failure-wait"]);
+        let config = config(&given).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.elections.timeout, server::Duration::from_millis(1_000));
+        assert!(!config.strict_removals);
+        assert_eq!(given.get("cipher-suites"), "A,B");
+    }
+
+    #[test]
     fn each_url_is_an_address_of_its_own() {
         let line = "--listen-client-urls http://127.0.0.1:1,unix://m1.sock,http://127.0.0.1:2 \
                     --listen-metrics-urls=http://127.0.0.1:3 \
@@ -362,8 +430,17 @@ mod tests {
         assert_eq!((config.quota_size, config.txn_ops_max), (0, 1_000));
         assert_eq!(config.value_size_max, 4_000_000);
         let (write_size_max, progress_interval_ms, streams_max) = (4_000_000, 1_000, 7);
-        let api = server::EtcdApi { write_size_max, progress_interval_ms, streams_max };
+        let api = server::EtcdApi {
+            write_size_max,
+            progress_interval_ms,
+            streams_max,
+            extensive_metrics: false,
+        };
         assert_eq!(config.etcd, api);
+        assert_eq!(config.log_entries_kept, 100_000);
+        let kept = |line: &str| configured(line).unwrap().log_entries_kept;
+        assert_eq!(kept("--snapshot-count=20000"), 25_000);
+        assert_eq!(kept("--snapshot-count=0 --snapshot-catchup-entries 300000"), 300_000);
         let error = configured("--max-txn-ops 8193").unwrap().check().unwrap_err().to_string();
         assert!(error.contains("--max-txn-ops"), "{error}");
     }

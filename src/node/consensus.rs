@@ -24,7 +24,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{FileId, Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
+use base::{Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
@@ -39,7 +39,7 @@ use crate::journal::Journal;
 use crate::leases::Leases;
 use crate::log_clock::LogClock;
 use crate::log_reader::LogReader;
-use crate::members::Members;
+use crate::members::{Members, Said};
 use crate::message::{
     Committed, EntryKind, Origin, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
 };
@@ -56,7 +56,7 @@ pub struct ForPeers {
     pub tail_size: usize,
     /// Entries of the log on disk, at most.
     pub log_entries: u64,
-    /// Bytes of segments that hold them, at most.
+    /// Bytes of segments that hold them; no more than one segment beyond it.
     pub log_size: u64,
 }
 
@@ -149,6 +149,8 @@ pub struct Consensus<B> {
     pub(crate) disk: DiskWatch,
     /// The leader that reactors were last told of, and where clients find it.
     leader_told: (Term, Option<NodeId>, String),
+    /// How often another leader has become known.
+    leader_changes: u64,
     pub(crate) outputs: Vec<Output>,
     incoming: Vec<Incoming>,
     /// The entries of the append that is being taken.
@@ -156,7 +158,7 @@ pub struct Consensus<B> {
     replies: Vec<(ReactorId, Vec<Reply>)>,
     read_waiters: Vec<ReactorId>,
     /// What members have said of themselves.
-    pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
+    pub(crate) introduced: BTreeMap<NodeId, Said>,
     /// The time of the present turn.
     pub(crate) now: Instant,
     pub(crate) log_clock: LogClock,
@@ -207,7 +209,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             }
         }
         let own = config.introduction.clone();
-        let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
+        let introduced = BTreeMap::from([(own.member, Said::of(&own))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
         let apply_lag = ApplyLag::new(raft.log().committed());
         let gauges = usage::of_consensus(&config);
@@ -231,6 +233,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             beginner: None,
             disk: DiskWatch::default(),
             leader_told: (Term::ZERO, None, String::new()),
+            leader_changes: 0,
             outputs: Vec::new(),
             incoming: Vec::new(),
             arriving: Vec::new(),
@@ -268,6 +271,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Whether this member takes part in no election: it may have forgotten what it promised.
     pub fn abstains(&self) -> bool {
         self.beginner.is_some()
+    }
+
+    /// How often another leader has become known.
+    pub fn leader_changes(&self) -> u64 {
+        self.leader_changes
+    }
+
+    /// Writes that wait for a place in the log, or for the leader to give them one.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + self.forwarded.len()
     }
 
     /// raft, for looking at.
@@ -644,9 +657,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Entries below `below` are not needed by a start: segments are given back, but for what peers
-    /// may lack.
+    /// may lack, those to come too.
     fn recycle(&mut self, below: LogIndex) {
-        let (keep, keep_size) = if self.is_alone() {
+        let (keep, keep_size) = if self.is_alone() && self.peers.own().peer_address.is_empty() {
             (LogIndex::MAX, 0)
         } else {
             let last = self.raft.log().last().get();
@@ -749,6 +762,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if *told_term == term && *told_leader == leader && told_address == address {
             return;
         }
+        let is_new = (*told_term, *told_leader) != (term, leader);
+        self.leader_changes += u64::from(is_new && leader.is_some());
         self.leader_told = (term, leader, address.to_string());
         let member = leader.unwrap_or_default();
         for reactor in 0..self.config.reactors {

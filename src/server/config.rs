@@ -203,6 +203,8 @@ pub struct EtcdApi {
     pub progress_interval_ms: u32,
     /// Streams of one HTTP/2 connection at a time.
     pub streams_max: u32,
+    /// How long calls took is told by method under gRPC's names, too (etcd's --metrics=extensive).
+    pub extensive_metrics: bool,
 }
 
 impl EtcdApi {
@@ -211,6 +213,7 @@ impl EtcdApi {
         write_size_max: VALUE_SIZE_MAX_DEFAULT,
         progress_interval_ms: 600_000,
         streams_max: u32::MAX,
+        extensive_metrics: false,
     };
     /// Most frequent progress: etcd's, and what reactors look at.
     pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;
@@ -306,6 +309,9 @@ pub struct Config {
     /// Bytes of keys and history, as pages in use, from which on only deletes and compaction are taken;
     /// 0: there is no such limit.
     pub quota_size: u64,
+    /// Newest entries of the log that are kept for members that are behind, unless they are more than
+    /// 256 MiB.
+    pub log_entries_kept: u64,
     /// What etcd's clients meet.
     pub etcd: EtcdApi,
     /// Bytes of states that are sent to members behind the log in a second, at most.
@@ -358,6 +364,7 @@ impl Config {
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
             txn_ops_max: TXN_OPS_MAX_DEFAULT,
             quota_size: 0,
+            log_entries_kept: node::ForPeers::SERVER.log_entries,
             etcd: EtcdApi::DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
