@@ -204,6 +204,44 @@ fn status_of_watch(endpoint: &str) -> std::io::Result<u16> {
     watch(endpoint).map(|(status, _)| status)
 }
 
+/// Members pass writes on to the leader, and while that one stopped they handed its refusals to their own clients.
+#[test]
+fn a_leader_that_stops_refuses_no_write_of_other_members() {
+    let dir = DataDir::new("cluster-leader-stops");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let status = cluster.until("status", |status| {
+        status.as_array().unwrap().iter().any(|member| member["role"] == "leader")
+    });
+    let is_leader = |member: &Value| member["role"] == "leader";
+    let leader = status.as_array().unwrap().iter().position(is_leader).unwrap();
+    let end = Instant::now() + Duration::from_millis(800);
+    thread::scope(|scope| {
+        let others = (0..3).filter(|number| *number != leader);
+        for (number, endpoint) in
+            others.flat_map(|other| [other; 8]).map(|other| &cluster.endpoints[other]).enumerate()
+        {
+            scope.spawn(move || {
+                let address = endpoint.parse().unwrap();
+                let mut client = process::connect(address).unwrap();
+                let key = format!("k{number}");
+                while Instant::now() < end {
+                    match client.put(&Put::new(key.as_bytes(), b"v")) {
+                        // Of a write that the leader had taken already, nobody can say at once.
+                        Ok(_) | Err(client::Error::OutcomeUnknown { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(200));
+        send(cluster.members[leader], Signal::TERM);
+    });
+    let line = cluster.line();
+    assert!(line.contains(": ready "), "{line}");
+    let (status, stderr) = cluster.stop(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
 /// kube-apiserver on three members, whose leader was killed: its watches came over to the other two at once, 306 of
 /// them were refused within a tenth of a second for want of a leader, and each of its caches began anew.
 #[test]

@@ -10,6 +10,7 @@ mod process;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -113,6 +114,17 @@ fn a_watch_tells_changes_line_by_line() {
         assert_eq!(event["kv"]["value"], json!(value));
         assert_eq!(event["prev_kv"].get("value").cloned(), previous);
     }
+}
+
+/// `etcd --version | head -1` stands in many scripts.
+#[test]
+fn the_version_may_be_read_in_part() {
+    let mut command = Command::new(process::BINARY);
+    command.args(["etcd", "--version"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 /// Clients of etcd balance over all members, and one that is told to stop is still chosen by those who have not heard

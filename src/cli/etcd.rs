@@ -1,6 +1,7 @@
 //! A server that is started as etcd is: `quorate etcd`, or this binary under the name `etcd`.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,6 +39,12 @@ pub fn arguments() -> Option<Vec<OsString>> {
     (all.next()? == "etcd").then(|| all.collect())
 }
 
+/// Prints a text. Whoever reads only its first line, as scripts do with the version, has gone by then.
+fn say(text: &str) -> ExitCode {
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    ExitCode::SUCCESS
+}
+
 /// Runs a server as etcd would be run with these arguments.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let given = match read(arguments) {
@@ -48,13 +55,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     if given.is_on("version") {
-        println!("etcd Version: {}", server::ETCD_VERSION);
-        println!("Quorate Version: {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+        let quorate = env!("CARGO_PKG_VERSION");
+        return say(&format!(
+            "etcd Version: {}\nQuorate Version: {quorate}\n",
+            server::ETCD_VERSION
+        ));
     }
     if given.is_on("help") {
-        print!("{}", help());
-        return ExitCode::SUCCESS;
+        return say(&help());
     }
     if given.get("log-format") == "json" {
         server::log::use_json();

@@ -523,6 +523,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 Status::NoLeader,
                 "the leader has changed; nothing was written; try again".into(),
             ))
+        } else if self.stopping {
+            // That this server ends is nothing to the clients of another one: the next leader takes it.
+            let message = "the leader stops and hands over; nothing was written; try again";
+            Some((Status::NoLeader, message.into()))
         } else {
             self.objection(frame.len(), forward.frees_space)
         };

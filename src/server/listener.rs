@@ -182,8 +182,12 @@ impl Accepting {
     /// long as it waits at it.
     pub fn close(self) {
         drop(self.task);
-        if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
-            crate::log::warn(format!("a listening socket could not be closed: {error}"));
+        match rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
+            // Another executor has closed its part of the same door.
+            Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
+            Err(error) => {
+                crate::log::warn(format!("a listening socket could not be closed: {error}"));
+            }
         }
     }
 }
