@@ -53,7 +53,21 @@ func (a *apiServer) complaints() (map[string]int, error) {
 var usual = []struct {
 	pattern *regexp.Regexp
 	when    string
-}{}
+}{
+	{regexp.MustCompile(`^options.go The manifest file is empty`), "at each start"},
+	{
+		regexp.MustCompile(`^controller.go ("Failed to ensure lease exists|"Error while syncing ConfigMap").*not found`),
+		"at the first start, before it has made its namespaces",
+	},
+	{
+		regexp.MustCompile(`^status.go .*(error reading from server|connection refused|transport is closing)`),
+		"when a member is killed",
+	},
+	{
+		regexp.MustCompile(`^status.go .*etcdserver: request timed out`),
+		"when the leader is killed: the write may have happened",
+	},
+}
 
 // isUsual tells whether a kind of complaint is known from a real etcd.
 func isUsual(complaint string) bool {

@@ -352,7 +352,9 @@ func (o *ordeal) print() {
 	fmt.Printf("   writes: %d acknowledged (%.0f/s), %d without a clear answer, %d refused; longest time without one %d ms\n",
 		o.tally.acknowledged.Load(), float64(o.tally.acknowledged.Load())/o.time.Seconds(), o.tally.uncertain.Load(),
 		o.tally.refused.Load(), o.tally.longestGap.Milliseconds())
-	fmt.Printf("   lists: %d of %d objects; undisturbed: %s\n", o.tally.lists.Load(), o.tally.listed.Load(), o.steadyReads)
+	fmt.Printf("   lists: %d of %d objects; consistent ones from the cache took p50 %.1f ms, p99 %.1f ms\n",
+		o.tally.lists.Load(), o.tally.listed.Load(), percentile(o.tally.waits, 0.5), percentile(o.tally.waits, 0.99))
+	fmt.Printf("   undisturbed: %s\n", o.steadyReads)
 	fmt.Printf("   watches: %d over %d streams told %d changes, %d bookmarks; %d began anew after 410\n",
 		len(o.watchers), opened, told, bookmarks, expired)
 	fmt.Printf("   %d events went with their leases; compacted up to %.0f\n", gone, o.compacted)

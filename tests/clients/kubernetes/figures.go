@@ -53,10 +53,15 @@ func (s *stack) prepare() error {
 	if _, err := client.do("POST", definitions, []byte(widgetDefinition)); err != nil {
 		return err
 	}
+	// The first one takes kube-apiserver two seconds, on purpose.
+	widgets := kinds[2]
+	key := namespaceOf(0) + "/first-1"
 	deadline := time.Now().Add(startTimeout)
 	for time.Now().Before(deadline) {
-		if _, err := client.do("GET", "/apis/quorate.example/v1/widgets", nil); err == nil {
-			return nil
+		_, err := client.do("POST", widgets.folder(namespaceOf(0)), widgets.encode(key, "0", "", "", 0))
+		if err == nil {
+			_, err = client.do("DELETE", widgets.path(key), nil)
+			return err
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -92,12 +97,14 @@ func (f *figure) add(other figure) {
 
 func (f *figure) rate() float64 { return float64(f.count) / f.time.Seconds() }
 
-func (f *figure) percentile(part float64) time.Duration {
-	if len(f.latencies) == 0 {
+// percentile is in milliseconds.
+func percentile(latencies []time.Duration, part float64) float64 {
+	if len(latencies) == 0 {
 		return 0
 	}
-	slices.Sort(f.latencies)
-	return f.latencies[min(len(f.latencies)-1, int(part*float64(len(f.latencies))))]
+	slices.Sort(latencies)
+	one := latencies[min(len(latencies)-1, int(part*float64(len(latencies))))]
+	return float64(one.Microseconds()) / 1000
 }
 
 // works are the kinds of work, in the order in which they are done.
@@ -370,9 +377,8 @@ func printFigures(loads []*load) {
 		for _, load := range loads {
 			one := load.figures[work]
 			each := func(cpu time.Duration) float64 { return float64(cpu.Microseconds()) / float64(max(one.count, 1)) }
-			milliseconds := func(part float64) float64 { return float64(one.percentile(part).Microseconds()) / 1000 }
 			line += fmt.Sprintf(" | %8.0f %8.1f ms %8.1f ms %10.1f %10.1f", one.rate(),
-				milliseconds(0.5), milliseconds(0.99), each(one.storeCPU), each(one.serverCPU))
+				percentile(one.latencies, 0.5), percentile(one.latencies, 0.99), each(one.storeCPU), each(one.serverCPU))
 		}
 		if len(loads) == 2 {
 			one, other := loads[0].figures[work], loads[1].figures[work]

@@ -47,7 +47,7 @@ type journal struct {
 	deleted map[string]bool
 	// maybes are the marks of writes without a clear answer; for a deletion the key.
 	maybes map[string]bool
-	// sent is when the last write of an object that may have happened was sent.
+	// sent is when each write was sent that may have happened, by its mark.
 	sent  map[string]time.Time
 	lists []seenList
 	// first is the list from which the journal begins.
@@ -87,13 +87,13 @@ func (j *journal) doubt(mark string) {
 }
 
 // send notes when a write that may have happened was sent.
-func (j *journal) send(key string, at time.Time) {
+func (j *journal) send(mark string, at time.Time) {
 	if !j.kind.expires {
 		return
 	}
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	j.sent[key] = at
+	j.sent[mark] = at
 }
 
 // saw notes a list.
@@ -137,7 +137,7 @@ func (j *journal) settle(watchers []*watcher) (violations []string) {
 				case isDeleted && j.maybes[one.key], !isDeleted && j.maybes[one.mark]:
 				case isDeleted && j.kind.expires:
 					j.expired++
-					if age := segment.at[index].Sub(j.sent[one.key]); age < eventTTL {
+					if age := segment.at[index].Sub(j.sent[one.mark]); age < eventTTL {
 						violations = append(violations, fmt.Sprintf("%s: went with its lease after %v", one, age))
 					}
 				default:

@@ -28,7 +28,7 @@ func main() {
 	flag.StringVar(&given.quorate, "quorate", "", "Quorate's `binary`")
 	flag.StringVar(&given.against, "against", "", "etcd's `binary`: do the same on it, and print both")
 	flag.StringVar(&given.scratch, "scratch", os.TempDir(), "the `folder` for data and logs")
-	flag.IntVar(&given.objects, "objects", 5000, "how `many` objects the figures are taken from")
+	flag.IntVar(&given.objects, "objects", 3000, "how `many` objects the figures are taken from")
 	flag.IntVar(&given.workers, "workers", 32, "how `many` write and read at a time")
 	flag.IntVar(&given.size, "size", 512, "`bytes` in each object, beside what Kubernetes needs")
 	flag.Float64Var(&given.minutes, "minutes", 0.5, "how `long` members are ended and started again; 0 to leave it out")

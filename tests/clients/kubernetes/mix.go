@@ -26,6 +26,8 @@ type tally struct {
 	// lastWrite and longestGap: the time without any acknowledged write.
 	lastWrite  time.Time
 	longestGap time.Duration
+	// waits are how long consistent lists took that are answered from memory.
+	waits      []time.Duration
 	violations []string
 }
 
@@ -44,6 +46,12 @@ func (t *tally) failed(err error) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	t.answers[generalize(err.Error())]++
+}
+
+func (t *tally) waited(duration time.Duration) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	t.waits = append(t.waits, duration)
 }
 
 func (t *tally) violate(format string, arguments ...any) {
@@ -146,7 +154,7 @@ func (w *worker) acknowledged(
 	journal *journal, one *owned, what, mark string, sent time.Time, found *object,
 ) {
 	one.mark, one.uid, one.revision, one.written = mark, found.Metadata.UID, found.Metadata.Revision, sent
-	journal.send(one.key, sent)
+	journal.send(mark, sent)
 	w.newest[journal] = max(w.newest[journal], one.revision)
 	journal.acknowledge(change{one.revision, what, one.key, mark})
 	w.tally.wrote()
@@ -185,7 +193,7 @@ func (w *worker) doubt(journal *journal, one *owned, mark string, sent time.Time
 	if isUncertain(err) {
 		w.tally.uncertain.Add(1)
 		journal.doubt(mark)
-		journal.send(one.key, sent)
+		journal.send(mark, sent)
 		one.inDoubt, one.written, w.uncertain[journal] = true, sent, true
 	} else {
 		w.tally.refused.Add(1)
@@ -243,10 +251,14 @@ func (w *worker) get(journal *journal, one *owned) {
 func (w *worker) listOwned(journal *journal) {
 	scope := scope{owner: w.name}
 	atLeast := w.newest[journal]
+	begin := time.Now()
 	found, err := w.client.list(journal.kind.scopePath(scope))
 	if err != nil {
 		w.tally.failed(err)
 		return
+	}
+	if journal.kind.isCached {
+		w.tally.waited(time.Since(begin))
 	}
 	w.tally.lists.Add(1)
 	w.tally.listed.Add(int64(len(found.Items)))
