@@ -52,24 +52,26 @@ func runOrdeal(stack *stack, duration time.Duration, workers int, seed uint64, p
 		}
 	}
 	for _, kind := range kinds {
-		journal := newJournal(kind)
-		found, err := reader.list(kind.scopePath(scope{}))
+		one.journals = append(one.journals, newJournal(kind))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := one.watch(ctx); err != nil {
+		return nil, err
+	}
+	// Behind the begin of the watches, for events go by themselves.
+	for _, journal := range one.journals {
+		found, err := reader.list(journal.kind.scopePath(scope{}))
 		if err != nil {
 			return nil, err
 		}
+		journal.begin = found.Metadata.Revision
 		for index := range found.Items {
 			item := &found.Items[index]
 			if key := item.key(); strings.HasPrefix(key, namespacePrefix) {
 				journal.first[key] = item.Metadata.Revision
 			}
 		}
-		journal.begin = found.Metadata.Revision
-		one.journals = append(one.journals, journal)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if err := one.watch(ctx); err != nil {
-		return nil, err
 	}
 	stop := make(chan struct{})
 	var group sync.WaitGroup
