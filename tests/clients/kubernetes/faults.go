@@ -351,7 +351,8 @@ func (o *ordeal) print() {
 	for _, fault := range o.faults {
 		fmt.Println("  ", fault)
 	}
-	fmt.Printf("   writes: %d acknowledged (%.0f/s), %d without a clear answer, %d refused; longest time without one %d ms\n",
+	fmt.Printf("   writes: %d acknowledged (%.0f/s), %d without a clear answer, %d refused; "+
+		"longest time without one %d ms\n",
 		o.tally.acknowledged.Load(), float64(o.tally.acknowledged.Load())/o.time.Seconds(), o.tally.uncertain.Load(),
 		o.tally.refused.Load(), o.tally.longestGap.Milliseconds())
 	fmt.Printf("   lists: %d of %d objects; consistent ones from the cache took p50 %.1f ms, p99 %.1f ms\n",
