@@ -28,6 +28,7 @@ pub mod log;
 mod probe;
 mod read_ahead;
 mod readiness;
+mod restoring;
 mod socket;
 mod topology;
 
@@ -39,6 +40,7 @@ pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
 pub use etcd::VERSION as ETCD_VERSION;
 pub use node::Retention;
+pub use restoring::{RestoreOptions, RestoreProgress, RestoreReport, restore};
 
 use std::io::Write as _;
 use std::net::SocketAddr;
