@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/node", &["base", "wire", "raft", "wal", "tree", "kv"]),
     ("src/etcd", &["base", "wire"]),
     ("src/bbolt", &[]),
-    ("src/snapshot", &["base", "bbolt", "kv"]),
+    ("src/snapshot", &["base", "bbolt", "kv", "wire"]),
     ("src/client", &["base", "wire"]),
     ("src/server", &["base", "node", "raft", "wal", "tree", "kv", "wire", "etcd", "snapshot"]),
     ("src/inspect", &["base", "node", "server", "wal", "tree", "kv", "wire", "etcd"]),

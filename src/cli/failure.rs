@@ -84,6 +84,8 @@ pub enum Failure {
     Interrupted,
     /// A command that was run did not end well, and has said why itself.
     Command(u8),
+    /// A snapshot that is damaged, or cannot be restored.
+    Snapshot(String),
     /// A server that does not start or go on, or a data directory that is not sound.
     Stopped(String),
 }
@@ -132,6 +134,7 @@ impl Failure {
             | Self::Incomplete(_)
             | Self::Member(_)
             | Self::Lease(_)
+            | Self::Snapshot(_)
             | Self::Watch(_)
             | Self::Recipe(_)
             | Self::Stopped(_) => ExitStatus::Error,
@@ -165,6 +168,7 @@ impl fmt::Display for Failure {
             | Self::Unhealthy(text)
             | Self::Member(text)
             | Self::Lease(text)
+            | Self::Snapshot(text)
             | Self::Stopped(text) => f.write_str(text),
             Self::Watch(client::WatchEnd::Compacted { revision }) => write!(
                 f,

@@ -23,6 +23,7 @@ use clap::Args;
 use client::{Call, Client, Put, RequestId, Status, WriteNumber};
 
 use super::failure::Failure;
+use super::import_snapshot;
 use super::names::Names;
 use super::progress::Progress;
 use super::session::Global;
@@ -43,7 +44,11 @@ after everything else has been put.
 
 When the connection is lost, the import connects again and sends what had not been answered; each
 file takes effect once all the same. The import gives up when the server has answered nothing for the
-time of --patience.";
+time of --patience.
+
+With --etcd-snapshot the keys come from a snapshot instead: of each the newest value, with its lease, in
+the order in which they were written. What is there already is written over. History, members, users
+and roles are left; 'snapshot restore' makes a new cluster that has the history, too.";
 
 /// Puts in flight at most.
 const IN_FLIGHT_MAX: usize = 256;
@@ -58,7 +63,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Args)]
 pub struct ImportArguments {
     /// Folder whose files are put
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "etcd_snapshot", conflicts_with = "etcd_snapshot")]
+    pub dir: Option<PathBuf>,
+    /// Take the keys of this snapshot, of etcd or of Quorate; needs --newest
+    #[arg(long, value_name = "FILE")]
+    pub etcd_snapshot: Option<PathBuf>,
+    /// Of a snapshot put the newest value of each key and leave its history
+    #[arg(long, requires = "etcd_snapshot")]
+    pub newest: bool,
     /// What every key begins with
     #[arg(long, default_value = "")]
     pub prefix: OsString,
@@ -99,24 +111,31 @@ struct Import<'a> {
 /// The folder cannot be read, the server is away for too long or refuses for good, or some files
 /// could not be put.
 pub fn run(global: &Global, arguments: &ImportArguments) -> Result<(), Failure> {
+    let prefix = arguments.prefix.as_bytes();
+    if let Some(file) = &arguments.etcd_snapshot {
+        return import_snapshot::run(global, file, arguments.newest, prefix);
+    }
+    let Some(dir) = &arguments.dir else {
+        return Err(Failure::Arguments("say which folder is to be imported".into()));
+    };
     let began = Instant::now();
     let mut skipped = Names::new("skipped");
     let mut unreadable = Names::new("not readable");
     let tell = |line: &str| eprintln!("{line}");
-    let mut waiting = tree_walk::files(&arguments.dir, &mut |passed| match passed {
+    let mut waiting = tree_walk::files(dir, &mut |passed| match passed {
         Passed::Symlink(path) => skipped.add(&tell, &show(&path), &"a symbolic link"),
         Passed::Special(path) => skipped.add(&tell, &show(&path), &"not a regular file"),
         Passed::Unreadable(path, error) => unreadable.add(&tell, &show(&path), &error),
     })
-    .map_err(|error| Failure::Io(arguments.dir.display().to_string(), error))?;
+    .map_err(|error| Failure::Io(dir.display().to_string(), error))?;
     waiting.reverse();
     let waiting: Vec<Sent> = waiting.into_iter().map(|found| (found, None)).collect();
     let client = global.connect_with(global.command_timeout.max(PUT_TIMEOUT_MIN))?;
     let mut client = client.with_session()?;
     let server = client.server().expect("connected");
     let mut import = Import {
-        root: &arguments.dir,
-        prefix: arguments.prefix.as_bytes(),
+        root: dir,
+        prefix,
         progress: Progress::steps(u64::try_from(waiting.len()).unwrap_or(u64::MAX), "files"),
         waiting,
         in_flight: HashMap::new(),

@@ -21,6 +21,7 @@ mod get;
 mod go_duration;
 mod hold;
 mod import;
+mod import_snapshot;
 mod inspect;
 mod lease;
 mod limits;
@@ -41,6 +42,7 @@ mod server;
 mod session;
 mod signals;
 mod size;
+mod snapshot;
 mod status;
 mod supervised;
 mod table;
@@ -154,6 +156,9 @@ enum Command {
     /// Write each key of a prefix as a file
     #[command(long_about = export::LONG_ABOUT)]
     Export(export::ExportArguments),
+    /// Save the state of a member as a file that etcd's tools know, look at one, restore one
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Measure a server, or the disk below it
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -229,6 +234,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::LocalCluster(arguments) => local_cluster::run(arguments),
         Command::Import(arguments) => import::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),
+        Command::Snapshot(command) => snapshot::run(global, command),
         Command::Bench(command) => bench::run(global, command),
         Command::Inspect(command) => inspect::run(global, command),
         Command::Version => {
@@ -289,7 +295,12 @@ mod tests {
             "quorate local-cluster --nodes 3 --data-dir d --listen-base 127.0.0.1",
             "quorate local-cluster --page-cache 32MiB --wal-segment-size 8MiB --topology shared",
             "quorate import d --prefix p",
+            "quorate import --etcd-snapshot f --newest --prefix p",
             "quorate export d --prefix p",
+            "quorate snapshot save f --endpoint h:1",
+            "quorate snapshot status f -w json",
+            "quorate snapshot restore f --data-dir d --name a --initial-cluster a=h:1,b=h:2",
+            "quorate snapshot restore f --data d --bump-revision 5 --mark-compacted --skip-hash-check",
             "quorate bench disk --data-dir d --duration 3 --json f",
             "quorate bench put --endpoint h:1 --connections 64 --depth 16 --duration 4 --json f",
             "quorate inspect check d",
@@ -323,6 +334,12 @@ mod tests {
             "quorate local-cluster --nodes 8",
             "quorate local-cluster --listen-base localhost",
             "quorate get k --endpoint h:1,h",
+            "quorate import",
+            "quorate import d --newest",
+            "quorate import d --etcd-snapshot f",
+            "quorate snapshot",
+            "quorate snapshot save",
+            "quorate snapshot restore f --bump-revision 5",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

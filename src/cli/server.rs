@@ -40,7 +40,7 @@ pub enum ClusterState {
     Existing,
 }
 
-fn founder(text: &str) -> Result<(String, String), String> {
+pub fn founder(text: &str) -> Result<(String, String), String> {
     let (name, address) =
         text.split_once('=').ok_or_else(|| format!("\"{text}\" is not NAME=HOST:PORT"))?;
     // etcd writes URLs here.

@@ -368,6 +368,17 @@ impl Client {
         })
     }
 
+    /// All that the member at the other end keeps, as of one moment: hands over each chunk as it comes, until
+    /// `take` says no. What the chunks are `src/kv/transfer.rs` says.
+    ///
+    /// Errors: also after some chunks have been handed over; what is whole says so in its last chunk.
+    pub fn snapshot(&mut self, take: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        self.call_pieces(&Call::Snapshot, &mut |reply| match reply {
+            Reply::Snapshot(chunk) => take(chunk),
+            _ => false,
+        })
+    }
+
     /// The members of the cluster, as the member at the other end knows them.
     pub fn member_list(&mut self) -> Result<MembersResult, Error> {
         self.call_checked(&Call::MemberList, |reply| match reply {

@@ -313,7 +313,7 @@ impl State {
     }
 
     /// Sees to it that a lease can be added without a miss.
-    fn plan_lease(&self, id: LeaseId, lease: &Lease) -> Result<(), Stop> {
+    pub(crate) fn plan_lease(&self, id: LeaseId, lease: &Lease) -> Result<(), Stop> {
         self.need_page(LEASES, &lease_key(id))?;
         self.need_page(DEADLINES, &deadline_key(lease.queued, id))
     }

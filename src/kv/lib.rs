@@ -61,6 +61,7 @@ mod pair;
 mod path;
 mod read;
 mod refusal;
+mod restore;
 mod scan;
 mod state;
 mod transfer;
@@ -90,6 +91,7 @@ pub use outcome::{OpReply, Outcome, RangeEnd, Reply, Step, TxnOutcome, TxnReply}
 pub use pair::{KeyValue, KeyValueList};
 pub use read::{Read, ReadStep};
 pub use refusal::{Damage, Refusal};
+pub use restore::{Restore, RestoreEnd, RestoreRefusal};
 pub use state::{OpenError, State};
 pub use transfer::CHUNK_SIZE_MAX;
 pub use unpack::{Facts, Head, Item, Unpack, UnpackError};

@@ -648,6 +648,11 @@ impl State {
         behind(self.trimmed).max(behind(self.shed))
     }
 
+    /// Has a state that was made in another way go on from here.
+    pub(crate) fn begin_at(&mut self, revision: Revision, applied: LogIndex, term: Term) {
+        (self.revision, self.applied, self.term) = (revision, applied, term);
+    }
+
     /// The newest complete revision; 1 on an empty store.
     pub fn revision(&self) -> Revision {
         self.revision

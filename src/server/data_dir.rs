@@ -54,7 +54,7 @@ const HARMLESS: [&str; 5] = ["lock", "probe", "sync-probe", "identity.new", "los
 
 /// What a start has made, in order; taken back unless it is kept.
 #[derive(Default)]
-struct Made {
+pub(crate) struct Made {
     directories: Vec<PathBuf>,
     files: Vec<PathBuf>,
 }
@@ -73,7 +73,7 @@ impl Drop for Made {
 
 impl Made {
     /// Makes `path` and what is missing above it.
-    fn make_directory(&mut self, path: &Path) -> io::Result<()> {
+    pub fn make_directory(&mut self, path: &Path) -> io::Result<()> {
         let missing = path
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err());
@@ -85,10 +85,16 @@ impl Made {
     }
 
     /// Notes a file, which is about to be made if it is not there.
-    fn note_file(&mut self, path: PathBuf) {
+    pub fn note_file(&mut self, path: PathBuf) {
         if fs::symlink_metadata(&path).is_err() {
             self.files.push(path);
         }
+    }
+
+    /// What was made stays.
+    pub fn keep(&mut self) {
+        self.directories.clear();
+        self.files.clear();
     }
 }
 
@@ -169,8 +175,7 @@ impl DataDir {
 
     /// The start goes on: what it has made stays.
     pub fn keep(&mut self) {
-        self.made.directories.clear();
-        self.made.files.clear();
+        self.made.keep();
     }
 
     /// The directory itself.
@@ -341,6 +346,12 @@ fn create_identity(
     let Founding { cluster, member, members } = found(cluster, random_u64()?)?;
     let page_file = random_id()?;
     let identity = Identity { cluster, member, page_file, segment_size, members };
+    write_identity(path, &identity)?;
+    Ok(identity)
+}
+
+/// Writes the identity of a new directory, durably, whole or not at all.
+pub(crate) fn write_identity(path: &Path, identity: &Identity) -> Result<(), Error> {
     let write = || -> io::Result<()> {
         let temporary = path.join("identity.new");
         let mut file = OpenOptions::new()
@@ -349,7 +360,7 @@ fn create_identity(
             .write(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(render_identity(&identity).as_bytes())?;
+        file.write_all(render_identity(identity).as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path.join("identity"))?;
         File::open(path)?.sync_all()
@@ -358,8 +369,7 @@ fn create_identity(
         path: path.to_path_buf(),
         what: "cannot take an identity file",
         source,
-    })?;
-    Ok(identity)
+    })
 }
 
 fn random_u64() -> Result<u64, Error> {

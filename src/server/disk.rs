@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -375,7 +375,7 @@ impl WalDisk {
 }
 
 /// Gives a file of `before` bytes disk space up to `size`.
-fn allocate_behind(file: &OwnedFd, before: u64, size: u64) -> io::Result<()> {
+pub(crate) fn allocate_behind(file: impl AsFd, before: u64, size: u64) -> io::Result<()> {
     if size > before {
         let flags = rustix::fs::FallocateFlags::empty();
         rustix::fs::fallocate(file, flags, before, size - before)?;
@@ -406,7 +406,7 @@ fn make_slot(directory: &Path, path: &Path, size: u64) -> bool {
 
 /// Makes a file of zeros, past the page cache where the file system can: a copy of every zero would
 /// cost the cores that serve clients more than the disk.
-fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
+pub(crate) fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
     let file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {

@@ -80,6 +80,8 @@ pub enum Error {
     },
     /// The stored state cannot be recovered.
     Recovery(String),
+    /// A snapshot cannot be restored.
+    Restore(String),
     /// A disk operation failed while running; the process stops and recovers at its next start.
     Disk(String),
     /// An executor could not be started.
@@ -147,7 +149,7 @@ impl fmt::Display for Error {
                  that file the member serves what it can",
                 note.display()
             ),
-            Self::Recovery(text) => f.write_str(text),
+            Self::Recovery(text) | Self::Restore(text) => f.write_str(text),
             Self::Disk(text) => write!(f, "stopped by a disk error: {text}"),
             Self::Executor(text) => write!(f, "an executor could not be started: {text}"),
         }

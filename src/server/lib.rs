@@ -31,6 +31,7 @@ mod probe;
 mod process;
 mod read_ahead;
 mod readiness;
+mod restoring;
 mod socket;
 mod topology;
 
@@ -45,6 +46,7 @@ pub use disk::{slot_numbers, slot_path};
 pub use error::Error;
 pub use etcd::VERSION as ETCD_VERSION;
 pub use node::Retention;
+pub use restoring::{RestoreOptions, RestoreProgress, RestoreReport, restore};
 pub use wire::MEMBER_ADDRESS_SIZE_MAX as ADVERTISED_SIZE_MAX;
 
 use std::io::Write as _;

@@ -6,6 +6,7 @@ use std::path::Path;
 use bbolt::{Hollow, Pages, Writer};
 use kv::{Head, Item, Unpack};
 use sha2::{Digest, Sha256};
+use wire::{Member, MemberList, MemberRole};
 
 use crate::proto::{KeyValue, LeaseRecord};
 use crate::sort::{KEY_SIZE_MAX, Pairs, Sorter};
@@ -14,21 +15,6 @@ use crate::{Error, STORAGE_VERSION, schema};
 /// In front of the keys of the two buckets that are sorted together.
 const OF_KEYS: u8 = 0;
 const OF_LEASES: u8 = 1;
-
-/// A member as it stands in the file. Whoever restores it makes a cluster of his own.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Founder {
-    /// Its id.
-    pub id: u64,
-    /// Its name.
-    pub name: String,
-    /// Where members find it, as a URL.
-    pub peer_url: String,
-    /// Where clients find it, as a URL; empty: not known.
-    pub client_url: String,
-    /// Whether it has no vote.
-    pub is_learner: bool,
-}
 
 /// Gathers what belongs into a snapshot.
 pub struct Builder {
@@ -74,14 +60,15 @@ impl Builder {
         self.unpack.head()
     }
 
-    /// The file, behind the last chunk.
+    /// The file, behind the last chunk. The members are named in it as etcd names its own; whoever restores it
+    /// makes a cluster of others.
     ///
     /// # Errors
     /// What was written cannot be read back.
     ///
     /// # Panics
     /// Before the first chunk.
-    pub fn finish(self, members: &[Founder]) -> Result<Image, Error> {
+    pub fn finish(self, members: &MemberList) -> Result<Image, Error> {
         let Self { unpack, mut sorter, newest, .. } = self;
         let head = unpack.head().expect("the first chunk has come").clone();
         let revision = head.revision.get();
@@ -190,20 +177,21 @@ fn push(
 type Small = (&'static str, Vec<u8>, Vec<u8>);
 
 /// What stands in the buckets that are not sorted, in order within each.
-fn small(head: &Head, members: &[Founder]) -> Vec<Small> {
+fn small(head: &Head, members: &MemberList) -> Vec<Small> {
     let text = |text: &str| text.as_bytes().to_vec();
     let mut all = vec![
         ("auth", text("authRevision"), 1_u64.to_be_bytes().to_vec()),
         ("cluster", schema::CLUSTER_VERSION.to_vec(), text(STORAGE_VERSION)),
     ];
-    let mut listed: Vec<(&Founder, String)> =
-        members.iter().map(|member| (member, format!("{:x}", member.id))).collect();
+    let members = &members.members;
+    let mut listed: Vec<(&Member, String)> =
+        members.iter().map(|member| (member, format!("{:x}", member.id.get()))).collect();
     listed.sort_by(|one, other| one.1.cmp(&other.1));
     for (member, id) in &listed {
         all.push((schema::MEMBERS, text(id), member_json(member).into_bytes()));
     }
-    let voters = members.iter().filter(|member| !member.is_learner);
-    let voters: Vec<String> = voters.map(|member| member.id.to_string()).collect();
+    let voters = members.iter().filter(|member| !is_learner(member));
+    let voters: Vec<String> = voters.map(|member| member.id.get().to_string()).collect();
     let state = format!("{{\"voters\":[{}],\"auto_leave\":false}}", voters.join(","));
     let mut meta = vec![
         (schema::CONF_STATE, text(&state)),
@@ -220,7 +208,14 @@ fn small(head: &Head, members: &[Founder]) -> Vec<Small> {
     all
 }
 
-fn member_json(member: &Founder) -> String {
+fn is_learner(member: &Member) -> bool {
+    matches!(
+        member.role,
+        MemberRole::Learner | MemberRole::Promotable | MemberRole::OutgoingToLearner
+    )
+}
+
+fn member_json(member: &Member) -> String {
     let quoted = |text: &str| {
         let mut out = String::from('"');
         for character in text.chars() {
@@ -235,14 +230,17 @@ fn member_json(member: &Founder) -> String {
         out.push('"');
         out
     };
-    let list = |url: &str| if url.is_empty() { "[]".into() } else { format!("[{}]", quoted(url)) };
-    let learner = if member.is_learner { "\"isLearner\":true," } else { "" };
+    let list = |address: &str| match address {
+        "" => "[]".into(),
+        address => format!("[{}]", quoted(&format!("http://{address}"))),
+    };
+    let learner = if is_learner(member) { "\"isLearner\":true," } else { "" };
     format!(
         "{{\"id\":{},\"peerURLs\":{},{learner}\"name\":{},\"clientURLs\":{}}}",
-        member.id,
-        list(&member.peer_url),
+        member.id.get(),
+        list(&member.peer_address),
         quoted(&member.name),
-        list(&member.client_url)
+        list(&member.client_address)
     )
 }
 

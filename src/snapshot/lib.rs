@@ -25,8 +25,8 @@ mod status;
 
 pub use contents::{Contents, Lease, Left, Pair, Revision};
 pub use error::Error;
-pub use image::{Builder, Founder, Image, Sum};
-pub use saved::{CHECKSUM_SIZE, Checked, Saved};
+pub use image::{Builder, Image, Sum};
+pub use saved::{CHECKSUM_SIZE, Checked, End, Saved};
 pub use status::Status;
 
 /// The version of etcd's storage schema that is written.

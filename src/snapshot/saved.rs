@@ -20,10 +20,21 @@ const READ_SIZE: usize = 1 << 20;
 
 /// What came of looking at the checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Checked {
-    /// It is that of what the file holds.
+pub struct Checked {
+    /// What is at the end.
+    pub end: End,
+    /// The checksum of what the file holds: a name for it.
+    pub sum: [u8; CHECKSUM_SIZE],
+}
+
+/// What stands at the end of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The checksum of what the file holds.
     Right,
-    /// There is none, as in a file that was copied from a data directory.
+    /// Another one.
+    Wrong,
+    /// None, as in a file that was copied from a data directory.
     Missing,
 }
 
@@ -49,17 +60,15 @@ impl Saved {
         Ok(Self { path: path.into(), file, size })
     }
 
-    /// Looks whether the checksum at the end is right; `progress` is told how many bytes were read.
+    /// Hashes what the file holds and looks at its end; `progress` is told how many bytes were read.
     ///
     /// # Errors
-    /// It is not, or the file cannot be read.
+    /// The file cannot be read.
     pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Checked, Error> {
         let wrap = |source| Error::Io { path: self.path.clone(), what: "cannot be read", source };
         let checksum_size = u64::try_from(CHECKSUM_SIZE).expect("small");
-        if self.size % BLOCK_SIZE != checksum_size {
-            return Ok(Checked::Missing);
-        }
-        let content_size = self.size - checksum_size;
+        let has_checksum = self.size % BLOCK_SIZE == checksum_size;
+        let content_size = if has_checksum { self.size - checksum_size } else { self.size };
         let (mut sum, mut at, mut bytes) = (Sum::default(), 0, vec![0; READ_SIZE]);
         while at < content_size {
             let left = usize::try_from(content_size - at).unwrap_or(usize::MAX).min(READ_SIZE);
@@ -68,21 +77,27 @@ impl Saved {
             at += u64::try_from(left).expect("small");
             progress(at);
         }
-        let mut expected = [0; CHECKSUM_SIZE];
-        self.file.read_exact_at(&mut expected, content_size).map_err(wrap)?;
-        if sum.finish() == expected { Ok(Checked::Right) } else { Err(Error::Checksum) }
+        let sum = sum.finish();
+        if !has_checksum {
+            return Ok(Checked { end: End::Missing, sum });
+        }
+        let mut found = [0; CHECKSUM_SIZE];
+        self.file.read_exact_at(&mut found, content_size).map_err(wrap)?;
+        let end = if found == sum { End::Right } else { End::Wrong };
+        Ok(Checked { end, sum })
     }
 
-    /// The checksum at the end, if there is one: a name for what is in the file.
+    /// As [`Saved::check`]; the checksum must be there and right.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn checksum(&self) -> Result<[u8; CHECKSUM_SIZE], Error> {
-        let wrap = |source| Error::Io { path: self.path.clone(), what: "cannot be read", source };
-        let mut checksum = [0; CHECKSUM_SIZE];
-        let at = self.size.saturating_sub(u64::try_from(CHECKSUM_SIZE).expect("small"));
-        self.file.read_exact_at(&mut checksum, at).map_err(wrap)?;
-        Ok(checksum)
+    /// It is not.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Checked, Error> {
+        let checked = self.check(progress)?;
+        match checked.end {
+            End::Right => Ok(checked),
+            End::Wrong => Err(Error::Checksum),
+            End::Missing => Err(Error::NoChecksum),
+        }
     }
 }
 

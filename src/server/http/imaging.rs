@@ -17,14 +17,15 @@ use std::thread;
 
 use base::Frame;
 use kv::Head;
-use snapshot::{Builder, Error, Founder, Image, Sum};
+use snapshot::{Builder, Error, Image, Sum};
+use wire::MemberList;
 
 /// Bytes of the file that are made at once.
 const READ_SIZE: usize = 256 << 10;
 
 enum Order {
     Take(Frame),
-    Finish(Vec<Founder>),
+    Finish(MemberList),
     Read,
 }
 
@@ -79,7 +80,7 @@ impl Imaging {
     ///
     /// # Errors
     /// It cannot be made.
-    pub async fn finish(&mut self, members: Vec<Founder>) -> Result<(u64, Head), String> {
+    pub async fn finish(&mut self, members: MemberList) -> Result<(u64, Head), String> {
         match self.ask(Order::Finish(members)).await? {
             Answer::Size { size, head } => Ok((size, head)),
             _ => Err(Self::ended()),

@@ -8,8 +8,8 @@ use etcd::proto::maintenance::{SnapshotRequest, SnapshotResponse};
 use etcd::{Code, Failure, Subject, begin_message, decode};
 use hyper::Response;
 use kv::Head;
-use snapshot::{CHECKSUM_SIZE, Founder, STORAGE_VERSION};
-use wire::{Call, MemberList, MemberRole, Reply};
+use snapshot::{CHECKSUM_SIZE, STORAGE_VERSION};
+use wire::{Call, MemberList, Reply};
 
 use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
@@ -126,28 +126,13 @@ fn send(
     Ok(())
 }
 
-/// The members, as etcd would name them in the file.
-async fn members(own: &super::Own) -> Result<Vec<Founder>, Failure> {
+/// The members, to be named in the file.
+async fn members(own: &super::Own) -> Result<MemberList, Failure> {
     let mut pending = own.native().begin(0, &Call::MemberList).await.map_err(gone)?;
     let answer = pending.next().await.map_err(gone)?;
-    let list = match read(&answer, Subject::Member)? {
+    match read(&answer, Subject::Member)? {
         Reply::MemberList(reply) => MemberList::decode(reply.members)
-            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
-        reply => return Err(unexpected(&reply)),
-    };
-    let url = |address: &str| match address {
-        "" => String::new(),
-        address => format!("http://{address}"),
-    };
-    let founder = |member: &wire::Member| Founder {
-        id: member.id.get(),
-        name: member.name.clone(),
-        peer_url: url(&member.peer_address),
-        client_url: url(&member.client_address),
-        is_learner: matches!(
-            member.role,
-            MemberRole::Learner | MemberRole::Promotable | MemberRole::OutgoingToLearner
-        ),
-    };
-    Ok(list.members.iter().map(founder).collect())
+            .map_err(|error| Failure::new(Code::Internal, error.to_string())),
+        reply => Err(unexpected(&reply)),
+    }
 }
