@@ -29,6 +29,10 @@ use super::event::Waiter;
 /// Bytes of a stream that wait to be sent, beyond which its source waits.
 const OUTGOING_MAX: usize = 256 << 10;
 
+/// Bytes of messages of a stream that go out in one frame: what a frame of HTTP/2 takes if a client has not said
+/// that it may be larger.
+const GATHERED_MAX: usize = 16 << 10;
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -440,10 +444,11 @@ impl Stream {
         self.shared.with(|queue| {
             if let Some(message) = queue.messages.pop_front() {
                 queue.size -= message.len();
+                let shown = self.gathered(message, queue);
                 if let Some(writer) = queue.writer.take_if(|_| queue.size <= OUTGOING_MAX / 2) {
                     writer.wake();
                 }
-                return Poll::Ready(Some(Frame::data(self.shown(message))));
+                return Poll::Ready(Some(Frame::data(shown)));
             }
             if queue.is_over {
                 return Poll::Ready(queue.end.take().and_then(|end| self.end(&end)));
@@ -455,6 +460,25 @@ impl Stream {
 }
 
 impl Stream {
+    /// A message, and the small ones that wait behind it: a frame for each would cost more than they do. What is
+    /// JSON goes out one by one, for clients that take a chunk for a message.
+    fn gathered(&self, message: Bytes, queue: &mut Queue) -> Bytes {
+        let has_room = |size: usize, next: &Bytes| size + next.len() <= GATHERED_MAX;
+        let mut size = message.len();
+        let follows = queue.messages.front().is_some_and(|next| has_room(size, next));
+        if self.form.route.is_some() || !follows {
+            return self.shown(message);
+        }
+        let mut gathered = BytesMut::with_capacity(GATHERED_MAX);
+        gathered.extend_from_slice(&self.shown(message));
+        while let Some(next) = queue.messages.pop_front_if(|next| has_room(size, next)) {
+            size += next.len();
+            queue.size -= next.len();
+            gathered.extend_from_slice(&self.shown(next));
+        }
+        gathered.freeze()
+    }
+
     /// A message as it goes out.
     fn shown(&self, message: Bytes) -> Bytes {
         let Some(route) = self.form.route else { return self.form.packed(message) };
