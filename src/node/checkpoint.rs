@@ -323,7 +323,10 @@ impl Checkpoint {
             // The answer says what the file system has.
             pages.wants_growth().or(Some(pages.backed()))
         } else if !self.disk_is_full {
-            pages.wants_room(self.room_wanted(state))
+            // Room can be there in single pages alone, and the free list is written in one piece: without a
+            // place for it no checkpoint would ever begin.
+            let scattered = || (!pages.may_begin()).then(|| pages.backed() + pages.growth_size());
+            pages.wants_room(self.room_wanted(state)).or_else(scattered)
         } else if !pages.may_begin() {
             // No more than what keeps the next checkpoint from being written: that frees pages.
             Some(pages.file_size().max(pages.backed() + (1 << 20)))

@@ -30,10 +30,11 @@ use crate::founding::{Founding, found};
 
 /// Memory for pages, and how much of it may be dirty before a checkpoint.
 const CACHE_SIZE: u64 = 512 << 20;
-const DIRTY_SIZE_MAX: u64 = 64 << 20;
+const DIRTY_SIZE_MAX: u64 = 192 << 20;
 
-/// Versions between two looks at memory.
+/// Versions, and pages that are brought in, between two looks at memory.
 const VERSIONS_PER_LOOK: u64 = 256;
+const PAGES_PER_LOOK: u64 = 1_024;
 
 /// What the log begins behind.
 const BASE: LogIndex = LogIndex::new(1);
@@ -209,6 +210,8 @@ struct Pages {
     path: PathBuf,
     file: File,
     restore: Restore,
+    /// Pages that were brought in.
+    fetched: u64,
 }
 
 impl Pages {
@@ -235,7 +238,7 @@ impl Pages {
         };
         let compacted = (compacted > 0).then(|| Revision::new(compacted));
         let restore = Restore::new(PageFile::create(&options), compacted);
-        Ok(Self { path, file, restore })
+        Ok(Self { path, file, restore, fetched: 0 })
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -262,7 +265,14 @@ impl Pages {
             match step(&mut self.restore).map_err(|refusal| refused(file, &refusal))? {
                 Step::Done(()) => return Ok(()),
                 Step::More => self.relieve()?,
-                Step::Miss(miss) => self.fetch(miss)?,
+                Step::Miss(miss) => {
+                    // Before it comes in: it is wanted at once.
+                    self.fetched += 1;
+                    if self.fetched.is_multiple_of(PAGES_PER_LOOK) {
+                        self.relieve()?;
+                    }
+                    self.fetch(miss)?;
+                }
                 Step::Damaged(damage) => return Err(Error::Recovery(damage.to_string())),
             }
         }
@@ -328,7 +338,7 @@ impl Pages {
 
     /// The state, whole and durable.
     fn finish(self, end: &RestoreEnd<'_>) -> Result<State, Error> {
-        let Self { path, file, restore } = self;
+        let Self { path, file, restore, .. } = self;
         let mut state = restore.into_state(end);
         let done = checkpoint(&file, &mut state).and_then(|()| file.sync_all());
         done.map_err(|source| Error::DataDir { path, what: "cannot be written", source })?;
