@@ -96,6 +96,13 @@ fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
     members
 }
 
+/// The names in the list of members, as this one tells it.
+fn names(member: &Etcd) -> Vec<String> {
+    let (_, list) = member.post("/v3/cluster/member/list", &json!({}));
+    let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
+    list["members"].as_array().into_iter().flatten().map(name).collect()
+}
+
 /// Asks until it is so.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -281,4 +288,31 @@ fn every_url_has_a_door_and_the_advertised_ones_are_told_as_they_were_given() {
     server.process.signal(Signal::TERM);
     server.process.ended();
     assert!(!path.exists(), "the socket goes with the server");
+}
+
+#[test]
+fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
+    let folder = DataDir::new("etcd-names");
+    let (first, peer, client) = (free_address(), free_address(), free_address());
+    let own = format!("--listen-peer-urls=http://{first}");
+    let advertised = format!("--initial-advertise-peer-urls=http://{first}");
+    let cluster = format!("--initial-cluster=first=http://{first}");
+    let flags = [own.as_str(), &advertised, &cluster];
+    let founder = Etcd::spawn(folder.path(), "first", free_address(), &flags);
+    founder.ready();
+    let url = format!("http://{peer}");
+    let add = json!({"peerURLs": [url]});
+    let (status, added) = founder.post("/v3/cluster/member/add", &add);
+    assert_eq!((status, added["member"].get("name")), (200, None), "{added}");
+    assert_eq!(names(&founder), ["first", ""]);
+    let flags = [
+        &format!("--listen-peer-urls={url}"),
+        &format!("--initial-advertise-peer-urls={url}"),
+        &format!("--initial-cluster=second={url},first=http://{first}"),
+        "--initial-cluster-state=existing",
+    ];
+    let joined = Etcd::spawn(folder.path(), "second", client, &flags);
+    joined.ready();
+    until("its name", || names(&founder) == ["first", "second"]);
+    until("its name there, too", || names(&joined) == ["first", "second"]);
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use server::Serves;
 
-use super::etcd_flags::{FLAGS, Given, Use};
+use super::etcd_flags::{FLAGS, Given, NOTES, Use};
 use super::etcd_urls;
 use super::failure::Failure;
 use super::go_duration;
@@ -120,6 +120,10 @@ fn help() -> String {
     for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Here) {
         let default = if flag.default.is_empty() || flag.is_bool { "" } else { " " };
         text.push_str(&format!("  --{}{default}{}\n", flag.name, flag.default.trim_matches(' ')));
+        let note = NOTES.iter().find(|(name, _)| *name == flag.name);
+        for line in note.into_iter().flat_map(|(_, note)| note.lines()) {
+            text.push_str(&format!("        {line}\n"));
+        }
     }
     text.push_str("\nAccepted without an effect, each named once in the log:\n ");
     for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::None) {
@@ -257,6 +261,11 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
         progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
         streams_max: number(given, "max-concurrent-streams")?,
     };
+    if given.has("snapshot-count") || given.has("snapshot-catchup-entries") {
+        let since: u64 = number(given, "snapshot-count")?;
+        let behind: u64 = number(given, "snapshot-catchup-entries")?;
+        config.log_entries_kept = since.saturating_add(behind);
+    }
     if config.etcd.streams_max == 0 {
         return refuse("--max-concurrent-streams=0 leaves no stream; choose 1 or more".into());
     }
@@ -331,6 +340,15 @@ mod tests {
     }
 
     #[test]
+    fn every_note_is_about_a_flag_that_does_its_job() {
+        for (name, _) in NOTES {
+            let flag = FLAGS.iter().find(|flag| flag.name == *name).unwrap();
+            assert_eq!(flag.good_for, Use::Here, "{name}");
+        }
+        assert!(help().lines().all(|line| line.len() <= 120), "{}", help());
+    }
+
+    #[test]
     fn each_url_is_an_address_of_its_own() {
         let line = "--listen-client-urls http://127.0.0.1:1,unix://m1.sock,http://127.0.0.1:2 \
                     --listen-metrics-urls=http://127.0.0.1:3 \
@@ -364,6 +382,10 @@ mod tests {
         let (write_size_max, progress_interval_ms, streams_max) = (4_000_000, 1_000, 7);
         let api = server::EtcdApi { write_size_max, progress_interval_ms, streams_max };
         assert_eq!(config.etcd, api);
+        assert_eq!(config.log_entries_kept, 100_000);
+        let kept = |line: &str| configured(line).unwrap().log_entries_kept;
+        assert_eq!(kept("--snapshot-count=20000"), 25_000);
+        assert_eq!(kept("--snapshot-count=0 --snapshot-catchup-entries 300000"), 300_000);
         let error = configured("--max-txn-ops 8193").unwrap().check().unwrap_err().to_string();
         assert!(error.contains("--max-txn-ops"), "{error}");
     }

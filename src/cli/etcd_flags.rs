@@ -77,6 +77,8 @@ pub static FLAGS: &[Flag] = &[
     here("max-request-bytes", "1572864"),
     here("log-format", "json"),
     here("config-file", ""),
+    here("snapshot-count", "10000"),
+    here("snapshot-catchup-entries", "5000"),
     here("heartbeat-interval", "40"),
     here("election-timeout", "200"),
     here("quota-backend-bytes", "0"),
@@ -89,8 +91,6 @@ pub static FLAGS: &[Flag] = &[
     switch("version"),
     switch("help"),
     idle("wal-dir"),
-    idle("snapshot-count"),
-    idle("snapshot-catchup-entries"),
     idle_switch("initial-election-tick-advance"),
     idle("max-wals"),
     idle("max-snapshots"),
@@ -162,6 +162,26 @@ pub static FLAGS: &[Flag] = &[
     refused("peer-cert-allowed-hostname"),
     refused_switch("peer-auto-tls"),
     refused("peer-crl-file"),
+];
+
+/// What a flag does here, where that is not what its name says to who knows etcd.
+pub static NOTES: &[(&str, &str)] = &[
+    ("heartbeat-interval", "milliseconds; 100 where only --election-timeout is given"),
+    ("election-timeout", "milliseconds, to 50000; 1000 where only --heartbeat-interval is given"),
+    (
+        "snapshot-count",
+        "the newest --snapshot-count + --snapshot-catchup-entries entries of the log are kept for members\n\
+         that are behind, 256 MiB of them at most; 100000 where neither is given. Checkpoints of the\n\
+         state are made by time and size",
+    ),
+    ("snapshot-catchup-entries", "see --snapshot-count"),
+    ("quota-backend-bytes", "bytes of pages in use; 0 is 2 GiB, less than 0 no limit"),
+    ("max-txn-ops", "to 8192"),
+    ("max-request-bytes", "to 16777216"),
+    ("listen-client-urls", "http://HOST:PORT or unix://PATH, several with commas"),
+    ("listen-client-http-urls", "further addresses, for HTTP/1.1 alone"),
+    ("listen-metrics-urls", "further addresses, for /metrics, /health, /livez and /readyz alone"),
+    ("force-new-cluster", "for one start: go on as a cluster of this member alone"),
 ];
 
 /// What was given, and what it is worth mentioning of it.

@@ -306,7 +306,11 @@ fn member(member: &wire::Member) -> Member {
     let has_started = member.data_id.get() != 0;
     Member {
         id: member.id.get(),
-        name: if has_started { member.name.clone() } else { String::new() },
+        name: if has_started && !member.is_nameless() {
+            member.name.clone()
+        } else {
+            String::new()
+        },
         peer_urls: url(&member.peer_address),
         client_urls: if has_started { url(&member.client_address) } else { Vec::new() },
         is_learner: member.role.is_learner(),
@@ -316,9 +320,6 @@ fn member(member: &wire::Member) -> Member {
 fn members(list: &MemberList) -> Vec<Member> {
     list.members.iter().map(member).collect()
 }
-
-/// What a member without a name is called.
-const NAME: &str = "default";
 
 /// Who the members are. Headers of such answers have no revision.
 ///
@@ -332,8 +333,8 @@ pub fn member_list(from: &Answerer, list: &MemberList, reached: &str) -> MemberL
             url if url.contains("://") => url.into(),
             address => format!("http://{address}"),
         });
-        if own.name.is_empty() {
-            own.name = NAME.into();
+        if let Some(listed) = list.get(NodeId::new(own.id)).filter(|one| !one.is_nameless()) {
+            own.name.clone_from(&listed.name);
         }
     }
     MemberListResponse { header: Some(from.header(0)), members }

@@ -446,11 +446,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if !is_settled {
             return;
         }
-        let news = self.introduced.iter().find_map(|(&id, (data_id, address))| {
-            let own = self.peers.own();
-            let peer_address = if id == own.member { own.peer_address.as_str() } else { "" };
-            self.members.introduced(id, *data_id, address, peer_address)
-        });
+        let news = self.introduced.iter().find_map(|(&id, said)| self.members.introduced(id, said));
         if let Some(list) = news {
             // Whatever stands against it now will not for long.
             drop(self.propose_list(now, list, effects));

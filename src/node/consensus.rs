@@ -24,7 +24,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{FileId, Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
+use base::{Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
@@ -39,7 +39,7 @@ use crate::journal::Journal;
 use crate::leases::Leases;
 use crate::log_clock::LogClock;
 use crate::log_reader::LogReader;
-use crate::members::Members;
+use crate::members::{Members, Said};
 use crate::message::{
     Committed, EntryKind, Origin, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
 };
@@ -56,7 +56,7 @@ pub struct ForPeers {
     pub tail_size: usize,
     /// Entries of the log on disk, at most.
     pub log_entries: u64,
-    /// Bytes of segments that hold them, at most.
+    /// Bytes of segments that hold them; no more than one segment beyond it.
     pub log_size: u64,
 }
 
@@ -156,7 +156,7 @@ pub struct Consensus<B> {
     replies: Vec<(ReactorId, Vec<Reply>)>,
     read_waiters: Vec<ReactorId>,
     /// What members have said of themselves.
-    pub(crate) introduced: BTreeMap<NodeId, (FileId, String)>,
+    pub(crate) introduced: BTreeMap<NodeId, Said>,
     /// The time of the present turn.
     pub(crate) now: Instant,
     pub(crate) log_clock: LogClock,
@@ -207,7 +207,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             }
         }
         let own = config.introduction.clone();
-        let introduced = BTreeMap::from([(own.member, (own.data_id, own.client_address.clone()))]);
+        let introduced = BTreeMap::from([(own.member, Said::of(&own))]);
         let peers = Peers::new(own, config.seed.rotate_left(32));
         let apply_lag = ApplyLag::new(raft.log().committed());
         let gauges = usage::of_consensus(&config);
@@ -644,9 +644,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Entries below `below` are not needed by a start: segments are given back, but for what peers
-    /// may lack.
+    /// may lack, those to come too.
     fn recycle(&mut self, below: LogIndex) {
-        let (keep, keep_size) = if self.is_alone() {
+        let (keep, keep_size) = if self.is_alone() && self.peers.own().peer_address.is_empty() {
             (LogIndex::MAX, 0)
         } else {
             let last = self.raft.log().last().get();

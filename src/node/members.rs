@@ -10,6 +10,8 @@ use base::{FileId, LogIndex, NodeId};
 use raft::{Change, Configuration, Membership};
 use wire::{Member, MemberList, MemberRole};
 
+use crate::peers::Introduction;
+
 /// A list and the index of its entry, zero for the founders.
 #[derive(Clone, Debug)]
 struct Listed {
@@ -36,6 +38,30 @@ pub fn membership(list: &MemberList) -> Option<Membership> {
     let learners = of(&[MemberRole::Learner, MemberRole::Promotable]);
     let learners_next = of(&[MemberRole::OutgoingToLearner]);
     Some(Membership::restored(voters, outgoing, learners, learners_next))
+}
+
+/// What a member says of itself.
+pub(crate) struct Said {
+    /// The random name of its data directory.
+    pub data_id: FileId,
+    /// Where clients find it; empty: it does not say.
+    pub client_address: String,
+    /// The same of members.
+    pub peer_address: String,
+    /// What it is called; empty: it does not say.
+    pub name: String,
+}
+
+impl Said {
+    /// What this member says.
+    pub fn of(own: &Introduction) -> Self {
+        Self {
+            data_id: own.data_id,
+            client_address: own.client_address.clone(),
+            peer_address: own.peer_address.clone(),
+            name: own.name.clone(),
+        }
+    }
 }
 
 impl Members {
@@ -156,26 +182,26 @@ impl Members {
     }
 
     /// The newest list with what a member says of itself; none if that is known.
-    pub fn introduced(
-        &self,
-        id: NodeId,
-        data_id: FileId,
-        client_address: &str,
-        peer_address: &str,
-    ) -> Option<MemberList> {
+    pub(crate) fn introduced(&self, id: NodeId, said: &Said) -> Option<MemberList> {
+        let Said { data_id, client_address, peer_address, name } = said;
         let mut list = self.newest().clone();
+        let is_taken = list.by_name(name).is_some();
         let member = list.members.iter_mut().find(|member| member.id == id)?;
         let is_known = member.data_id != FileId::new(0);
-        let moved = !client_address.is_empty() && member.client_address != client_address;
+        let moved = !client_address.is_empty() && member.client_address != *client_address;
         let found = !peer_address.is_empty() && member.peer_address.is_empty();
-        if is_known && !moved && !found {
+        let named = member.is_nameless() && !is_taken && wire::is_member_name(name);
+        if is_known && !moved && !found && !named {
             return None;
+        }
+        if named {
+            member.name = name.to_string();
         }
         if found {
             member.peer_address = peer_address.to_string();
         }
         if !is_known {
-            member.data_id = data_id;
+            member.data_id = *data_id;
         }
         if !client_address.is_empty() {
             member.client_address = client_address.to_string();
@@ -223,6 +249,11 @@ mod tests {
         }
     }
 
+    fn said(client_address: &str, name: &str) -> Said {
+        let [client_address, name] = [client_address, name].map(str::to_string);
+        Said { data_id: FileId::new(7), client_address, peer_address: String::new(), name }
+    }
+
     fn members() -> Members {
         let members = (1..=3).map(|id| member(id, MemberRole::Voter)).collect();
         Members::new(Vec::from([(LogIndex::ZERO, MemberList { next_member: 4, members })]))
@@ -265,10 +296,26 @@ mod tests {
     fn a_member_introduces_itself_once() {
         let mut members = members();
         let id = NodeId::new(2);
-        let list = members.introduced(id, FileId::new(7), "127.0.0.1:99", "").expect("news");
+        let list = members.introduced(id, &said("127.0.0.1:99", "")).expect("news");
         members.push(LogIndex::new(1), list);
-        assert!(members.introduced(id, FileId::new(7), "127.0.0.1:99", "").is_none());
-        assert!(members.introduced(id, FileId::new(7), "127.0.0.1:98", "").is_some());
-        assert!(members.introduced(NodeId::new(9), FileId::new(7), "", "").is_none());
+        assert!(members.introduced(id, &said("127.0.0.1:99", "")).is_none());
+        assert!(members.introduced(id, &said("127.0.0.1:98", "")).is_some());
+        assert!(members.introduced(NodeId::new(9), &said("", "")).is_none());
+    }
+
+    #[test]
+    fn who_was_added_without_a_name_gets_the_one_that_it_says() {
+        let mut members = members();
+        let id = NodeId::new(2);
+        assert_eq!(members.introduced(id, &said("", "x")).expect("news").by_name("x"), None);
+        let mut list = members.newest().clone();
+        list.members[1].name = list.members[1].peer_address.clone();
+        members.push(LogIndex::new(1), list);
+        let list = members.introduced(id, &said("", "m1")).expect("news");
+        assert_eq!(list.by_name("m1").map(|member| member.id), Some(NodeId::new(1)), "taken");
+        let list = members.introduced(id, &said("", "x")).expect("news");
+        assert_eq!(list.by_name("x").map(|member| member.id), Some(id));
+        members.push(LogIndex::new(2), list);
+        assert!(members.introduced(id, &said("", "y")).is_none(), "it has one now");
     }
 }

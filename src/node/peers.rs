@@ -51,6 +51,8 @@ pub struct Introduction {
     pub client_address: String,
     /// Where other members find it; empty: nowhere.
     pub peer_address: String,
+    /// What it calls itself.
+    pub name: String,
 }
 
 /// What the host says of itself when another member calls.
@@ -73,6 +75,8 @@ pub enum Incoming {
         data_id: FileId,
         /// Where clients find it.
         client_address: String,
+        /// What it calls itself; empty: it does not say.
+        name: String,
     },
     /// This member has opened a link to another one.
     Welcomed {
@@ -308,6 +312,7 @@ impl Peers {
                     lane,
                     client_address: &own.client_address,
                     peer_address: &own.peer_address,
+                    name: &own.name,
                 };
                 self.say(link, &PeerFrame::Hello(hello), effects);
                 return;
@@ -435,6 +440,7 @@ impl Peers {
             peer: from,
             data_id: hello.data_id,
             client_address: hello.client_address.to_string(),
+            name: hello.name.to_string(),
         });
         if !self.known.contains_key(&from) && !hello.peer_address.is_empty() {
             // A member that the list here does not have yet: it could not be answered otherwise.
@@ -771,6 +777,7 @@ mod tests {
             start_id: member,
             client_address: String::new(),
             peer_address: String::new(),
+            name: String::new(),
         };
         let member = |id: u64| Member {
             id: NodeId::new(id),

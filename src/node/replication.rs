@@ -19,7 +19,7 @@ use crate::ConsensusEffect;
 use crate::consensus::Consensus;
 use crate::divergence::Verdict;
 use crate::log_reader::{LogReader, Want};
-use crate::members::membership;
+use crate::members::{Said, membership};
 use crate::message::EntryKind;
 use crate::peers::Incoming;
 use crate::tail::Kept;
@@ -331,8 +331,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         effects: &mut Vec<ConsensusEffect<B>>,
     ) {
         match incoming {
-            Incoming::Met { peer, data_id, client_address } => {
-                self.introduced.insert(peer, (data_id, client_address));
+            Incoming::Met { peer, data_id, client_address, name } => {
+                let peer_address = Default::default();
+                let said = Said { data_id, client_address, peer_address, name };
+                self.introduced.insert(peer, said);
                 self.review_at = now;
             }
             Incoming::Welcomed { peer, greeting } => self.take_greeting(peer, greeting),
@@ -352,10 +354,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             }
             Incoming::Join { link, name, address } => {
                 let list = self.members.newest();
-                let found = list
-                    .members
-                    .iter()
-                    .find(|member| member.name == name && member.peer_address == address);
+                let found = list.members.iter().find(|member| {
+                    member.peer_address == address && (member.name == name || member.is_nameless())
+                });
                 let members = list.encode().unwrap_or_default();
                 let message = format!(
                     "no member is called {name} with the peer address {address}; add it first \

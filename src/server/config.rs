@@ -306,6 +306,9 @@ pub struct Config {
     /// Bytes of keys and history, as pages in use, from which on only deletes and compaction are taken;
     /// 0: there is no such limit.
     pub quota_size: u64,
+    /// Newest entries of the log that are kept for members that are behind, unless they are more than
+    /// 256 MiB.
+    pub log_entries_kept: u64,
     /// What etcd's clients meet.
     pub etcd: EtcdApi,
     /// Bytes of states that are sent to members behind the log in a second, at most.
@@ -358,6 +361,7 @@ impl Config {
             value_size_max: VALUE_SIZE_MAX_DEFAULT,
             txn_ops_max: TXN_OPS_MAX_DEFAULT,
             quota_size: 0,
+            log_entries_kept: node::ForPeers::SERVER.log_entries,
             etcd: EtcdApi::DEFAULT,
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,

@@ -399,7 +399,7 @@ async fn consensus(
             .as_ref()
             .and_then(|tail| tail.promised)
             .map(|(index, term)| Position { index, term }),
-        for_peers: ForPeers::SERVER,
+        for_peers: ForPeers { log_entries: plan.config.log_entries_kept, ..ForPeers::SERVER },
         transfer_rate: plan.config.transfer_rate,
         lease_per_key: plan.config.lease_per_key,
         strict_removals: plan.config.strict_removals,
@@ -411,6 +411,7 @@ async fn consensus(
             start_id: plan.seed.rotate_left(17),
             client_address: plan.config.cluster.advertise_client.clone().unwrap_or_default(),
             peer_address: plan.config.cluster.advertised_peer().unwrap_or_default(),
+            name: plan.config.cluster.name.clone(),
         },
     };
     let has_links = !config.introduction.peer_address.is_empty();

@@ -163,7 +163,7 @@ impl Segments {
     }
 
     /// Gives back the oldest segment if its entries all lie below `below`, and below `keep` unless the
-    /// segments that hold groups have more than `keep_size` bytes. Returns its last index and its slot.
+    /// full segments behind it have `keep_size` bytes. Returns its last index and its slot.
     pub fn recycle(
         &mut self,
         (below, keep, keep_size): (LogIndex, LogIndex, u64),
@@ -171,7 +171,7 @@ impl Segments {
     ) -> Option<(LogIndex, u32)> {
         let full = *self.full.front()?;
         let size = self.full.iter().map(|full| full.size).sum::<u64>();
-        let is_kept = full.upto >= keep && size <= keep_size;
+        let is_kept = full.upto >= keep && size - full.size < keep_size;
         let needed = full.upto >= below && !Mutant::RecycledTooFar.is_on();
         if needed || full.next_lsn > durable || is_kept {
             return None;

@@ -573,8 +573,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     /// still need, one behind the least applied index of all meta slots of the page file that can
     /// be chosen.
     ///
-    /// Segments with entries from `keep` on stay for others who may want them, up to `keep_size` bytes
-    /// in all.
+    /// Segments with entries from `keep` on stay for others who may want them, as many as make up
+    /// `keep_size` bytes.
     pub fn recycle(&mut self, below: LogIndex, keep: LogIndex, keep_size: u64) {
         let bounds = (below, keep, keep_size);
         while let Some((gone, slot)) = self.segments.recycle(bounds, self.durable_lsn) {

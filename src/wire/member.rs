@@ -238,6 +238,17 @@ pub fn is_member_address(text: &str) -> bool {
 }
 
 impl Member {
+    /// What a member is called that was added without a name, until it says its own: by its address.
+    pub fn placeholder(peer_address: &str) -> &str {
+        let end = peer_address.len().min(MEMBER_NAME_SIZE_MAX);
+        peer_address.get(..end).unwrap_or_default()
+    }
+
+    /// Whether it was added without a name and has not said its own.
+    pub fn is_nameless(&self) -> bool {
+        !self.name.is_empty() && self.name == Self::placeholder(&self.peer_address)
+    }
+
     /// The first address where clients of the native protocol find it; empty: none.
     pub fn dialable(&self) -> &str {
         let mut all = self.client_address.split(';');

@@ -51,6 +51,8 @@ pub struct PeerHello<'a> {
     pub client_address: &'a str,
     /// Where members find it that do not list it yet; empty: not told.
     pub peer_address: &'a str,
+    /// What it is called; empty: not told.
+    pub name: &'a str,
 }
 
 /// The member that was dialled accepts the connection.
@@ -396,6 +398,7 @@ fn hello(table: Table<'_>) -> Result<PeerHello<'_>, DecodeError> {
         lane: PeerLane::try_from(table.u8(Slots::VT_LANE)?)?,
         client_address: table.text(Slots::VT_CLIENT_ADDRESS)?,
         peer_address: table.text(Slots::VT_PEER_ADDRESS)?,
+        name: table.text(Slots::VT_NAME)?,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::peer_message::{AppendHead, AppliedState, PeerMessage, RaftKind};
 use crate::reply_writer::cut;
 
 // Widths of the fields, in the order of the schema.
-const HELLO: Layout<10> = Layout::new([2, 2, 8, 8, 8, 16, 8, 1, 4, 4]);
+const HELLO: Layout<11> = Layout::new([2, 2, 8, 8, 8, 16, 8, 1, 4, 4, 4]);
 const WELCOME: Layout<8> = Layout::new([2, 8, 8, 16, 8, 1, 8, 8]);
 const REFUSED: Layout<2> = Layout::new([2, 4]);
 const JOIN: Layout<2> = Layout::new([4, 4]);
@@ -244,6 +244,7 @@ fn hello(body: &mut Body<'_>, frame: &PeerHello<'_>) {
     body.set_u8(table, 7, frame.lane.number());
     body.string(table.offset(8), cut(frame.client_address));
     body.string(table.offset(9), cut(frame.peer_address));
+    body.string(table.offset(10), cut(frame.name));
 }
 
 fn welcome(body: &mut Body<'_>, frame: &PeerWelcome) {

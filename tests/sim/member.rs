@@ -475,6 +475,7 @@ impl Node {
                 start_id: seed.rotate_left(17),
                 client_address: self.client_address.clone(),
                 peer_address: self.address.clone(),
+                name: String::new(),
             },
         };
         let committed = raft.log().committed().get();

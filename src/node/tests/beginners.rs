@@ -61,6 +61,7 @@ fn beginner() -> Consensus<Vec<u8>> {
             start_id: 1,
             client_address: String::new(),
             peer_address: "10.0.0.1:1".into(),
+            name: String::new(),
         },
         proposed_bytes_max: 1 << 20,
         write_is_durable: true,

@@ -51,8 +51,8 @@ impl Unary<'_> {
         let request: MemberAddRequest = self.decode()?;
         // A member has a name from the beginning; until it says its own it is called by its address.
         let url = request.peer_urls.first().map_or("", String::as_str);
-        let name = url.rsplit('/').next().unwrap_or_default().to_owned();
-        let change = request::member_add(&request, &name)?;
+        let name = wire::Member::placeholder(url.rsplit('/').next().unwrap_or_default());
+        let change = request::member_add(&request, name)?;
         let (id, list) = self.change(&change, Subject::Member).await?;
         tell(out, &response::member_add(&self.from(), id, &list))
     }

@@ -125,6 +125,23 @@ fn segments_are_given_back_once_nothing_needs_them() {
 
 /// A start walks from the oldest segment header that it finds, so what is left must be the newest.
 #[test]
+fn what_others_may_want_stays_until_there_is_more_of_it_than_asked_for() {
+    let mut run = Run::create(small(8, 1));
+    for _ in 0..60 {
+        run.append(1, 0, &[3; 3000]);
+        run.flush();
+    }
+    run.apply(60);
+    let size = small(8, 1).segment_size;
+    run.writer.recycle(LogIndex::new(61), LogIndex::new(1), 2 * size + 1);
+    assert_eq!(run.writer.segment_count(), 4, "three full ones and the active one");
+    run.writer.recycle(LogIndex::new(61), LogIndex::new(1), 2 * size);
+    assert_eq!(run.writer.segment_count(), 3);
+    run.writer.recycle(LogIndex::new(61), LogIndex::MAX, 2 * size);
+    assert_eq!(run.writer.segment_count(), 1, "nobody may want it");
+}
+
+#[test]
 fn the_oldest_segment_is_used_again_first() {
     let mut run = Run::create(small(8, 1));
     for _ in 0..60 {

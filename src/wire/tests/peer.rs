@@ -152,6 +152,7 @@ fn frame<'p>(prng: &mut Prng, pool: &'p [u8]) -> (Vec<u8>, Option<PeerFrame<'p>>
             lane: PeerLane::try_from(small(prng, 2)).unwrap(),
             client_address: ["", "127.0.0.1:2400"][usize::from(small(prng, 2))],
             peer_address: ["", "127.0.0.1:2380"][usize::from(small(prng, 2))],
+            name: ["", "m1"][usize::from(small(prng, 2))],
         }),
         1 => PeerFrame::Welcome(PeerWelcome {
             version: any16(prng),
@@ -643,6 +644,7 @@ fn pinned_frames() -> Vec<(&'static str, Vec<u8>)> {
                 lane: PeerLane::Bulk,
                 client_address: "localhost:2400",
                 peer_address: "localhost:2380",
+                name: "m1",
             })),
         ),
         (

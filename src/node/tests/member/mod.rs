@@ -87,6 +87,7 @@ impl Member {
                 start_id: 1,
                 client_address: String::new(),
                 peer_address: String::new(),
+                name: String::new(),
             },
             proposed_bytes_max: 1 << 20,
             write_is_durable: false,
