@@ -316,3 +316,103 @@ fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
     until("its name", || names(&founder) == ["first", "second"]);
     until("its name there, too", || names(&joined) == ["first", "second"]);
 }
+
+#[test]
+fn the_log_goes_where_it_is_sent_in_the_format_and_from_the_level_on_that_is_asked_for() {
+    let folder = DataDir::new("etcd-log");
+    std::fs::create_dir_all(folder.path()).unwrap();
+    let file = folder.path().join("log");
+    let outputs = format!("--log-outputs=stderr,{}", file.display());
+    let server = Etcd::start(folder.path(), &[&outputs, "--log-format=console"]);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(written, server.process.stderr());
+    let line = written.lines().last().unwrap();
+    let fields: Vec<&str> = line.split('\t').collect();
+    assert_eq!((fields[1], fields[3]), ("INFO", "ready to serve client requests"), "{line}");
+    drop(server);
+
+    let flags = ["--log-level=warn", "--cors=*", "--log-outputs=stderr"];
+    let dir = folder.path().join("quiet");
+    let address = free_address();
+    let peer = format!("--listen-peer-urls=http://{}", free_address());
+    let all = [&flags[..], &[peer.as_str()]].concat();
+    let quiet = Etcd::spawn(&dir, "m", address, &all);
+    until("a member", || std::net::TcpStream::connect(address).is_ok());
+    until("health", || quiet.http().ask("GET", "/health", "").0 == 200);
+    let told = quiet.process.stderr();
+    assert!(told.contains("--cors=* is accepted and has no effect"), "{told}");
+    assert!(!told.contains("\"level\":\"info\""), "{told}");
+}
+
+/// The value of a figure in a scrape.
+fn figure(figures: &str, name: &str) -> f64 {
+    let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in:\n{figures}")).parse().unwrap()
+}
+
+#[test]
+fn figures_count_calls_their_times_and_what_disks_took() {
+    let folder = DataDir::new("etcd-metrics");
+    let server = Etcd::start(folder.path(), &["--metrics=extensive"]);
+    let mut http = server.http();
+    for _ in 0..3 {
+        assert_eq!(http.post("/v3/kv/put", &json!({"key": "YQ=="})).0, 200);
+    }
+    assert_eq!(http.post("/v3/kv/put", &json!({})).0, 400);
+    assert_eq!(http.ask("GET", "/health", "").0, 200);
+    let mut watch = server.http();
+    watch.send("POST", "/v3/watch", &json!({"create_request": {"key": "YQ=="}}).to_string());
+    assert_eq!(watch.head().0, 200);
+    watch.chunk();
+    let (_, figures) = http.ask("GET", "/metrics", "");
+    let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    let streams =
+        "grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"";
+    for (name, value) in [
+        (format!("grpc_server_started_total{{{put}}}"), 4.0),
+        (format!("grpc_server_handled_total{{grpc_code=\"OK\",{put}}}"), 3.0),
+        (format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{put}}}"), 1.0),
+        (format!("grpc_server_msg_received_total{{{put}}}"), 4.0),
+        (format!("grpc_server_msg_sent_total{{{put}}}"), 3.0),
+        (format!("grpc_server_handling_seconds_count{{{put}}}"), 4.0),
+        (format!("grpc_server_msg_sent_total{{{streams}}}"), 1.0),
+        ("quorate_request_duration_seconds_count{operation=\"Put\"}".into(), 4.0),
+        ("quorate_request_duration_seconds_bucket{operation=\"Put\",le=\"+Inf\"}".into(), 4.0),
+        ("quorate_applied_total{kind=\"Put\"}".into(), 3.0),
+        ("etcd_server_health_success".into(), 1.0),
+        ("etcd_server_leader_changes_seen_total".into(), 1.0),
+        ("etcd_debugging_mvcc_watch_stream_total".into(), 1.0),
+        ("etcd_debugging_mvcc_watcher_total".into(), 1.0),
+    ] {
+        assert_eq!(figure(&figures, &name), value, "{name}");
+    }
+    for name in [
+        "etcd_disk_wal_fsync_duration_seconds_count",
+        "etcd_disk_wal_write_duration_seconds_sum",
+        "etcd_disk_wal_write_bytes_total",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "os_fd_used",
+        "os_fd_limit",
+    ] {
+        assert!(figure(&figures, name) > 0.0, "{name}");
+    }
+    // A scraper refuses a family that comes twice.
+    let mut families: Vec<&str> =
+        figures.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let count = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert_eq!(families.len(), count);
+    // Buckets add up, from less to more.
+    let buckets = figures.lines().filter(|line| {
+        line.starts_with("quorate_request_duration_seconds_bucket{operation=\"Put\"")
+    });
+    let counts: Vec<f64> =
+        buckets.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+    assert!(counts.len() > 30 && counts.is_sorted(), "{counts:?}");
+    let (status, variables) = http.ask("GET", "/debug/vars", "");
+    let variables: Value = serde_json::from_str(&variables).unwrap();
+    assert_eq!((status, &variables["watch_streams"]), (200, &json!(1)), "{variables}");
+    assert!(variables["cmdline"][0].as_str().unwrap().contains("quorate"), "{variables}");
+}

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use server::Serves;
 
 use super::etcd_flags::{FLAGS, Given, NOTES, Use};
+use super::etcd_log;
 use super::etcd_urls;
 use super::failure::Failure;
 use super::go_duration;
@@ -64,8 +65,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if given.is_on("help") {
         return say(&help());
     }
-    if given.get("log-format") == "json" {
-        server::log::use_json();
+    if let Err(failure) = etcd_log::set(&given) {
+        eprintln!("error verifying flags, {failure}. See 'etcd --help'.");
+        return EXIT_USAGE.into();
     }
     let config = match config(&given) {
         Ok(config) => config,
@@ -260,6 +262,11 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
         write_size_max: size,
         progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
         streams_max: number(given, "max-concurrent-streams")?,
+        extensive_metrics: match given.get("metrics") {
+            "basic" => false,
+            "extensive" => true,
+            metrics => return refuse(format!("--metrics={metrics}: say basic or extensive")),
+        },
     };
     if given.has("snapshot-count") || given.has("snapshot-catchup-entries") {
         let since: u64 = number(given, "snapshot-count")?;
@@ -380,7 +387,12 @@ mod tests {
         assert_eq!((config.quota_size, config.txn_ops_max), (0, 1_000));
         assert_eq!(config.value_size_max, 4_000_000);
         let (write_size_max, progress_interval_ms, streams_max) = (4_000_000, 1_000, 7);
-        let api = server::EtcdApi { write_size_max, progress_interval_ms, streams_max };
+        let api = server::EtcdApi {
+            write_size_max,
+            progress_interval_ms,
+            streams_max,
+            extensive_metrics: false,
+        };
         assert_eq!(config.etcd, api);
         assert_eq!(config.log_entries_kept, 100_000);
         let kept = |line: &str| configured(line).unwrap().log_entries_kept;

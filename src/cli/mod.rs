@@ -12,6 +12,7 @@ mod del;
 mod elect;
 mod etcd;
 mod etcd_flags;
+mod etcd_log;
 mod etcd_urls;
 mod export;
 mod failure;

@@ -149,6 +149,8 @@ pub struct Consensus<B> {
     pub(crate) disk: DiskWatch,
     /// The leader that reactors were last told of, and where clients find it.
     leader_told: (Term, Option<NodeId>, String),
+    /// How often another leader has become known.
+    leader_changes: u64,
     pub(crate) outputs: Vec<Output>,
     incoming: Vec<Incoming>,
     /// The entries of the append that is being taken.
@@ -231,6 +233,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             beginner: None,
             disk: DiskWatch::default(),
             leader_told: (Term::ZERO, None, String::new()),
+            leader_changes: 0,
             outputs: Vec::new(),
             incoming: Vec::new(),
             arriving: Vec::new(),
@@ -268,6 +271,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Whether this member takes part in no election: it may have forgotten what it promised.
     pub fn abstains(&self) -> bool {
         self.beginner.is_some()
+    }
+
+    /// How often another leader has become known.
+    pub fn leader_changes(&self) -> u64 {
+        self.leader_changes
+    }
+
+    /// Writes that wait for a place in the log, or for the leader to give them one.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + self.forwarded.len()
     }
 
     /// raft, for looking at.
@@ -749,6 +762,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if *told_term == term && *told_leader == leader && told_address == address {
             return;
         }
+        let is_new = (*told_term, *told_leader) != (term, leader);
+        self.leader_changes += u64::from(is_new && leader.is_some());
         self.leader_told = (term, leader, address.to_string());
         let member = leader.unwrap_or_default();
         for reactor in 0..self.config.reactors {

@@ -78,7 +78,7 @@ pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use gauges::{Bound, Use};
 pub use members::{Members, membership};
 pub use message::{
-    Committed, EntryKind, Origin, Payload, ReadKind, ReadRequest, Refused, Reply, ReplyBody,
+    Committed, EntryKind, KINDS, Origin, Payload, ReadKind, ReadRequest, Refused, Reply, ReplyBody,
     STAMP_MARK, Standing, WatchRead, WatchRequest,
 };
 pub use peers::Introduction;

@@ -10,6 +10,9 @@ use kv::{Point, Wanted};
 use raft::RoleName;
 use wire::Status;
 
+/// Kinds of entries, by their numbers.
+pub const KINDS: usize = EntryKind::LogTime as usize + 1;
+
 /// What the payload of a log entry is. Stored in the WAL: numbers never change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

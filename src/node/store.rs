@@ -38,7 +38,8 @@ use wire::{Kind, ReplyWriter, Request, Status, VerifyLimits};
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::gauges::{Bound, Gauges, Use};
 use crate::message::{
-    Committed, EntryKind, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing, WatchRequest,
+    Committed, EntryKind, KINDS, ReadKind, ReadRequest, Refused, Reply, ReplyBody, Standing,
+    WatchRequest,
 };
 use crate::reads::{Gone, LARGE_BUDGET, Queue, Task, Which, Work, overdue};
 use crate::retention::{Horizon, Retention};
@@ -300,6 +301,8 @@ pub struct Store<B> {
     pub(crate) state: State,
     pub(crate) allocate: Allocate<B>,
     pub(crate) writer: ReplyWriter,
+    /// How many entries of each kind have been applied since the start.
+    applied_kinds: [u64; KINDS],
     /// Committed and not applied.
     pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
@@ -372,6 +375,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             state,
             allocate,
             writer: ReplyWriter::new(),
+            applied_kinds: [0; KINDS],
             entries: VecDeque::new(),
             apply_waits_for: None,
             answers: Queue::new(ANSWERS_SIZE_MAX),
@@ -411,6 +415,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// The state, for looking at.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// How many entries of each kind have been applied since the start, by the number of the kind.
+    pub fn applied_kinds(&self) -> &[u64; KINDS] {
+        &self.applied_kinds
     }
 
     /// Bytes that reads in progress hold, or have set aside for them.
@@ -556,6 +565,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 return false;
             }
         };
+        self.applied_kinds[entry.kind as usize] += 1;
         self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
         match outcome {
             Outcome::Granted { lease, .. } | Outcome::PutWithLease { lease, .. } => {

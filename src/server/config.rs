@@ -203,6 +203,8 @@ pub struct EtcdApi {
     pub progress_interval_ms: u32,
     /// Streams of one HTTP/2 connection at a time.
     pub streams_max: u32,
+    /// How long calls took is told by method under gRPC's names, too (etcd's --metrics=extensive).
+    pub extensive_metrics: bool,
 }
 
 impl EtcdApi {
@@ -211,6 +213,7 @@ impl EtcdApi {
         write_size_max: VALUE_SIZE_MAX_DEFAULT,
         progress_interval_ms: 600_000,
         streams_max: u32::MAX,
+        extensive_metrics: false,
     };
     /// Most frequent progress: etcd's, and what reactors look at.
     pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;

@@ -12,6 +12,7 @@
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration as StdDuration, Instant as StdInstant};
 
@@ -24,6 +25,7 @@ use node::{
 
 use crate::clock::Clock;
 use crate::config::Serves;
+use crate::counters::Counters;
 use crate::data_dir::{adopt, note_damage};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::http::{Gate, Native, Standing};
@@ -107,11 +109,19 @@ pub struct CoreLoop {
     natives: Vec<Rc<Native>>,
     linked: Vec<(Option<u64>, Option<TcpStream>)>,
     made: Vec<(u64, Rc<DiskFile>)>,
+    /// What is counted here.
+    counters: Arc<Counters>,
 }
 
 impl CoreLoop {
     /// A loop over these roles.
-    pub fn new(seats: Seats, inbox: Rc<Inbox>, links: Links, clock: Clock) -> Self {
+    pub fn new(
+        seats: Seats,
+        inbox: Rc<Inbox>,
+        links: Links,
+        clock: Clock,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             seats,
             inbox,
@@ -127,6 +137,7 @@ impl CoreLoop {
             natives: Vec::new(),
             linked: Vec::new(),
             made: Vec::new(),
+            counters,
         }
     }
 
@@ -136,6 +147,7 @@ impl CoreLoop {
         loop {
             self.wait().await;
             self.turn();
+            self.publish();
             if is_over(&self.seats) {
                 return;
             }
@@ -182,6 +194,19 @@ impl CoreLoop {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Shows what the roles count to whoever answers a scrape.
+    fn publish(&self) {
+        if let Some(seat) = &self.seats.consensus {
+            self.counters.leader_changes.set(seat.role.leader_changes());
+            self.counters.proposals_pending.set(seat.role.pending() as u64);
+        }
+        if let Some(seat) = &self.seats.store {
+            for (shown, count) in self.counters.applied.iter().zip(seat.role.applied_kinds()) {
+                shown.set(*count);
+            }
+        }
     }
 
     fn turn(&mut self) {
@@ -304,12 +329,16 @@ impl CoreLoop {
             {
                 sockets.remove(*link);
             }
+            if let ConsensusEvent::LinkReceived { bytes, .. } = &event {
+                self.counters.links_received_bytes.add(bytes.len() as u64);
+            }
             seat.role.handle(now, event, effects);
         }
         seat.role.flush(now, effects);
         for effect in effects.drain(..) {
             match (effect, &mut seat.sockets) {
                 (ConsensusEffect::LinkSend { link, bytes }, Some(sockets)) => {
+                    self.counters.links_sent_bytes.add(bytes.len() as u64);
                     if sockets.send(link, bytes) {
                         let event = ConsensusEvent::LinkBlocked { link, blocked: true };
                         self.inbox.push_consensus(event);
@@ -318,7 +347,9 @@ impl CoreLoop {
                 (ConsensusEffect::LinkClose { link }, Some(sockets)) => {
                     sockets.close(link, CloseReason::Stopping);
                 }
-                (effect, _) => perform_consensus(effect, &seat.wal, &self.inbox, &self.links),
+                (effect, _) => {
+                    perform_consensus(effect, &seat.wal, &self.inbox, &self.links, &self.counters);
+                }
             }
         }
     }
@@ -338,7 +369,7 @@ impl CoreLoop {
         }
         seat.role.flush(now, effects);
         for effect in effects.drain(..) {
-            perform_store(effect, seat, &self.inbox, &self.links);
+            perform_store(effect, seat, &self.inbox, &self.links, &self.counters);
         }
     }
 }
@@ -348,17 +379,26 @@ fn perform_consensus(
     wal: &Rc<WalDisk>,
     inbox: &Rc<Inbox>,
     links: &Links,
+    counters: &Arc<Counters>,
 ) {
     match effect {
         ConsensusEffect::WriteGroup { lsn, group, ring } => {
+            let (begun, is_dsync) = (StdInstant::now(), wal.is_dsync());
             let writes = [Some(group), ring];
             let countdown = Countdown::new(writes.iter().flatten().count());
             for write in writes.into_iter().flatten() {
                 let (file, inbox) = (wal.file(write.file), Rc::clone(inbox));
                 let countdown = Rc::clone(&countdown);
+                counters.wal_bytes.add(write.size as u64);
+                let counters = Arc::clone(counters);
                 spawn(async move {
                     file.write(unshared(write.block), write.size, write.offset).await;
                     if countdown.done() {
+                        let took = begun.elapsed();
+                        counters.wal_write.record(took);
+                        if is_dsync {
+                            counters.wal_sync.record(took);
+                        }
                         inbox.push_consensus(ConsensusEvent::Written { lsn });
                     }
                 });
@@ -367,10 +407,12 @@ fn perform_consensus(
         ConsensusEffect::Sync { lsn, slots } => {
             let files = slots.map(|slot| slot.map(|slot| wal.file(slot)));
             let inbox = Rc::clone(inbox);
+            let (counters, begun) = (Arc::clone(counters), StdInstant::now());
             spawn(async move {
                 for file in files.into_iter().flatten() {
                     file.sync().await;
                 }
+                counters.wal_sync.record_since(begun);
                 inbox.push_consensus(ConsensusEvent::Synced { lsn });
             });
         }
@@ -424,6 +466,7 @@ fn perform_store(
     seat: &mut StoreSeat,
     inbox: &Rc<Inbox>,
     links: &Links,
+    counters: &Arc<Counters>,
 ) {
     match effect {
         StoreEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
@@ -451,6 +494,15 @@ fn perform_store(
             if let Err(error) = adopt(&seat.path) {
                 halt("renaming", &seat.path, &error);
             }
+        }
+        StoreEffect::Sync => {
+            let (inbox, pages) = (Rc::clone(inbox), Rc::clone(&seat.pages));
+            let (counters, begun) = (Arc::clone(counters), StdInstant::now());
+            spawn(async move {
+                pages.sync().await;
+                counters.pages_sync.record_since(begun);
+                inbox.push_store(StoreEvent::PagesSynced);
+            });
         }
         effect => {
             let inbox = Rc::clone(inbox);

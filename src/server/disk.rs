@@ -294,6 +294,11 @@ pub struct WalDisk {
 }
 
 impl WalDisk {
+    /// Whether a group is durable as soon as it is written.
+    pub fn is_dsync(&self) -> bool {
+        self.dsync
+    }
+
     /// Opens the files that are there, and makes the two of fixed size that are not.
     pub async fn open(
         directory: PathBuf,

@@ -25,6 +25,7 @@ use crate::boot::{growth_size, page_options};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core_loop::{ConsensusSeat, CoreLoop, ReactorSeat, Seats, StoreSeat};
+use crate::counters::Board;
 use crate::data_dir::{DataDir, Identity, incoming_path, random_id};
 use crate::disk::{Block, DiskFile, WalDisk, settle_polling};
 use crate::ending::{Ending, Remaining};
@@ -70,6 +71,7 @@ pub struct Plan {
     /// Connections of one reactor.
     connections_max: usize,
     config: Config,
+    board: Board,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
             next_slot: slots.last().map_or(0, |last| last + 1),
             connections_max: crate::probe::connections() / reactors.max(1),
             config: config.clone(),
+            board: Board::new(places.len()),
         })
     }
 }
@@ -254,7 +257,8 @@ async fn run(start: Start) -> Result<(), Error> {
         Some(state) => Some(store(&plan, state, clock.now(), &inbox).await?),
     };
     let folder = plan.pages.parent().map(Path::to_path_buf).unwrap_or_default();
-    let gate = Gate::new(&inbox, plan.connections_max, &plan.config, folder);
+    let board = (&plan.board, index);
+    let gate = Gate::new(&inbox, plan.connections_max, &plan.config, folder, board);
     let sockets = Sockets::new(plan.connections_max, true)
         .map_err(|error| Error::Executor(format!("no set of sockets could be made: {error}")))?;
     let reactor = place.reactor.map(|id| ReactorSeat {
@@ -292,7 +296,7 @@ async fn run(start: Start) -> Result<(), Error> {
     let mut ending = Ending::Running;
     let seats = Seats { reactor, consensus, store };
     let watched = Rc::clone(&inbox);
-    CoreLoop::new(seats, inbox, links, clock)
+    CoreLoop::new(seats, inbox, links, clock, plan.board.of(index))
         .run(move |seats| {
             if !leads && seats.consensus.as_ref().is_some_and(|seat| seat.role.may_serve()) {
                 leads = true;

@@ -1,28 +1,96 @@
-//! What the server tells its operator: lines on standard error, for people or as JSON objects.
+//! What the server tells its operator: lines on standard error or where else it is told to, for people or as
+//! JSON objects.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// As JSON, as programs expect it that were made for etcd.
-static IS_JSON: AtomicBool = AtomicBool::new(false);
+/// How lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// The program's name and the message.
+    Plain,
+    /// A JSON object with `level`, `ts`, `caller` and `msg`, as programs expect it that were made for etcd.
+    Json,
+    /// The same with tabs between, for people.
+    Console,
+}
 
-/// From now on each line is a JSON object with `level`, `ts`, `caller` and `msg`.
-pub fn use_json() {
-    IS_JSON.store(true, Ordering::Relaxed);
+/// Where lines go.
+#[derive(Debug)]
+pub enum Sink {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// The end of a file.
+    File(File),
+}
+
+impl Sink {
+    /// The end of the file at this path, which is made if it is not there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().append(true).create(true).open(path).map(Self::File)
+    }
+
+    fn write(&self, line: &[u8]) {
+        // Where nobody reads there is nobody to be told.
+        drop(match self {
+            Self::Stderr => io::stderr().lock().write_all(line),
+            Self::Stdout => io::stdout().lock().write_all(line),
+            // One call for a line: those of several threads do not mix.
+            Self::File(file) => (&*file).write_all(line),
+        });
+    }
+}
+
+/// How the server logs.
+#[derive(Debug)]
+pub struct Options {
+    /// How lines look.
+    pub format: Format,
+    /// What matters less is not told.
+    pub least: Level,
+    /// Where they go: to all of these.
+    pub sinks: Vec<Sink>,
+}
+
+/// As long as nobody has said otherwise.
+static DEFAULT: Options = Options { format: Format::Plain, least: Level::Info, sinks: Vec::new() };
+
+static OPTIONS: OnceLock<Options> = OnceLock::new();
+
+/// Logs like this from now on; holds for the first call.
+pub fn set(options: Options) {
+    drop(OPTIONS.set(options));
 }
 
 /// How much a line matters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
+    /// For who looks for a cause.
+    Debug,
     /// All is well.
     Info,
     /// Somebody should look at it.
     Warn,
     /// Something could not be done.
     Error,
+    /// No line matters as much.
+    Never,
+}
+
+/// Tells what helps to find a cause.
+#[track_caller]
+pub fn debug(message: impl Display) {
+    write(Level::Debug, &message);
 }
 
 /// Tells that all is well, and what happens.
@@ -45,30 +113,56 @@ pub fn error(message: impl Display) {
 
 #[track_caller]
 fn write(level: Level, message: &dyn Display) {
-    let line = if IS_JSON.load(Ordering::Relaxed) {
-        json(level, SystemTime::now(), Location::caller(), message)
-    } else {
-        format!("quorate: {message}\n")
+    let options = OPTIONS.get().unwrap_or(&DEFAULT);
+    if level < options.least {
+        return;
+    }
+    let (now, place) = (SystemTime::now(), Location::caller());
+    let line = match options.format {
+        Format::Plain => format!("quorate: {message}\n"),
+        Format::Json => json(level, now, place, message),
+        Format::Console => console(level, now, place, message),
     };
-    // Where nobody reads there is nobody to be told.
-    drop(std::io::stderr().lock().write_all(line.as_bytes()));
+    if options.sinks.is_empty() {
+        Sink::Stderr.write(line.as_bytes());
+    }
+    for sink in &options.sinks {
+        sink.write(line.as_bytes());
+    }
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error | Self::Never => "error",
+        }
+    }
+}
+
+fn caller(place: &Location<'_>) -> String {
+    let file = place.file().trim_start_matches("src/");
+    format!("{file}:{}", place.line())
+}
+
+fn console(level: Level, now: SystemTime, place: &Location<'_>, message: &dyn Display) -> String {
+    let (time, level, caller) = (timestamp(now), level.name().to_uppercase(), caller(place));
+    // A line is a line.
+    let message = message.to_string().replace('\n', "\\n");
+    format!("{time}\t{level}\t{caller}\t{message}\n")
 }
 
 fn json(level: Level, now: SystemTime, place: &Location<'_>, message: &dyn Display) -> String {
-    let level = match level {
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Error => "error",
-    };
-    let file = place.file().trim_start_matches("src/");
-    let caller = quoted(&format!("{file}:{}", place.line()));
+    let (level, caller) = (level.name(), quoted(&caller(place)));
     let message = quoted(&message.to_string());
     let time = timestamp(now);
     format!("{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":{caller},\"msg\":{message}}}\n")
 }
 
 /// A text as a JSON string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for letter in text.chars() {
@@ -141,6 +235,10 @@ mod tests {
         let line = json(Level::Warn, now, Location::caller(), &"a \"quoted\"\nline\u{1}");
         let rest = line.strip_prefix("{\"level\":\"warn\",\"ts\":\"2026-11-23T").expect(&line);
         assert!(rest.contains("30:00.000042Z\",\"caller\":\"server/log.rs:"), "{line}");
+        let text = console(Level::Error, now, Location::caller(), &"two\nlines");
+        let fields: Vec<&str> = text.split('\t').collect();
+        assert!(fields[0].starts_with("2026-11-23T") && fields[2].starts_with("server/log.rs:"));
+        assert_eq!((fields[1], fields[3]), ("ERROR", "two\\nlines\n"));
         assert!(rest.ends_with("\"msg\":\"a \\\"quoted\\\"\\nline\\u0001\"}\n"), "{line}");
     }
 }

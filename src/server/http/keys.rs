@@ -11,6 +11,7 @@ use hyper::Response;
 use wire::{Call, Reply};
 
 use super::Link;
+use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Pending};
 use super::service::{Unary, ask_for_all, gone, read, tell, unexpected};
@@ -105,17 +106,28 @@ pub fn range_stream(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::R
     let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
+        let mut counted = Counted::begin(&link.gate, "/etcdserverpb.KV/RangeStream");
         let end = match messages.next().await {
-            Ok(message) => stream_parts(&link, message.unwrap_or_default(), &sender).await,
+            Ok(message) => {
+                let message = message.unwrap_or_default();
+                counted.received(message.len());
+                stream_parts(&link, message, &sender, &counted).await
+            }
             Err(failure) => Err(failure),
         };
+        counted.end(end.as_ref().map(|()| ()));
         sender.end(end);
     })
     .detach();
     response
 }
 
-async fn stream_parts(link: &Link, message: Bytes, sender: &Sender) -> Result<(), Failure> {
+async fn stream_parts(
+    link: &Link,
+    message: Bytes,
+    sender: &Sender,
+    counted: &Counted,
+) -> Result<(), Failure> {
     let message: RangeRequest = decode(message)?;
     let range = request::range_stream(&message)?;
     // On a connection of its own: a client that does not read holds up nothing else.
@@ -130,7 +142,9 @@ async fn stream_parts(link: &Link, message: Bytes, sender: &Sender) -> Result<()
             }
             reply => return Err(unexpected(&reply)),
         }
-        sender.send(end_message(out)?);
+        let message = end_message(out)?;
+        counted.sent(message.len());
+        sender.send(message);
         if is_last {
             break;
         }

@@ -14,6 +14,7 @@ use hyper::Response;
 use wire::{Call, LeaseKeepAlive, Numbers, Reply};
 
 use super::Link;
+use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::Answer;
@@ -111,17 +112,24 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
     let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
-        let end = keep_alive(&link, messages, &sender).await;
+        let mut counted = Counted::begin(&link.gate, "/etcdserverpb.Lease/LeaseKeepAlive");
+        let end = keep_alive(&link, messages, &sender, &counted).await;
+        counted.end(end.as_ref().map(|()| ()));
         sender.end(end);
     })
     .detach();
     response
 }
 
-async fn keep_alive(link: &Link, mut messages: Messages, sender: &Sender) -> Result<(), Failure> {
+async fn keep_alive(
+    link: &Link,
+    mut messages: Messages,
+    sender: &Sender,
+    counted: &Counted,
+) -> Result<(), Failure> {
     let end = link.gate.stop.wait();
     loop {
-        let leases = batch(&mut messages, sender, &end).await?;
+        let leases = batch(&mut messages, sender, &end, counted).await?;
         if leases.is_empty() {
             return Ok(());
         }
@@ -137,7 +145,9 @@ async fn keep_alive(link: &Link, mut messages: Messages, sender: &Sender) -> Res
             let ttl_ms = ttl_ms.cast_unsigned();
             let message = response::lease_keep_alive(&from, *lease, reply.revision, ttl_ms);
             message.encode(&mut out).expect("a vector grows");
-            sender.send(end_message(out)?);
+            let message = end_message(out)?;
+            counted.sent(message.len());
+            sender.send(message);
         }
     }
 }
@@ -148,6 +158,7 @@ async fn batch(
     messages: &mut Messages,
     sender: &Sender,
     end: &Waiter,
+    counted: &Counted,
 ) -> Result<Vec<i64>, Failure> {
     let mut leases = Vec::new();
     poll_fn(|context| {
@@ -161,7 +172,10 @@ async fn batch(
         }
         while leases.len() < BATCH_MAX {
             match messages.poll_next(context)? {
-                Poll::Ready(Some(message)) => leases.push(lease_of(message)?),
+                Poll::Ready(Some(message)) => {
+                    counted.received(message.len());
+                    leases.push(lease_of(message)?);
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending if leases.is_empty() => return Poll::Pending,
                 Poll::Pending => break,

@@ -7,15 +7,24 @@ use std::rc::Rc;
 
 use etcd::{Failure, Subject};
 use hyper::{Response, StatusCode};
+use node::{EntryKind, KINDS};
 use wire::{Call, RaftRole, Reply};
 
 use super::Link;
+use super::calls::{CODE_NAMES, METHODS, Shape};
 use super::grpc;
 use super::plain::whole;
 use super::service::{ask, read, unexpected};
+use crate::counters::{Board, Counter, Method, Times, bucket_end};
+use crate::process::Process;
 
 /// How long the member may take to say its figures.
 const TIMEOUT_MS: u32 = 5_000;
+
+/// Buckets that are told: from 16 us to 33 s.
+const BUCKETS_FROM: usize = 11;
+/// See [`BUCKETS_FROM`].
+const BUCKETS_TO: usize = 96;
 
 /// Figures as text.
 #[derive(Default)]
@@ -30,6 +39,25 @@ impl Figures {
     fn begin(&mut self, name: &str, kind: &str, help: &str) {
         // A String takes everything.
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// Times in buckets of half a power of two microseconds; `labels` without their braces.
+    fn histogram(&mut self, name: &str, labels: &str, times: &Times) {
+        let (comma, braced) = match labels {
+            "" => ("", String::new()),
+            labels => (",", format!("{{{labels}}}")),
+        };
+        let mut below = 0;
+        for (bucket, count) in times.buckets.iter().enumerate() {
+            below += count;
+            if bucket % 2 == 1 && (BUCKETS_FROM..BUCKETS_TO).contains(&bucket) {
+                let end = float(bucket_end(bucket)) / 1e6;
+                let _ = writeln!(self.0, "{name}_bucket{{{labels}{comma}le=\"{end}\"}} {below}");
+            }
+        }
+        let _ = writeln!(self.0, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {below}");
+        let _ = writeln!(self.0, "{name}_sum{braced} {}", float(times.nanos) / 1e9);
+        let _ = writeln!(self.0, "{name}_count{braced} {below}");
     }
 
     /// `labels` with their braces, or nothing.
@@ -54,6 +82,10 @@ async fn figures(link: &Rc<Link>) -> Result<Figures, Failure> {
     let mut figures = Figures::default();
     state(link, &mut figures).await?;
     limits(link, &mut figures).await?;
+    counts(&link.gate.board, &mut figures);
+    disks(&link.gate.board, &mut figures);
+    calls(&link.gate.board, link.gate.api.extensive_metrics, &mut figures);
+    process(&mut figures);
     Ok(figures)
 }
 
@@ -117,6 +149,9 @@ async fn state(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
     );
     gauge("quorate_corrupt", "Whether members disagree about the state.", flag(status.corrupt));
     gauge("quorate_clients", "Clients that have registered and are remembered.", status.clients);
+    let id = format!("{{server_id=\"{:x}\"}}", status.member.get());
+    figures.begin("etcd_server_id", "gauge", "Which member this is.");
+    figures.with("etcd_server_id", &id, 1);
     let version = format!("{{server_version=\"{}\"}}", etcd::VERSION);
     figures.begin("etcd_server_version", "gauge", "Which version is running.");
     figures.with("etcd_server_version", &version, 1);
@@ -127,6 +162,217 @@ async fn state(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
     figures.begin("quorate_version", "gauge", "Which version of Quorate is running.");
     figures.with("quorate_version", &version, 1);
     Ok(())
+}
+
+/// What roles and doors have counted since the start.
+fn counts(board: &Board, figures: &mut Figures) {
+    let applied = |kinds: &[EntryKind]| -> u64 {
+        kinds.iter().map(|kind| board.sum(|all| &all.applied[*kind as usize])).sum()
+    };
+    let mut counter = |name: &str, help: &str, value: u64| {
+        figures.add(name, "counter", help, value);
+    };
+    counter(
+        "etcd_server_leader_changes_seen_total",
+        "How often another leader has become known.",
+        board.sum(|all| &all.leader_changes),
+    );
+    counter(
+        "etcd_server_health_success",
+        "Answers of /health that said yes.",
+        board.sum(|all| &all.healthy),
+    );
+    counter(
+        "etcd_server_health_failures",
+        "Answers of /health that said no.",
+        board.sum(|all| &all.unhealthy),
+    );
+    counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "Bytes of messages of clients of etcd's API.",
+        board.sum(|all| &all.grpc_received_bytes),
+    );
+    counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "Bytes of messages to clients of etcd's API.",
+        board.sum(|all| &all.grpc_sent_bytes),
+    );
+    counter(
+        "quorate_links_sent_bytes_total",
+        "Bytes that were sent to other members.",
+        board.sum(|all| &all.links_sent_bytes),
+    );
+    counter(
+        "quorate_links_received_bytes_total",
+        "Bytes that came from other members.",
+        board.sum(|all| &all.links_received_bytes),
+    );
+    counter(
+        "etcd_debugging_lease_granted_total",
+        "Leases that were granted.",
+        applied(&[EntryKind::LeaseGrant, EntryKind::PutWithTtl]),
+    );
+    counter(
+        "etcd_debugging_lease_revoked_total",
+        "Leases that were revoked or have expired.",
+        applied(&[EntryKind::LeaseRevoke, EntryKind::LeaseExpire]),
+    );
+    counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases that have expired.",
+        applied(&[EntryKind::LeaseExpire]),
+    );
+    figures.begin("quorate_applied_total", "counter", "Log entries that were applied, by kind.");
+    for (number, name) in KIND_NAMES.iter().enumerate() {
+        let value = board.sum(|all| &all.applied[number]);
+        figures.with("quorate_applied_total", &format!("{{kind=\"{name}\"}}"), value);
+    }
+    let mut gauge = |name: &str, help: &str, value: u64| figures.add(name, "gauge", help, value);
+    gauge(
+        "etcd_server_proposals_pending",
+        "Writes that wait for a place in the log.",
+        board.sum(|all| &all.proposals_pending),
+    );
+    gauge(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "Streams of watches that are open.",
+        board.sum(|all| &all.watch_streams),
+    );
+    gauge(
+        "etcd_disk_wal_write_bytes_total",
+        "Bytes written to the log.",
+        board.sum(|all| &all.wal_bytes),
+    );
+}
+
+/// Names of the kinds of entries, by number.
+const KIND_NAMES: [&str; KINDS] = [
+    "Empty",
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compact",
+    "Members",
+    "Register",
+    "PutWithTtl",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseKeepAlive",
+    "LeaseExpire",
+    "LogTime",
+];
+
+/// How long disks took.
+fn disks(board: &Board, figures: &mut Figures) {
+    for (name, help, times) in [
+        (
+            "etcd_disk_wal_write_duration_seconds",
+            "Writes of groups of the log.",
+            board.times(|all| &all.wal_write),
+        ),
+        (
+            "etcd_disk_wal_fsync_duration_seconds",
+            "What makes a group of the log durable: its write with O_DSYNC, else the sync behind it.",
+            board.times(|all| &all.wal_sync),
+        ),
+        (
+            "etcd_disk_backend_commit_duration_seconds",
+            "Syncs of the page file for a checkpoint.",
+            board.times(|all| &all.pages_sync),
+        ),
+    ] {
+        figures.begin(name, "histogram", help);
+        figures.histogram(name, "", &times);
+    }
+}
+
+/// Calls of etcd's API, as gRPC's own counters have them.
+fn calls(board: &Board, extensive: bool, figures: &mut Figures) {
+    type Pick = fn(&Method) -> &Counter;
+    let labels: Vec<String> = METHODS
+        .iter()
+        .map(|(service, name, shape)| {
+            let shape = shape.name();
+            format!("grpc_method=\"{name}\",grpc_service=\"{service}\",grpc_type=\"{shape}\"")
+        })
+        .collect();
+    let families: [(&str, &str, Pick); 3] = [
+        ("grpc_server_started_total", "Calls that were begun.", |method| &method.started),
+        ("grpc_server_msg_received_total", "Messages of clients.", |method| &method.received),
+        ("grpc_server_msg_sent_total", "Messages to clients.", |method| &method.sent),
+    ];
+    for (name, help, pick) in families {
+        figures.begin(name, "counter", help);
+        for (place, labels) in labels.iter().enumerate() {
+            let value = board.sum(|all| pick(&all.methods[place]));
+            figures.with(name, &format!("{{{labels}}}"), value);
+        }
+    }
+    let name = "grpc_server_handled_total";
+    figures.begin(name, "counter", "Calls that ended, by code.");
+    for (place, labels) in labels.iter().enumerate() {
+        for (code, text) in CODE_NAMES.iter().enumerate() {
+            let value = board.sum(|all| &all.methods[place].handled[code]);
+            figures.with(name, &format!("{{grpc_code=\"{text}\",{labels}}}"), value);
+        }
+    }
+    let name = "quorate_request_duration_seconds";
+    figures.begin(name, "histogram", "How long calls of etcd's API took that have one answer.");
+    let unary = || METHODS.iter().enumerate().filter(|(_, method)| method.2 == Shape::Unary);
+    for (place, (_, method, _)) in unary() {
+        let times = board.times(|all| &all.methods[place].times);
+        if times.count() > 0 {
+            figures.histogram(name, &format!("operation=\"{method}\""), &times);
+        }
+    }
+    if extensive {
+        let name = "grpc_server_handling_seconds";
+        figures.begin(name, "histogram", "How long calls with one answer took.");
+        for (place, _) in unary() {
+            let times = board.times(|all| &all.methods[place].times);
+            figures.histogram(name, &labels[place], &times);
+        }
+    }
+}
+
+/// What the system says of the process.
+fn process(figures: &mut Figures) {
+    let known = Process::look();
+    for (name, kind, help, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Time of all cores, in seconds.",
+            known.cpu_seconds,
+        ),
+        ("process_start_time_seconds", "gauge", "Its start, in seconds since 1970.", known.started),
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Memory that it has.",
+            known.resident_bytes.map(float),
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "gauge",
+            "Addresses that it has.",
+            known.virtual_bytes.map(float),
+        ),
+        ("process_open_fds", "gauge", "Descriptors that are open.", known.open_files.map(float)),
+        ("process_max_fds", "gauge", "Descriptors that may be open.", known.files_max.map(float)),
+        ("os_fd_used", "gauge", "Descriptors that are open.", known.open_files.map(float)),
+        ("os_fd_limit", "gauge", "Descriptors that may be open.", known.files_max.map(float)),
+    ] {
+        if let Some(value) = value {
+            figures.add(name, kind, help, value);
+        }
+    }
+}
+
+/// A number as figures have it.
+#[expect(clippy::cast_precision_loss, reason = "figures are floating numbers")]
+fn float(number: u64) -> f64 {
+    number as f64
 }
 
 /// Every limit with what is in use of it.
@@ -151,6 +397,11 @@ async fn limits(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
             let label = format!("{{limit=\"{}\"}}", limit.name.replace(['"', '\\'], ""));
             figures.with(name, &label, value(&limit));
         }
+    }
+    let used = |name: &str| limits.iter().find(|limit| limit.name == name).map(|limit| limit.used);
+    if let Some(watches) = used("watches") {
+        let name = "etcd_debugging_mvcc_watcher_total";
+        figures.add(name, "gauge", "Watches that are open.", watches);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! ([`crate::socket`]). It gets one [`Native`] for its calls, and one for each stream of watches, so that a
 //! stream that is not read holds up nothing else.
 
+mod calls;
 mod event;
 mod gateway;
 mod grpc;
@@ -35,6 +36,7 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
@@ -44,9 +46,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use rustix::net::sockopt;
 
+pub use calls::{CODES, METHODS};
 pub use native::Native;
 
 use crate::config::{Config, EtcdApi, Serves};
+use crate::counters::{Board, Counters};
 use crate::inbox::Inbox;
 use crate::socket::{Stranger, duplicate, hurry, is_unix};
 use event::{Event, Waiter};
@@ -89,6 +93,8 @@ pub struct Standing {
 pub(crate) struct Api {
     config: EtcdApi,
     txn_ops_max: usize,
+    /// More figures than usual.
+    extensive_metrics: bool,
     /// Where clients find this member.
     advertised: String,
     /// How long a request may take whose client does not say: etcd's 5 s and two election time-outs, of a
@@ -110,6 +116,7 @@ impl Api {
         Self {
             config: config.etcd,
             txn_ops_max: config.txn_ops_max,
+            extensive_metrics: config.etcd.extensive_metrics,
             advertised: config.cluster.advertise_client.clone().unwrap_or_default(),
             request_timeout_ms: 5_000 + 2 * election_ms,
             leader_lost: Duration::from_millis((3 * election_ms).into()),
@@ -139,6 +146,9 @@ pub struct Gate {
     connections: Cell<usize>,
     connections_max: usize,
     api: Api,
+    counters: Arc<Counters>,
+    /// The counters of all executors.
+    board: Board,
     stop: Event,
     held: Held,
     /// The data directory, for files that snapshots are sorted in.
@@ -154,6 +164,7 @@ impl Gate {
         connections_max: usize,
         config: &Config,
         folder: PathBuf,
+        (board, executor): (&Board, usize),
     ) -> Rc<Self> {
         Rc::new(Self {
             inbox: Rc::clone(inbox),
@@ -163,6 +174,8 @@ impl Gate {
             connections: Cell::new(0),
             connections_max,
             api: Api::of(config),
+            counters: board.of(executor),
+            board: board.clone(),
             stop: Event::default(),
             held: Held::default(),
             folder,

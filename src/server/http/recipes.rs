@@ -20,6 +20,7 @@ use wire::{
     Reply, SortOrder, SortTarget, Txn, TxnReplyView, Watch, WatchRange, WatchRanges,
 };
 
+use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::Answer;
 use super::service::{Unary, ask, gone, read, tell, unexpected};
@@ -360,15 +361,18 @@ pub fn observe(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply>
     let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
+        let mut counted = Counted::begin(&link.gate, "/v3electionpb.Election/Observe");
         let end = match messages.next().await {
             Ok(message) => {
                 let message = message.unwrap_or_default();
+                counted.received(message.len());
                 let deadline_ms = link.gate.api.request_timeout_ms;
                 let call = Unary { link: &link, deadline_ms, message };
                 call.observe(&sender).await
             }
             Err(failure) => Err(failure),
         };
+        counted.end(end.as_ref().map(|()| ()));
         sender.end(end);
     })
     .detach();

@@ -12,6 +12,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use wire::{Call, Range, Reply};
 
 use super::Link;
+use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
@@ -108,6 +109,22 @@ async fn one(
 /// # Errors
 /// Why it was not done.
 pub async fn unary(
+    link: &Rc<Link>,
+    method: &str,
+    deadline_ms: u32,
+    message: Bytes,
+) -> Result<Vec<u8>, Failure> {
+    let mut counted = Counted::begin(&link.gate, method);
+    counted.received(message.len());
+    let answer = dispatch(link, method, deadline_ms, message).await;
+    if let Ok(out) = &answer {
+        counted.sent(out.len());
+    }
+    counted.end(answer.as_ref().map(|_| ()));
+    answer
+}
+
+async fn dispatch(
     link: &Rc<Link>,
     method: &str,
     deadline_ms: u32,

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,10 +14,12 @@ use hyper::Response;
 use wire::{Call, Reply};
 
 use super::Link;
+use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Native};
 use super::service::{gone, revision, unexpected};
+use crate::counters::Counters;
 
 /// What comes to a stream.
 enum Event {
@@ -24,6 +27,22 @@ enum Event {
     Told(u64, Answer),
     /// The client has gone.
     Over,
+}
+
+/// A stream that is open, as long as this lives.
+struct OpenStream(Arc<Counters>);
+
+impl OpenStream {
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.watch_streams.add(1);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.watch_streams.set(self.0.watch_streams.get().saturating_sub(1));
+    }
 }
 
 /// A stream at work.
@@ -39,6 +58,7 @@ struct Task {
     effects: Vec<Effect>,
     /// The end of the server.
     end: Waiter,
+    counted: Counted,
 }
 
 /// Answers the requests of a stream until its client goes.
@@ -46,13 +66,18 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
     let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
+        let counted = Counted::begin(&link.gate, "/etcdserverpb.Watch/Watch");
+        let open = OpenStream::new(&link.gate.counters);
         let own = link.open();
         let native = Rc::clone(own.native());
         let (state, effects) = (WatchStream::new(), Vec::new());
         let end = link.gate.stop.wait();
+        let has_ended = false;
         let mut task =
-            Task { link, native, messages, has_ended: false, sender, state, effects, end };
+            Task { link, native, messages, has_ended, sender, state, effects, end, counted };
         let outcome = task.run().await;
+        task.counted.end(outcome.as_ref().map(|()| ()));
+        drop(open);
         task.sender.end(outcome);
         drop(own);
     })
@@ -66,6 +91,7 @@ impl Task {
             match poll_fn(|context| self.poll(context)).await? {
                 Event::Over => return Ok(()),
                 Event::Asked(message) => {
+                    self.counted.received(message.len());
                     let from = self.link.answerer();
                     self.state.asked(message, &from, &mut self.effects)?;
                 }
@@ -126,15 +152,22 @@ impl Task {
                 }
                 Effect::Cancel { request } => self.native.remind(request, &Call::Cancel),
                 Effect::Remind { request } => self.native.remind(request, &Call::WatchProgress),
-                Effect::Send(message) => self.sender.send(end_message(message)?),
+                Effect::Send(message) => self.send(message)?,
                 Effect::Notify(notice) => {
                     let revision =
                         revision(&self.link.native, self.link.gate.api.request_timeout_ms).await?;
                     let message = notice.message(&self.link.answerer(), revision);
-                    self.sender.send(end_message(message)?);
+                    self.send(message)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    fn send(&self, message: Vec<u8>) -> Result<(), Failure> {
+        let message = end_message(message)?;
+        self.counted.sent(message.len());
+        self.sender.send(message);
         Ok(())
     }
 
