@@ -27,6 +27,9 @@ const QUOTA_SIZE_DEFAULT: u64 = 2 << 30;
 /// See [`QUOTA_SIZE_DEFAULT`].
 const QUOTA_SIZE_USUAL: u64 = 8 << 30;
 
+/// Columns of the help.
+const HELP_WIDTH: usize = 100;
+
 /// The exit code of a command line that is not understood, as Go's flags have it.
 const EXIT_USAGE: u8 = 2;
 
@@ -79,6 +82,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     for variable in &given.unknown_variables {
         server::log::warn(format!("unrecognized environment variable {variable}"));
     }
+    for key in &given.unknown_keys {
+        server::log::warn(format!("unrecognized key {key} in the configuration file"));
+    }
     for (name, value) in given.of_use(Use::None) {
         server::log::warn(format!("--{name}={value} is accepted and has no effect"));
     }
@@ -127,15 +133,22 @@ fn help() -> String {
             text.push_str(&format!("        {line}\n"));
         }
     }
-    text.push_str("\nAccepted without an effect, each named once in the log:\n ");
-    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::None) {
-        text.push_str(&format!(" --{}", flag.name));
+    for (title, good_for) in [
+        ("Accepted without an effect, each named once in the log", Use::None),
+        ("Refused, for what they ask for is not there yet (TLS, discovery)", Use::Refused),
+    ] {
+        text.push_str(&format!("\n{title}:\n "));
+        let mut width = 1;
+        for flag in FLAGS.iter().filter(|flag| flag.good_for == good_for) {
+            width += flag.name.len() + 3;
+            if width > HELP_WIDTH {
+                text.push_str("\n ");
+                width = flag.name.len() + 4;
+            }
+            text.push_str(&format!(" --{}", flag.name));
+        }
+        text.push('\n');
     }
-    text.push_str("\n\nRefused, for what they ask for is not there yet (TLS, discovery):\n ");
-    for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Refused) {
-        text.push_str(&format!(" --{}", flag.name));
-    }
-    text.push('\n');
     text
 }
 
@@ -352,7 +365,37 @@ mod tests {
             let flag = FLAGS.iter().find(|flag| flag.name == *name).unwrap();
             assert_eq!(flag.good_for, Use::Here, "{name}");
         }
-        assert!(help().lines().all(|line| line.len() <= 120), "{}", help());
+        assert!(help().lines().all(|line| line.len() <= 110), "{}", help());
+    }
+
+    /// The keys of the sample that etcd's sources have, those of long ago among them.
+    #[test]
+    fn a_file_with_every_key_of_etcds_sample_is_understood() {
+        let text = "name: 'default'\ndata-dir:\nwal-dir:\nsnapshot-count: 10000\n\
+                    heartbeat-interval: 100\nelection-timeout: 1000\nquota-backend-bytes: 0\n\
+                    listen-peer-urls: http://localhost:2380\nmax-snapshots: 5\nmax-wals: 5\n\
+                    listen-client-urls: http://localhost:2379\ncors:\ndiscovery:\n\
+                    initial-advertise-peer-urls: http://localhost:2380\n\
+                    advertise-client-urls: http://localhost:2379\ndiscovery-fallback: 'proxy'\n\
+                    discovery-proxy:\ndiscovery-srv:\ninitial-cluster:\n\
+                    initial-cluster-token: 'etcd-cluster'\ninitial-cluster-state: 'new'\n\
+                    strict-reconfig-check: false\nenable-pprof: true\nproxy: 'off'\n\
+                    proxy-failure-wait: 5000\nclient-transport-security:\n  cert-file:\n\
+                    \x20 key-file:\n  client-cert-auth: false\n  trusted-ca-file:\n\
+                    \x20 auto-tls: false\npeer-transport-security:\n  cert-file:\n  key-file:\n\
+                    \x20 client-cert-auth: false\n  trusted-ca-file:\n  auto-tls: false\n\
+                    self-signed-cert-validity: 1\nlog-level: debug\nlogger: zap\n\
+                    log-outputs: [stderr]\nforce-new-cluster: false\n\
+                    auto-compaction-mode: periodic\nauto-compaction-retention: \"1\"\n\
+                    cipher-suites: [\n  A,\n  B\n]\ntls-min-version: 'TLS1.2'\n\
+                    tls-max-version: 'TLS1.3'\n";
+        let given = Given::of_file(text).unwrap();
+        assert_eq!(given.unknown_keys, ["proxy", "proxy-failure-wait"]);
+        let config = config(&given).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.elections.timeout, server::Duration::from_millis(1_000));
+        assert!(!config.strict_removals);
+        assert_eq!(given.get("cipher-suites"), "A,B");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use super::etcd_file;
 
 /// What a flag is good for here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,12 +137,27 @@ pub static FLAGS: &[Flag] = &[
     idle("cipher-suites"),
     idle("tls-min-version"),
     idle("tls-max-version"),
+    idle("v2-deprecation"),
+    idle("discovery-fallback"),
+    idle("discovery-proxy"),
+    idle("discovery-dial-timeout"),
+    idle("discovery-request-timeout"),
+    idle("discovery-keepalive-time"),
+    idle("discovery-keepalive-timeout"),
+    idle_switch("discovery-insecure-transport"),
+    idle_switch("discovery-insecure-skip-tls-verify"),
+    idle_switch("peer-skip-client-san-verification"),
     idle("self-signed-cert-validity"),
     refused("discovery"),
     refused("discovery-token"),
     refused("discovery-endpoints"),
     refused("discovery-srv"),
     refused("discovery-srv-name"),
+    refused("discovery-cert"),
+    refused("discovery-key"),
+    refused("discovery-cacert"),
+    refused("discovery-user"),
+    refused("discovery-password"),
     refused("cert-file"),
     refused("key-file"),
     refused("client-cert-file"),
@@ -189,12 +204,30 @@ pub static NOTES: &[(&str, &str)] = &[
     ("force-new-cluster", "for one start: go on as a cluster of this member alone"),
 ];
 
+/// Flags that are times: in a file they may be numbers of nanoseconds.
+const DURATIONS: &[&str] = &[
+    "watch-progress-notify-interval",
+    "grpc-keepalive-min-time",
+    "grpc-keepalive-interval",
+    "grpc-keepalive-timeout",
+    "raft-read-timeout",
+    "raft-write-timeout",
+    "warning-unary-request-duration",
+    "warning-apply-duration",
+    "corrupt-check-time",
+    "compact-hash-check-time",
+    "compaction-sleep-interval",
+    "downgrade-check-time",
+];
+
 /// What was given, and what it is worth mentioning of it.
 #[derive(Debug, Default)]
 pub struct Given {
     values: BTreeMap<&'static str, String>,
     /// Variables that look like flags and are none.
     pub unknown_variables: Vec<String>,
+    /// Keys of the configuration file that are no flags.
+    pub unknown_keys: Vec<String>,
 }
 
 /// The flag with this name.
@@ -245,43 +278,21 @@ impl Given {
         Ok(given)
     }
 
-    /// Of a file of JSON or of lines `name: value`; nothing else counts then.
+    /// Of a configuration file; nothing else counts then.
     ///
     /// # Errors
-    /// The text is none, or names what does not exist.
+    /// The text is none, or has a value that makes no sense.
     pub fn of_file(text: &str) -> Result<Self, String> {
         let mut given = Self::default();
-        if let Ok(Value::Object(fields)) = serde_json::from_str(text) {
-            for (name, value) in fields {
-                let value = match value {
-                    Value::String(text) => text,
-                    value => value.to_string(),
-                };
-                given.set(find(&name).ok_or_else(|| unknown(&name))?, value)?;
-            }
-            return Ok(given);
-        }
-        for (number, line) in text.lines().enumerate() {
-            // A value may hold the sign of a comment inside quotes only.
-            let line = match line.split_once(" #") {
-                Some((line, _)) if !line.contains(['"', '\'']) => line,
-                _ => line,
-            };
-            let trimmed = line.trim();
-            if trimmed.is_empty() || trimmed.starts_with('#') || trimmed == "---" {
+        for (name, value) in etcd_file::read(text)? {
+            let Some(flag) = find(&name) else {
+                given.unknown_keys.push(name);
                 continue;
-            }
-            let pair = line.split_once(':').filter(|_| !line.starts_with([' ', '\t']));
-            let (name, value) = pair.ok_or_else(|| {
-                format!("line {}: {trimmed:?} is not of the form name: value", number + 1)
-            })?;
-            let value = value.trim();
-            let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
-            let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
-            let flag = find(name.trim()).ok_or_else(|| unknown(name.trim()))?;
-            if !value.is_empty() {
-                given.set(flag, value.to_owned())?;
-            }
+            };
+            let is_nanoseconds = DURATIONS.contains(&flag.name)
+                && !value.is_empty()
+                && value.bytes().all(|byte| byte.is_ascii_digit());
+            given.set(flag, if is_nanoseconds { format!("{value}ns") } else { value })?;
         }
         Ok(given)
     }
@@ -383,17 +394,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_json_or_lines() {
-        let lines = "# a member\nname: 'm1'\ndata-dir: /var/lib/etcd\nforce-new-cluster: true\n\
-                     listen-client-urls: http://127.0.0.1:2379,http://127.0.0.1:4001\nwal-dir:\n";
-        let given = Given::of_file(lines).unwrap();
-        assert_eq!(given.get("name"), "m1");
-        assert_eq!(given.get("listen-client-urls"), "http://127.0.0.1:2379,http://127.0.0.1:4001");
+    fn keys_of_a_file_are_flags() {
+        let text = "name: m1\nforce-new-cluster: true\nmax-request-bytes: 100\nnam: x\n\
+                    watch-progress-notify-interval: 60000000000\nwal-dir:\n";
+        let given = Given::of_file(text).unwrap();
+        assert_eq!((given.get("name"), given.get("max-request-bytes")), ("m1", "100"));
         assert!(given.is_on("force-new-cluster") && !given.has("wal-dir"));
-        let json = "{\"name\": \"m2\", \"max-request-bytes\": 100, \"force-new-cluster\": false}";
-        let given = Given::of_file(json).unwrap();
-        assert_eq!((given.get("name"), given.get("max-request-bytes")), ("m2", "100"));
-        assert!(Given::of_file("nam: x").unwrap_err().contains("--name"));
-        assert!(Given::of_file("  name: x").is_err());
+        assert_eq!(given.get("watch-progress-notify-interval"), "60000000000ns");
+        assert_eq!(given.unknown_keys, ["nam"]);
+        let error = Given::of_file("force-new-cluster: maybe").unwrap_err();
+        assert!(error.contains("invalid boolean value"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ mod compact;
 mod del;
 mod elect;
 mod etcd;
+mod etcd_file;
 mod etcd_flags;
 mod etcd_log;
 mod etcd_urls;

@@ -136,8 +136,8 @@ impl Counted {
     }
 
     /// It is over.
-    pub fn end(&mut self, end: Result<(), &Failure>) {
-        let code = end.err().map_or(Code::Ok, |failure| failure.code);
+    pub fn end<T>(&mut self, end: &Result<T, Failure>) {
+        let code = end.as_ref().err().map_or(Code::Ok, |failure| failure.code);
         self.end_with(code);
     }
 

@@ -115,7 +115,7 @@ pub fn range_stream(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::R
             }
             Err(failure) => Err(failure),
         };
-        counted.end(end.as_ref().map(|()| ()));
+        counted.end(&end);
         sender.end(end);
     })
     .detach();

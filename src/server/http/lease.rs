@@ -114,7 +114,7 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
     glommio::spawn_local(async move {
         let mut counted = Counted::begin(&link.gate, "/etcdserverpb.Lease/LeaseKeepAlive");
         let end = keep_alive(&link, messages, &sender, &counted).await;
-        counted.end(end.as_ref().map(|()| ()));
+        counted.end(&end);
         sender.end(end);
     })
     .detach();

@@ -372,7 +372,7 @@ pub fn observe(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply>
             }
             Err(failure) => Err(failure),
         };
-        counted.end(end.as_ref().map(|()| ()));
+        counted.end(&end);
         sender.end(end);
     })
     .detach();

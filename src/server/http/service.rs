@@ -120,7 +120,7 @@ pub async fn unary(
     if let Ok(out) = &answer {
         counted.sent(out.len());
     }
-    counted.end(answer.as_ref().map(|_| ()));
+    counted.end(&answer);
     answer
 }
 

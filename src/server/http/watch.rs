@@ -76,7 +76,7 @@ pub fn serve(link: &Rc<Link>, messages: Messages) -> Response<grpc::Reply> {
         let mut task =
             Task { link, native, messages, has_ended, sender, state, effects, end, counted };
         let outcome = task.run().await;
-        task.counted.end(outcome.as_ref().map(|()| ()));
+        task.counted.end(&outcome);
         drop(open);
         task.sender.end(outcome);
         drop(own);
