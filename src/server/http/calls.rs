@@ -75,6 +75,7 @@ pub const METHODS: &[(&str, &str, Shape)] = &[
     ("etcdserverpb.Cluster", "MemberUpdate", Shape::Unary),
     ("etcdserverpb.Cluster", "MemberPromote", Shape::Unary),
     ("etcdserverpb.Maintenance", "Status", Shape::Unary),
+    ("etcdserverpb.Maintenance", "Snapshot", Shape::ServerStream),
     ("etcdserverpb.Maintenance", "Alarm", Shape::Unary),
     ("etcdserverpb.Maintenance", "Defragment", Shape::Unary),
     ("etcdserverpb.Maintenance", "Hash", Shape::Unary),

@@ -11,6 +11,7 @@ use kv::Head;
 use snapshot::{CHECKSUM_SIZE, Founder, STORAGE_VERSION};
 use wire::{Call, MemberList, MemberRole, Reply};
 
+use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::imaging::Imaging;
 use super::service::{gone, read, tell, unexpected};
@@ -27,10 +28,12 @@ pub fn serve(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
     let (response, sender) = grpc::streaming(messages.form());
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
+        let mut counted = Counted::begin(&link.gate, "/etcdserverpb.Maintenance/Snapshot");
         let end = match messages.next().await {
             Ok(message) => stream(&link, message.unwrap_or_default(), &sender).await,
             Err(failure) => Err(failure),
         };
+        counted.end(&end);
         sender.end(end);
     })
     .detach();
