@@ -383,6 +383,8 @@ fn figures_count_calls_their_times_and_what_disks_took() {
         ("etcd_server_leader_changes_seen_total".into(), 1.0),
         ("etcd_debugging_mvcc_watch_stream_total".into(), 1.0),
         ("etcd_debugging_mvcc_watcher_total".into(), 1.0),
+        ("etcd_debugging_mvcc_keys_total".into(), 1.0),
+        ("etcd_network_known_peers{Local=\"1\",Remote=\"1\"}".into(), 1.0),
     ] {
         assert_eq!(figure(&figures, &name), value, "{name}");
     }
@@ -414,5 +416,9 @@ fn figures_count_calls_their_times_and_what_disks_took() {
     let (status, variables) = http.ask("GET", "/debug/vars", "");
     let variables: Value = serde_json::from_str(&variables).unwrap();
     assert_eq!((status, &variables["watch_streams"]), (200, &json!(1)), "{variables}");
+    let (status, requests) = http.ask("GET", "/debug/requests", "");
+    let line = requests.lines().find(|line| line.starts_with("KV/Put ")).unwrap();
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!((status, &fields[1..4]), (200, &["4", "0", "1"][..]), "{requests}");
     assert!(variables["cmdline"][0].as_str().unwrap().contains("quorate"), "{variables}");
 }

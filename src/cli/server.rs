@@ -111,6 +111,9 @@ pub struct ServerArguments {
     /// Greatest value, to 16 MiB
     #[arg(long, value_parser = size::parse, default_value = "1.5MiB")]
     pub value_size_max: u64,
+    /// Keys and history, as pages in use, from which on only deletes and compaction are taken; 0: no limit
+    #[arg(long, value_parser = size::parse, default_value = "0")]
+    pub quota: u64,
     /// Bytes a second, at most, in which this member, when it leads, sends its state to members that are
     /// too far behind for the log; at least 1 MiB
     #[arg(long, value_parser = size::parse, default_value = "256MiB")]
@@ -201,6 +204,7 @@ impl ServerArguments {
         config.value_size_max = usize::try_from(self.value_size_max)
             .map_err(|error| Failure::Arguments(format!("--value-size-max: {error}")))?;
         config.transfer_rate = self.transfer_rate;
+        config.quota_size = self.quota;
         config.lease_per_key = self.lease_expiry_per_key;
         config.retention =
             retention::parse(self.auto_compaction_mode, &self.auto_compaction_retention)?;

@@ -21,6 +21,8 @@ pub struct Process {
     pub started: Option<f64>,
     /// Bytes of addresses.
     pub virtual_bytes: Option<u64>,
+    /// Bytes of addresses that there may be.
+    pub virtual_max: Option<u64>,
     /// Bytes of memory.
     pub resident_bytes: Option<u64>,
     /// Descriptors that are open.
@@ -35,6 +37,8 @@ impl Process {
         let mut known = Self {
             open_files: fs::read_dir(DESCRIPTORS).ok().map(|all| all.count() as u64),
             files_max: getrlimit(Resource::Nofile).current,
+            // Without a limit all of them, as other programs tell it.
+            virtual_max: Some(getrlimit(Resource::As).current.unwrap_or(u64::MAX)),
             ..Self::default()
         };
         let text = fs::read_to_string(STAT).unwrap_or_default();

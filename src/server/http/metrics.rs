@@ -5,10 +5,10 @@
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-use etcd::{Failure, Subject};
+use etcd::{Code, Failure, Subject};
 use hyper::{Response, StatusCode};
 use node::{EntryKind, KINDS};
-use wire::{Call, RaftRole, Reply};
+use wire::{Call, MemberList, RaftRole, Range, Reply};
 
 use super::Link;
 use super::calls::{CODE_NAMES, METHODS, Shape};
@@ -82,6 +82,7 @@ async fn figures(link: &Rc<Link>) -> Result<Figures, Failure> {
     let mut figures = Figures::default();
     state(link, &mut figures).await?;
     limits(link, &mut figures).await?;
+    cluster(link, &mut figures).await?;
     counts(&link.gate.board, &mut figures);
     disks(&link.gate.board, &mut figures);
     calls(&link.gate.board, link.gate.api.extensive_metrics, &mut figures);
@@ -164,6 +165,42 @@ async fn state(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Keys, and members.
+async fn cluster(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
+    // Counted from what pages know of what is below them.
+    let all = Range {
+        key: &[0],
+        range_end: &[0],
+        count_only: true,
+        serializable: true,
+        ..Range::default()
+    };
+    let answer = ask(&link.native, TIMEOUT_MS, &Call::Range(all)).await?;
+    match read(&answer, Subject::Read)? {
+        Reply::Range(reply) => figures.add(
+            "etcd_debugging_mvcc_keys_total",
+            "gauge",
+            "Keys that there are.",
+            reply.count,
+        ),
+        reply => return Err(unexpected(&reply)),
+    }
+    let answer = ask(&link.native, TIMEOUT_MS, &Call::MemberList).await?;
+    let list = match read(&answer, Subject::Member)? {
+        Reply::MemberList(reply) => MemberList::decode(reply.members),
+        reply => return Err(unexpected(&reply)),
+    };
+    let list = list.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let name = "etcd_network_known_peers";
+    figures.begin(name, "gauge", "Members that are known.");
+    let own = link.greeting.member;
+    for member in &list.members {
+        let id = member.id.get();
+        figures.with(name, &format!("{{Local=\"{own:x}\",Remote=\"{id:x}\"}}"), 1);
+    }
+    Ok(())
+}
+
 /// What roles and doors have counted since the start.
 fn counts(board: &Board, figures: &mut Figures) {
     let applied = |kinds: &[EntryKind]| -> u64 {
@@ -237,6 +274,11 @@ fn counts(board: &Board, figures: &mut Figures) {
         "etcd_debugging_mvcc_watch_stream_total",
         "Streams of watches that are open.",
         board.sum(|all| &all.watch_streams),
+    );
+    gauge(
+        "etcd_disk_defrag_inflight",
+        "Defragmentations under way: there is nothing to defragment.",
+        0,
     );
     gauge(
         "etcd_disk_wal_write_bytes_total",
@@ -357,6 +399,12 @@ fn process(figures: &mut Figures) {
             "gauge",
             "Addresses that it has.",
             known.virtual_bytes.map(float),
+        ),
+        (
+            "process_virtual_memory_max_bytes",
+            "gauge",
+            "Addresses that it may have.",
+            known.virtual_max.map(float),
         ),
         ("process_open_fds", "gauge", "Descriptors that are open.", known.open_files.map(float)),
         ("process_max_fds", "gauge", "Descriptors that may be open.", known.files_max.map(float)),

@@ -12,11 +12,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Uri};
 use wire::{Call, Range, Reply, StatusReply};
 
-use super::Link;
 use super::grpc;
 use super::service::{ask, read};
+use super::{Link, debug};
 use crate::config::Serves;
-use crate::process::Process;
 
 /// How long a check may take.
 const CHECK_TIMEOUT_MS: u32 = 5_000;
@@ -51,7 +50,8 @@ pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
         "/health" => health(link, &parameters).await,
         "/version" => json(StatusCode::OK, version()),
         "/metrics" => super::metrics::respond(link).await,
-        "/debug/vars" => json(StatusCode::OK, variables(link)),
+        "/debug/vars" => json(StatusCode::OK, debug::variables(&link.gate)),
+        "/debug/requests" => text(StatusCode::OK, debug::requests(&link.gate)),
         _ => {
             let asked = ["livez", "readyz"].into_iter().find_map(|name| {
                 let rest = path.strip_prefix('/')?.strip_prefix(name)?;
@@ -72,34 +72,6 @@ fn version() -> String {
         etcd::VERSION,
         etcd::CLUSTER_VERSION,
         env!("CARGO_PKG_VERSION")
-    )
-}
-
-/// What `/debug/vars` says: how the process was started and what it uses, nothing of what clients store. Nothing
-/// is looked up that costs more than a few reads of the system.
-fn variables(link: &Rc<Link>) -> String {
-    let known = Process::look();
-    let text = |text: &str| crate::log::quoted(text);
-    let arguments: Vec<String> =
-        std::env::args_os().map(|argument| text(&argument.to_string_lossy())).collect();
-    let number = |number: Option<u64>| number.map_or("null".into(), |number| number.to_string());
-    let gate = &link.gate;
-    let started: u64 = gate.board.sum_methods(|method| &method.started);
-    let ended: u64 = gate.board.sum_methods(|method| &method.received);
-    format!(
-        "{{\"cmdline\":[{}],\"version\":{},\"etcd_version\":{},\"pid\":{},\
-         \"file_descriptor_limit\":{},\"file_descriptors\":{},\"resident_bytes\":{},\
-         \"connections\":{},\"watch_streams\":{},\"calls_started\":{started},\
-         \"messages_received\":{ended}}}\n",
-        arguments.join(","),
-        text(env!("CARGO_PKG_VERSION")),
-        text(etcd::VERSION),
-        std::process::id(),
-        number(known.files_max),
-        number(known.open_files),
-        number(known.resident_bytes),
-        gate.connections.get(),
-        gate.board.sum(|all| &all.watch_streams),
     )
 }
 
