@@ -8,6 +8,7 @@ use bench::watch::WatchError;
 
 use client::recipes::RecipeError;
 
+use super::mirror::MirrorError;
 use super::txn_text::TxnTextError;
 
 /// The exit codes of every command, those of etcdctl.
@@ -80,6 +81,8 @@ pub enum Failure {
     Watch(client::WatchEnd),
     /// A lock, an election or another recipe.
     Recipe(RecipeError),
+    /// The end of a mirror.
+    Mirror(MirrorError),
     /// A signal came before it was done.
     Interrupted,
     /// A command that was run did not end well, and has said why itself.
@@ -130,6 +133,7 @@ impl Failure {
             Self::Recipe(RecipeError::Call(error)) => client_status(error),
             Self::Recipe(RecipeError::TimedOut) => ExitStatus::Connection,
             Self::Command(code) => ExitStatus::Command(*code),
+            Self::Mirror(error) => error.status(),
             Self::Bench(bench::Error::Load(_))
             | Self::Incomplete(_)
             | Self::Member(_)
@@ -177,6 +181,7 @@ impl fmt::Display for Failure {
             ),
             Self::Watch(end) => end.fmt(f),
             Self::Recipe(error) => error.fmt(f),
+            Self::Mirror(error) => error.fmt(f),
             Self::Interrupted => {
                 f.write_str("interrupted before it was done; nothing is left behind")
             }

@@ -28,6 +28,7 @@ mod limits;
 mod local_cluster;
 mod lock;
 mod member;
+mod mirror;
 mod move_leader;
 mod names;
 mod output;
@@ -159,6 +160,9 @@ enum Command {
     /// Save the state of a member as a file that etcd's tools know, look at one, restore one
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Copy keys from etcd or Quorate to etcd or Quorate, and follow their changes
+    #[command(long_about = mirror::LONG_ABOUT)]
+    Mirror(mirror::MirrorArguments),
     /// Measure a server, or the disk below it
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -235,6 +239,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),
         Command::Snapshot(command) => snapshot::run(global, command),
+        Command::Mirror(arguments) => mirror::run(global, arguments),
         Command::Bench(command) => bench::run(global, command),
         Command::Inspect(command) => inspect::run(global, command),
         Command::Version => {
@@ -301,6 +306,8 @@ mod tests {
             "quorate snapshot status f -w json",
             "quorate snapshot restore f --data-dir d --name a --initial-cluster a=h:1,b=h:2",
             "quorate snapshot restore f --data d --bump-revision 5 --mark-compacted --skip-hash-check",
+            "quorate mirror --from http://h:1,h:2 --to h:3 --prefix p --to-prefix q --max-txn-ops 64 --once",
+            "quorate mirror --from h:1 --to h:3 --prefix p --no-dest-prefix --rev 7",
             "quorate bench disk --data-dir d --duration 3 --json f",
             "quorate bench put --endpoint h:1 --connections 64 --depth 16 --duration 4 --json f",
             "quorate inspect check d",
@@ -331,6 +338,10 @@ mod tests {
             "quorate member update d",
             "quorate member replace a --peer h:4",
             "quorate move-leader a b",
+            "quorate mirror --from h:1",
+            "quorate mirror --from https://h:1 --to h:2",
+            "quorate mirror --from h:1 --to h:2 --max-txn-ops 1",
+            "quorate mirror --from h:1 --to h:2 --rev 7 --overwrite",
             "quorate local-cluster --nodes 8",
             "quorate local-cluster --listen-base localhost",
             "quorate get k --endpoint h:1,h",
