@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base::limits::{
-    KEY_SIZE_MAX, TXN_OPS_MAX, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT, body_size_max,
+    KEY_SIZE_MAX, TXN_OPS_MAX_DEFAULT, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT, body_size_max,
 };
 use client::{Compare, CompareResult, CompareTarget, DeleteRange, Effect, Op, Put, Range, Txn};
 use wire::{Call, Kind, Status, TXN_DEPTH_MAX};
@@ -52,7 +52,7 @@ fn transactions_that_multiply_or_nest_too_deeply_are_refused_at_once() {
             break;
         }
     }
-    assert!(depth_max >= TXN_OPS_MAX - 1, "only {depth_max} levels");
+    assert!(depth_max >= TXN_OPS_MAX_DEFAULT - 1, "only {depth_max} levels");
     neighbour.finish();
     let after = memory(&server);
     assert!(after < before + (100 << 20), "memory went from {before} to {after}");
@@ -62,7 +62,8 @@ fn transactions_that_multiply_or_nest_too_deeply_are_refused_at_once() {
 fn operations_to_the_limit_are_done_and_one_more_is_refused() {
     let (_dir, server) = start("ops", &[]);
     let mut client = server.client();
-    let keys: Vec<Vec<u8>> = (0..=TXN_OPS_MAX).map(|n| format!("op/{n:03}").into_bytes()).collect();
+    let keys: Vec<Vec<u8>> =
+        (0..=TXN_OPS_MAX_DEFAULT).map(|n| format!("op/{n:03}").into_bytes()).collect();
     let puts = |count: usize| -> Vec<Op<'_>> {
         keys[..count].iter().map(|key| Op::Put(Put::new(key, b"v"))).collect()
     };
@@ -73,7 +74,7 @@ fn operations_to_the_limit_are_done_and_one_more_is_refused() {
             .map(|key| Compare::number(key, target, CompareResult::Equal, 0))
             .collect()
     };
-    let max = TXN_OPS_MAX;
+    let max = TXN_OPS_MAX_DEFAULT;
     let full = Txn { compares: compares(max), success: puts(max), failure: puts(max) };
     let result = client.txn(&full).unwrap();
     assert!(result.succeeded);
