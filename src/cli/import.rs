@@ -69,7 +69,7 @@ pub struct ImportArguments {
     #[arg(long, value_name = "FILE")]
     pub etcd_snapshot: Option<PathBuf>,
     /// Of a snapshot put the newest value of each key and leave its history
-    #[arg(long, requires = "etcd_snapshot")]
+    #[arg(long, requires = "etcd_snapshot", conflicts_with = "dir")]
     pub newest: bool,
     /// What every key begins with
     #[arg(long, default_value = "")]
