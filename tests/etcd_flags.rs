@@ -422,3 +422,54 @@ fn figures_count_calls_their_times_and_what_disks_took() {
     assert_eq!((status, &fields[1..4]), (200, &["4", "0", "1"][..]), "{requests}");
     assert!(variables["cmdline"][0].as_str().unwrap().contains("quorate"), "{variables}");
 }
+
+/// What may be asked of a learner is what etcd's answers: clients balance over all members that they are told of,
+/// and one without a vote is not to be among those.
+#[test]
+fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
+    let folder = DataDir::new("etcd-learner");
+    let (first, peer, client) = (free_address(), free_address(), free_address());
+    let own = format!("--listen-peer-urls=http://{first}");
+    let advertised = format!("--initial-advertise-peer-urls=http://{first}");
+    let cluster = format!("--initial-cluster=first=http://{first}");
+    let flags = [own.as_str(), &advertised, &cluster];
+    let founder = Etcd::spawn(folder.path(), "first", free_address(), &flags);
+    founder.ready();
+    let url = format!("http://{peer}");
+    let (status, added) =
+        founder.post("/v3/cluster/member/add", &json!({"peerURLs": [url], "isLearner": true}));
+    assert_eq!(status, 200, "{added}");
+    let one_more = json!({"peerURLs": ["http://127.0.0.1:1"], "isLearner": true});
+    let (_, refused) = founder.post("/v3/cluster/member/add", &one_more);
+    assert_eq!(refused["message"], "etcdserver: too many learner members in cluster");
+
+    let flags = [
+        &format!("--listen-peer-urls={url}"),
+        &format!("--initial-advertise-peer-urls={url}"),
+        &format!("--initial-cluster=second={url},first=http://{first}"),
+        "--initial-cluster-state=existing",
+    ];
+    let learner = Etcd::spawn(folder.path(), "second", client, &flags);
+    learner.ready();
+    let read = json!({"key": "YQ=="});
+    until("it knows that it is a learner", || learner.post("/v3/kv/range", &read).0 != 200);
+    let refused = |path: &str, body: &Value| {
+        let (status, answer) = learner.post(path, body);
+        let text = "etcdserver: rpc not supported for learner";
+        assert_eq!((status, &answer["message"]), (400, &json!(text)), "{path}");
+    };
+    refused("/v3/kv/range", &read);
+    refused("/v3/kv/put", &json!({"key": "YQ==", "value": "MQ=="}));
+    refused("/v3/lease/grant", &json!({"TTL": 5}));
+    refused("/v3/cluster/member/list", &json!({}));
+    let own_state = json!({"key": "YQ==", "serializable": true});
+    assert_eq!(learner.post("/v3/kv/range", &own_state).0, 200);
+    let (status, state) = learner.post("/v3/maintenance/status", &json!({}));
+    assert_eq!((status, &state["isLearner"]), (200, &json!(true)));
+
+    let id = &added["member"]["ID"];
+    until("it may be promoted", || {
+        founder.post("/v3/cluster/member/promote", &json!({"ID": id})).0 == 200
+    });
+    until("it serves like the others", || learner.post("/v3/kv/range", &read).0 == 200);
+}

@@ -126,7 +126,7 @@ fn help() -> String {
          ETCD_F=v\nin the environment, or in the file that --config-file names.\n\nFlags:\n",
     );
     for flag in FLAGS.iter().filter(|flag| flag.good_for == Use::Here) {
-        let default = if flag.default.is_empty() || flag.is_bool { "" } else { " " };
+        let default = if flag.default.is_empty() { "" } else { " " };
         text.push_str(&format!("  --{}{default}{}\n", flag.name, flag.default.trim_matches(' ')));
         let note = NOTES.iter().find(|(name, _)| *name == flag.name);
         for line in note.into_iter().flat_map(|(_, note)| note.lines()) {
@@ -275,6 +275,7 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
         write_size_max: size,
         progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
         streams_max: number(given, "max-concurrent-streams")?,
+        learners_max: number(given, "max-learners")?,
         extensive_metrics: match given.get("metrics") {
             "basic" => false,
             "extensive" => true,
@@ -425,7 +426,7 @@ mod tests {
         assert_eq!((config.quota_size, config.txn_ops_max), (2 << 30, 128));
         assert_eq!(config.etcd, server::EtcdApi::DEFAULT);
         let line = "--quota-backend-bytes=-1 --max-txn-ops 1000 --max-request-bytes=4000000 \
-                    --watch-progress-notify-interval 1s --max-concurrent-streams=7";
+                    --watch-progress-notify-interval 1s --max-concurrent-streams=7 --max-learners=3";
         let config = configured(line).unwrap();
         assert_eq!((config.quota_size, config.txn_ops_max), (0, 1_000));
         assert_eq!(config.value_size_max, 4_000_000);
@@ -434,6 +435,7 @@ mod tests {
             write_size_max,
             progress_interval_ms,
             streams_max,
+            learners_max: 3,
             extensive_metrics: false,
         };
         assert_eq!(config.etcd, api);

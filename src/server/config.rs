@@ -205,6 +205,8 @@ pub struct EtcdApi {
     pub streams_max: u32,
     /// How long calls took is told by method under gRPC's names, too (etcd's --metrics=extensive).
     pub extensive_metrics: bool,
+    /// Learners that the cluster may have when one more is added here.
+    pub learners_max: usize,
 }
 
 impl EtcdApi {
@@ -214,6 +216,7 @@ impl EtcdApi {
         progress_interval_ms: 600_000,
         streams_max: u32::MAX,
         extensive_metrics: false,
+        learners_max: 1,
     };
     /// Most frequent progress: etcd's, and what reactors look at.
     pub const PROGRESS_INTERVAL_MIN_MS: u32 = 100;

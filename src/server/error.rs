@@ -139,7 +139,7 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "{address} is in use by another process; choose another address with --listen or \
-                     --listen-client (port 0 takes a free one)"
+                     --listen-client, as etcd with --listen-client-urls (port 0 takes a free one)"
                 )
             }
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),

@@ -286,6 +286,7 @@ async fn run(start: Start) -> Result<(), Error> {
     })?;
     if listens {
         drop(notices.send(Notice::Ready));
+        gate.follow_role();
     }
     if let Some(peers) = peers {
         glommio::spawn_local(listener::accept_peers(peers, Rc::clone(&inbox))).detach();

@@ -52,8 +52,8 @@ impl std::fmt::Display for Error {
                 "the SHA-256 at its end is not that of its content: it is damaged; use another copy",
             ),
             Self::NoChecksum => f.write_str(
-                "it has no SHA-256 at its end, as a file that was copied from a data directory: give \
-                 --skip-hash-check to take it unchecked",
+                "it has no SHA-256 at its end: it is cut off, or no snapshot, or was copied from a data \
+                 directory, and then 'snapshot restore --skip-hash-check' takes it unchecked",
             ),
             Self::NoBucket { name } => write!(
                 f,

@@ -20,6 +20,9 @@ impl Unary<'_> {
     /// `Range`: its answer may come in pieces.
     pub async fn range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let message: RangeRequest = self.decode()?;
+        if self.link.is_learner() && !message.serializable {
+            return Err(Failure::NOT_FOR_LEARNER);
+        }
         let range = request::range(&message)?;
         let (native, call) = (&self.link.native, Call::Range(range));
         let answers = ask_for_all(native, self.deadline_ms, &call).await?;

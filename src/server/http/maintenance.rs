@@ -38,12 +38,16 @@ impl Unary<'_> {
             let range = Range { key: &[0], count_only: true, ..Range::default() };
             read(&self.ask(&Call::Range(range)).await?, Subject::Read)?;
         }
-        let answer = self.ask(&Call::MemberList).await?;
-        let list = match read(&answer, Subject::Member)? {
-            Reply::MemberList(reply) => members(reply.members)?,
-            reply => return Err(unexpected(&reply)),
-        };
+        let list = self.members().await?;
         tell(out, &response::member_list(&self.from(), &list, &self.link.reached))
+    }
+
+    async fn members(&self) -> Result<MemberList, Failure> {
+        let answer = self.ask(&Call::MemberList).await?;
+        match read(&answer, Subject::Member)? {
+            Reply::MemberList(reply) => members(reply.members),
+            reply => Err(unexpected(&reply)),
+        }
     }
 
     /// `MemberAdd`.
@@ -53,6 +57,13 @@ impl Unary<'_> {
         let url = request.peer_urls.first().map_or("", String::as_str);
         let name = wire::Member::placeholder(url.rsplit('/').next().unwrap_or_default());
         let change = request::member_add(&request, name)?;
+        if request.is_learner {
+            let learners = self.members().await?.members.into_iter();
+            let learners = learners.filter(|member| member.role.is_learner()).count();
+            if learners >= self.link.gate.api.config.learners_max {
+                return Err(Failure::TOO_MANY_LEARNERS);
+            }
+        }
         let (id, list) = self.change(&change, Subject::Member).await?;
         tell(out, &response::member_add(&self.from(), id, &list))
     }
@@ -239,6 +250,11 @@ impl Unary<'_> {
                 tell(out, &AuthStatusResponse { header, enabled: false, auth_revision: 1 })
             }
             "Authenticate" => Err(Failure::AUTH_NOT_ENABLED),
+            // There are none: an answer with nothing but its header.
+            "UserList" | "RoleList" => {
+                let header = Some(self.now().await?);
+                tell(out, &AlarmResponse { header, alarms: Vec::new() })
+            }
             method => Err(Failure::new(
                 Code::Unimplemented,
                 format!("etcdserver: users and roles are not supported: {method} does nothing"),

@@ -24,6 +24,7 @@ mod native;
 mod plain;
 mod recipes;
 mod remote;
+mod role;
 mod service;
 mod snapshot;
 mod stream;
@@ -142,6 +143,8 @@ pub struct Gate {
     standing: Cell<Standing>,
     /// Since when no leader is known.
     leaderless: Cell<Instant>,
+    /// This member has no vote, as far as is known.
+    is_learner: Cell<bool>,
     /// Comes when no leader has been known for long.
     orphaned: Event,
     connections: Cell<usize>,
@@ -171,6 +174,7 @@ impl Gate {
             inbox: Rc::clone(inbox),
             standing: Cell::default(),
             leaderless: Cell::new(Instant::now()),
+            is_learner: Cell::new(false),
             orphaned: Event::default(),
             connections: Cell::new(0),
             connections_max,
@@ -200,11 +204,19 @@ impl Gate {
         self.stop.come();
     }
 
+    fn has_leader(&self) -> bool {
+        self.standing.get().leader != NodeId::default()
+    }
+
+    /// Learns what this member is, as a task of its own.
+    pub fn follow_role(self: &Rc<Self>) {
+        glommio::spawn_local(role::follow(Rc::clone(self))).detach();
+    }
+
     /// A tick of the clock has passed.
     pub fn tick(&self) {
         self.held.tick();
-        let has_leader = self.standing.get().leader != NodeId::default();
-        if !has_leader && self.leaderless.get().elapsed() >= self.api.leader_lost {
+        if !self.has_leader() && self.leaderless.get().elapsed() >= self.api.leader_lost {
             self.orphaned.come();
         }
     }
@@ -347,7 +359,11 @@ impl Link {
     }
 
     fn has_leader(&self) -> bool {
-        self.gate.standing.get().leader != NodeId::default()
+        self.gate.has_leader()
+    }
+
+    fn is_learner(&self) -> bool {
+        self.gate.is_learner.get()
     }
 
     /// Whether a leader is known. While an election is under way its outcome is waited for.

@@ -65,6 +65,16 @@ pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
     }
 }
 
+/// What is asked by another method than GET and is no call.
+pub fn not_allowed(path: &str) -> Response<grpc::Reply> {
+    let is_page = ["/health", "/livez", "/readyz", "/version", "/metrics"].contains(&path);
+    if is_page {
+        text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".into())
+    } else {
+        nothing()
+    }
+}
+
 /// What `/version` says: the release of etcd whose behaviour this has, and our own.
 fn version() -> String {
     format!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd::{Code, Failure, Message, Subject, begin_message, decode};
 use hyper::body::Incoming;
-use hyper::header::HeaderName;
+use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use wire::{Call, Range, Reply};
 
@@ -20,6 +20,17 @@ use super::{gateway, keys, lease, plain, recipes, snapshot, watch};
 
 /// How long a request waits before it is tried again while there is no leader.
 const ELECTION_PAUSE: Duration = Duration::from_millis(20);
+
+/// The stream that learners serve, too.
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
+
+/// The other streams.
+const STREAMS: [&str; 4] = [
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.KV/RangeStream",
+    "/v3electionpb.Election/Observe",
+];
 
 /// Metadata of a client that wants no answer of a member without a leader.
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
@@ -42,6 +53,13 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
     if let Some(path) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
         return gateway::respond(link, path, &parts, body).await;
     }
+    let is_grpc = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if !is_grpc {
+        return plain::not_allowed(path);
+    }
     let orphaned = match admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return grpc::refusal(failure),
@@ -61,10 +79,20 @@ pub fn stream(
     method: &str,
     messages: Messages,
 ) -> Result<Response<grpc::Reply>, Messages> {
+    if link.is_learner() && method != SNAPSHOT {
+        // What is no stream is looked at later, and refused there.
+        return if STREAMS.contains(&method) {
+            let (response, sender) = grpc::streaming(messages.form());
+            sender.end(Err(Failure::NOT_FOR_LEARNER));
+            Ok(response)
+        } else {
+            Err(messages)
+        };
+    }
     match method {
         "/etcdserverpb.Watch/Watch" => Ok(watch::serve(link, messages)),
         "/etcdserverpb.Lease/LeaseKeepAlive" => Ok(lease::serve(link, messages)),
-        "/etcdserverpb.Maintenance/Snapshot" => Ok(snapshot::serve(link, messages)),
+        SNAPSHOT => Ok(snapshot::serve(link, messages)),
         "/etcdserverpb.KV/RangeStream" => Ok(keys::range_stream(link, messages)),
         "/v3electionpb.Election/Observe" => Ok(recipes::observe(link, messages)),
         _ => Err(messages),
@@ -130,6 +158,12 @@ async fn dispatch(
     deadline_ms: u32,
     message: Bytes,
 ) -> Result<Vec<u8>, Failure> {
+    // A learner answers reads of its own state ([`Unary::range`] looks at that) and tells what it is.
+    let is_for_learner = ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status"];
+    let is_health = method.starts_with("/grpc.health.v1.Health/");
+    if link.is_learner() && !is_health && !is_for_learner.contains(&method) {
+        return Err(Failure::NOT_FOR_LEARNER);
+    }
     let call = Unary { link, deadline_ms, message };
     let mut out = begin_message();
     let (service, name) = method.strip_prefix('/').and_then(|path| path.split_once('/')).unzip();

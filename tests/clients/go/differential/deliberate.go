@@ -42,6 +42,10 @@ var deliberates = []deliberate{
 			"compaction of that time, and for the newest revision once revision 0 was compacted",
 	},
 	{
+		regexp.MustCompile(`^KV/Txn: etcd OK "", quorate ResourceExhausted ".*its reply is too large: .*"$`),
+		"the answer to a transaction has at most 17.5 MiB, and says that what was written was written",
+	},
+	{
 		regexp.MustCompile(`^Watch: progress is told by etcd: false, by quorate: true, .* compaction has ended$`),
 		"etcd tells a stream's progress no more once a watch of it was ended by compaction, until the client " +
 			"cancels that watch; here such a watch is not waited for",
