@@ -290,29 +290,40 @@ fn every_url_has_a_door_and_the_advertised_ones_are_told_as_they_were_given() {
     assert!(!path.exists(), "the socket goes with the server");
 }
 
-#[test]
-fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
-    let folder = DataDir::new("etcd-names");
-    let (first, peer, client) = (free_address(), free_address(), free_address());
-    let own = format!("--listen-peer-urls=http://{first}");
-    let advertised = format!("--initial-advertise-peer-urls=http://{first}");
-    let cluster = format!("--initial-cluster=first=http://{first}");
-    let flags = [own.as_str(), &advertised, &cluster];
-    let founder = Etcd::spawn(folder.path(), "first", free_address(), &flags);
+/// A cluster of one member, "first", and its address for others.
+fn founder(dir: &Path) -> (Etcd, SocketAddr) {
+    let address = free_address();
+    let own = format!("--listen-peer-urls=http://{address}");
+    let advertised = format!("--initial-advertise-peer-urls=http://{address}");
+    let cluster = format!("--initial-cluster=first=http://{address}");
+    let founder = Etcd::spawn(dir, "first", free_address(), &[own.as_str(), &advertised, &cluster]);
     founder.ready();
-    let url = format!("http://{peer}");
-    let add = json!({"peerURLs": [url]});
-    let (status, added) = founder.post("/v3/cluster/member/add", &add);
-    assert_eq!((status, added["member"].get("name")), (200, None), "{added}");
-    assert_eq!(names(&founder), ["first", ""]);
+    (founder, address)
+}
+
+/// The member that was added with this URL, as "second".
+fn join(dir: &Path, first: SocketAddr, url: &str) -> Etcd {
     let flags = [
         &format!("--listen-peer-urls={url}"),
         &format!("--initial-advertise-peer-urls={url}"),
         &format!("--initial-cluster=second={url},first=http://{first}"),
         "--initial-cluster-state=existing",
     ];
-    let joined = Etcd::spawn(folder.path(), "second", client, &flags);
+    let joined = Etcd::spawn(dir, "second", free_address(), &flags);
     joined.ready();
+    joined
+}
+
+#[test]
+fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
+    let folder = DataDir::new("etcd-names");
+    let (founder, first) = founder(folder.path());
+    let url = format!("http://{}", free_address());
+    let add = json!({"peerURLs": [url]});
+    let (status, added) = founder.post("/v3/cluster/member/add", &add);
+    assert_eq!((status, added["member"].get("name")), (200, None), "{added}");
+    assert_eq!(names(&founder), ["first", ""]);
+    let joined = join(folder.path(), first, &url);
     until("its name", || names(&founder) == ["first", "second"]);
     until("its name there, too", || names(&joined) == ["first", "second"]);
 }
@@ -428,14 +439,8 @@ fn figures_count_calls_their_times_and_what_disks_took() {
 #[test]
 fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
     let folder = DataDir::new("etcd-learner");
-    let (first, peer, client) = (free_address(), free_address(), free_address());
-    let own = format!("--listen-peer-urls=http://{first}");
-    let advertised = format!("--initial-advertise-peer-urls=http://{first}");
-    let cluster = format!("--initial-cluster=first=http://{first}");
-    let flags = [own.as_str(), &advertised, &cluster];
-    let founder = Etcd::spawn(folder.path(), "first", free_address(), &flags);
-    founder.ready();
-    let url = format!("http://{peer}");
+    let (founder, first) = founder(folder.path());
+    let url = format!("http://{}", free_address());
     let (status, added) =
         founder.post("/v3/cluster/member/add", &json!({"peerURLs": [url], "isLearner": true}));
     assert_eq!(status, 200, "{added}");
@@ -443,14 +448,7 @@ fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
     let (_, refused) = founder.post("/v3/cluster/member/add", &one_more);
     assert_eq!(refused["message"], "etcdserver: too many learner members in cluster");
 
-    let flags = [
-        &format!("--listen-peer-urls={url}"),
-        &format!("--initial-advertise-peer-urls={url}"),
-        &format!("--initial-cluster=second={url},first=http://{first}"),
-        "--initial-cluster-state=existing",
-    ];
-    let learner = Etcd::spawn(folder.path(), "second", client, &flags);
-    learner.ready();
+    let learner = join(folder.path(), first, &url);
     let read = json!({"key": "YQ=="});
     until("it knows that it is a learner", || learner.post("/v3/kv/range", &read).0 != 200);
     let refused = |path: &str, body: &Value| {
