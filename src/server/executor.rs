@@ -479,6 +479,10 @@ async fn store(
     }
     let backed = std::fs::metadata(&plan.pages).map_err(wrap)?.len();
     state.pages_mut().set_backed(backed);
+    // A killed process leaves records and pages that are read here and that a power cut takes back still.
+    // What was taken as the newest checkpoint is the newest only once it is durable: from then on pages that
+    // only older ones hold are written over.
+    pages.sync().await;
     let cache_size = plan.config.pages_size();
     for (offset, size) in slots_to_clear {
         let mut zeros = Block::allocate(size);

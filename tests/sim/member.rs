@@ -414,9 +414,12 @@ impl Node {
         } else {
             state.pages().slot_to_clear().into_iter().collect()
         };
+        // What a killed process left unsynced was read here: it has to be durable before pages are reused.
+        self.disk.sync_now(Name::Pages);
+        self.step()?;
         for (offset, size) in slots_to_clear {
-            self.disk.sync_now(Name::Pages);
             self.disk.clear(Name::Pages, offset, size);
+            self.disk.sync_now(Name::Pages);
             self.step()?;
         }
         state.pages_mut().set_backed(pages_size);
