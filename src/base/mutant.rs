@@ -116,6 +116,10 @@ mutants!(
     ForwardedWrong = "forwarded-wrong" breaks "an answer is of its entry",
     /// A write is passed on to the leader two times.
     ForwardedTwice = "forwarded-twice" breaks "a write takes effect once",
+    /// A leader proposes what was passed on to it in an earlier term.
+    ForwardOfAnyTerm = "forward-of-any-term" breaks "a write that was told as refused has no effect",
+    /// Writes of earlier terms are told as refused when another term begins.
+    SettledUncommitted = "settled-uncommitted" breaks "a write that was told as refused has no effect",
     /// A write under way when the leader was lost is said to have had no effect.
     LostIsRefused = "lost-is-refused" breaks "an unknown outcome is told as unknown",
     /// Entries are applied before they are durable in the own log.

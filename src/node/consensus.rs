@@ -12,7 +12,8 @@
 //! the device; the same entries leave for the peers in the same turn, beside the write.
 //!
 //! A member that does not lead passes proposals on to the leader and says the outcome when it applies
-//! the entry itself; what was under way when the leader is lost has an unknown outcome, and is told so.
+//! the entry itself. What was under way when a leader is lost is answered when its outcome is certain,
+//! which the first entry of a later term makes it (`undecided.rs`).
 //!
 //! Bounds: proposals that have been taken in and not applied are at most `proposed_bytes_max`; beyond
 //! that, and while space is short, clients get a typed refusal. Deletes, compactions, lists of members
@@ -24,29 +25,31 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
 
-use base::{Frame, Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
-use raft::{Input, Output, Raft, RoleName};
+use base::{Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
+use raft::{Input, Output, Raft};
 use wal::Writer;
-use wire::{PeerFrame, PeerLane, ReplyWriter, Status};
+use wire::{ReplyWriter, Status};
 
 use crate::admin::Admin;
 use crate::apply_lag::ApplyLag;
 use crate::beginner::Beginner;
 use crate::disk_watch::DiskWatch;
 use crate::divergence::{Divergence, Verdict};
-use crate::gauges::{Bound, Gauges};
+use crate::gauges::Gauges;
 use crate::journal::Journal;
 use crate::leases::Leases;
 use crate::log_clock::LogClock;
 use crate::log_reader::LogReader;
 use crate::members::{Members, Said};
 use crate::message::{
-    Committed, EntryKind, Origin, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
+    Committed, EntryKind, Payload, Refused, Reply, ReplyBody, STAMP_MARK, Standing,
 };
 use crate::peers::{Greeting, Incoming, Introduction, Peers};
+use crate::proposals::Proposal;
 use crate::retention::Outdated;
 use crate::snapshots::{Installing, Receiving, Sending};
 use crate::tail::{Kept, Tail};
+use crate::undecided::Undecided;
 use crate::{Allocate, ConsensusEffect, ConsensusEvent, ReactorEvent, Role, StoreEvent, usage};
 
 /// What is kept for peers that are behind.
@@ -104,23 +107,6 @@ pub struct ConsensusConfig {
     pub torn: Option<raft::Position>,
 }
 
-/// A write that has no position yet.
-pub(crate) struct Proposal {
-    pub ticket: Option<Ticket>,
-    /// The number of its kind in the log, with the mark of a forwarded one.
-    pub kind: u8,
-    pub frees_space: bool,
-    /// The payload.
-    pub frame: Frame,
-    pub deadline: Option<Instant>,
-}
-
-/// A write that the leader was asked to propose.
-struct Forwarded {
-    ticket: Ticket,
-    size: usize,
-}
-
 /// The role of the consensus core.
 pub struct Consensus<B> {
     pub(crate) config: ConsensusConfig,
@@ -131,18 +117,17 @@ pub struct Consensus<B> {
     pub(crate) members: Members,
     /// Taken in, not appended yet: the open block is full, applying is behind, or leadership is being
     /// handed over.
-    waiting: VecDeque<Proposal>,
-    /// Passed on to the leader, by number.
-    forwarded: BTreeMap<u64, Forwarded>,
-    next_forward: u64,
+    pub(crate) waiting: VecDeque<Proposal>,
+    /// Passed on to the leader, or left behind in the log when leadership was lost.
+    pub(crate) undecided: Undecided,
     /// Bytes of proposals taken in and not applied.
-    proposed_bytes: usize,
+    pub(crate) proposed_bytes: usize,
     /// Bytes of proposals of other members in the log and not committed.
-    foreign_bytes: usize,
-    apply_lag: ApplyLag,
+    pub(crate) foreign_bytes: usize,
+    pub(crate) apply_lag: ApplyLag,
     page_space_low: bool,
-    quota_is_met: bool,
-    stopping: bool,
+    pub(crate) quota_is_met: bool,
+    pub(crate) stopping: bool,
     /// The first group of this start is durable: others may be talked to.
     settled: bool,
     pub(crate) beginner: Option<Beginner>,
@@ -221,8 +206,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             peers,
             members,
             waiting: VecDeque::new(),
-            forwarded: BTreeMap::new(),
-            next_forward: 0,
+            undecided: Undecided::default(),
             proposed_bytes: 0,
             foreign_bytes: 0,
             apply_lag,
@@ -280,7 +264,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Writes that wait for a place in the log, or for the leader to give them one.
     pub fn pending(&self) -> usize {
-        self.waiting.len() + self.forwarded.len()
+        self.waiting.len() + self.undecided.len()
     }
 
     /// raft, for looking at.
@@ -306,7 +290,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Whether nothing is on its way to the disk, to the store or to the next leader.
     pub fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
-            && self.forwarded.is_empty()
+            && self.undecided.is_empty()
             && self.tail.is_handed_out()
             && self.journal.is_quiet()
             && self.proposed_bytes == 0
@@ -326,7 +310,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     }
 
     /// Whether only requests that free space may go on.
-    fn space_is_low(&self) -> bool {
+    pub(crate) fn space_is_low(&self) -> bool {
         self.quota_is_met || self.page_space_low || self.journal.is_short(self.config.reserve_size)
     }
 
@@ -343,268 +327,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.reply(ticket, ReplyBody::Refused(refused));
     }
 
-    /// Why a write of this size is not taken now. The leader judges by its own disk.
-    fn objection(&self, size: usize, frees_space: bool) -> Option<(Status, String)> {
-        let leads = self.raft.role() == RoleName::Leader;
-        if self.stopping {
-            let message = "the server is stopping; nothing was written; send the request again \
-                           when it is back";
-            return Some((Status::ShuttingDown, message.to_string()));
-        }
-        if leads && self.space_is_low() && !frees_space {
-            let message = if self.quota_is_met {
-                "keys and history have reached the quota; nothing was written; delete keys and \
-                 compact, or start the members with a greater quota, then try again"
-            } else {
-                "the disk is full; nothing was written; delete keys and compact, or make room on \
-                 the file system of the data directory, then try again"
-            };
-            return Some((Status::NoSpace, message.to_string()));
-        }
-        let taken = self.proposed_bytes + self.foreign_bytes;
-        if taken > 0 && taken + size > self.config.proposed_bytes_max {
-            let message = format!(
-                "{taken} bytes of writes wait for the disk and the limit is {}; nothing was \
-                 written; try again after a pause",
-                self.config.proposed_bytes_max
-            );
-            return Some((Status::Overloaded, message));
-        }
-        None
-    }
-
-    fn object(&mut self, ticket: Ticket, status: Status, message: String) {
-        let mut refused = Refused::new(status, message);
-        if status == Status::Overloaded {
-            self.gauges.hit(Bound::Proposals);
-            refused.retry_after_ms = Refused::drained_ms(self.proposed_size());
-        }
-        self.reply(ticket, ReplyBody::Refused(refused));
-    }
-
-    fn propose(&mut self, proposal: Proposal, effects: &mut Vec<ConsensusEffect<B>>) {
-        assert!(self.outputs.is_empty(), "raft's outputs wait: {:?}", self.outputs);
-        let size = proposal.frame.len();
-        if let Some((status, message)) = self.objection(size, proposal.frees_space) {
-            if let Some(ticket) = proposal.ticket {
-                self.object(ticket, status, message);
-            }
-            return;
-        }
-        self.count(&proposal);
-        if self.raft.role() != RoleName::Leader {
-            self.pass_on(proposal, effects);
-        } else if !self.waiting.is_empty() {
-            self.waiting.push_back(proposal);
-        } else if let Err(proposal) = self.append(proposal) {
-            self.waiting.push_back(proposal);
-        }
-    }
-
-    fn count(&mut self, proposal: &Proposal) {
-        match proposal.ticket {
-            Some(_) => self.proposed_bytes += proposal.frame.len(),
-            None => self.foreign_bytes += proposal.frame.len(),
-        }
-    }
-
-    fn drop_proposal(&mut self, proposal: &Proposal, status: Status, message: &str) {
-        match proposal.ticket {
-            Some(ticket) => {
-                self.proposed_bytes -= proposal.frame.len();
-                self.refuse(ticket, status, message.to_string());
-            }
-            None => self.foreign_bytes = self.foreign_bytes.saturating_sub(proposal.frame.len()),
-        }
-    }
-
-    /// Gives the proposal a position and copies it into the open block, unless that is full, or applying
-    /// is behind.
-    fn append(&mut self, proposal: Proposal) -> Result<(), Proposal> {
-        if self.apply_lag.is_long(self.now) {
-            return Err(proposal);
-        }
-        // What the state has of log time comes with the first turn of the store.
-        if EntryKind::time_at(proposal.kind).is_some() && !self.log_clock.is_known() {
-            return Err(proposal);
-        }
-        let Some((index, term)) = self.raft.next() else { return Err(proposal) };
-        let kind = proposal.kind;
-        let timed = self.with_time(self.now, kind, &proposal.frame);
-        let payload = timed.as_ref().unwrap_or(&proposal.frame);
-        let record = wal::Entry { index, term, kind, payload };
-        let Some(hash) = self.journal.append(&record) else { return Err(proposal) };
-        self.raft.propose().expect("it leads: it named the next position");
-        let Proposal { ticket, frame, .. } = proposal;
-        let frame = timed.unwrap_or(frame);
-        self.tail.push(Kept { index, term, kind, frame, hash, ticket });
-        Ok(())
-    }
-
-    /// Appends a proposal that no bound holds back, behind those that wait.
-    pub(crate) fn propose_first(&mut self, proposal: Proposal) {
-        if !self.waiting.is_empty() {
-            self.waiting.push_back(proposal);
-        } else if let Err(proposal) = self.append(proposal) {
-            self.waiting.push_back(proposal);
-        }
-    }
-
-    /// The last entry of the log once everything that waits has its position.
-    pub(crate) fn last_proposed(&self) -> LogIndex {
-        let waiting = u64::try_from(self.waiting.len()).expect("proposals are bounded");
-        LogIndex::new(self.raft.log().last().get() + waiting)
-    }
-
-    /// Puts an entry of this member's own at the position that raft has given it already.
-    pub(crate) fn append_own(&mut self, index: LogIndex, term: Term, kind: u8, frame: Frame) {
-        let entry = wal::Entry { index, term, kind, payload: &frame };
-        let hash = match self.journal.append(&entry) {
-            Some(hash) => hash,
-            None => {
-                self.journal.push(index);
-                wal::chain_hash(&entry, self.tail.last().hash)
-            }
-        };
-        self.tail.push(Kept { index, term, kind, frame, hash, ticket: None });
-    }
-
-    /// Appends what waits, as far as the open block has room; drops what nobody waits for any more.
-    fn append_waiting(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
-        while let Some(proposal) = self.waiting.pop_front() {
-            if proposal.deadline.is_some_and(|deadline| now > deadline) {
-                let message = "the deadline of the request passed before it was written; nothing \
-                               was written";
-                self.drop_proposal(&proposal, Status::DeadlineExceeded, message);
-            } else if self.raft.role() != RoleName::Leader {
-                self.pass_on(proposal, effects);
-            } else if let Err(proposal) = self.append(proposal) {
-                self.waiting.push_front(proposal);
-                return;
-            }
-        }
-    }
-
-    /// Has the leader propose it.
-    fn pass_on(&mut self, proposal: Proposal, effects: &mut Vec<ConsensusEffect<B>>) {
-        let leader = self.raft.leader().filter(|leader| *leader != self.raft.id());
-        let link = leader.and_then(|leader| self.peers.open(leader, PeerLane::Bulk));
-        let (Some(link), Some(ticket)) = (link, proposal.ticket) else {
-            let message = "no leader is known at present, or it cannot be reached; nothing was \
-                           written; try again after the election";
-            return self.drop_proposal(&proposal, Status::NoLeader, message);
-        };
-        let sequence = self.next_forward;
-        self.next_forward += 1;
-        let own = self.peers.own();
-        let origin = Origin { member: own.member, start_id: own.start_id, sequence };
-        let body = origin.wrap(&proposal.frame);
-        let frame = PeerFrame::Forward(wire::PeerForward {
-            sequence,
-            kind: proposal.kind | Origin::MARK,
-            frees_space: proposal.frees_space,
-            body: &body,
-        });
-        let mut bytes = Vec::new();
-        if let Err(error) = self.peers.encoder().encode(&mut bytes, &frame) {
-            let message = format!("the request cannot be passed on to the leader: {error}");
-            return self.drop_proposal(&proposal, Status::TooLarge, &message);
-        }
-        if Mutant::ForwardedTwice.is_on() {
-            effects.push(ConsensusEffect::LinkSend { link, bytes: bytes.clone() });
-        }
-        effects.push(ConsensusEffect::LinkSend { link, bytes });
-        self.forwarded.insert(sequence, Forwarded { ticket, size: proposal.frame.len() });
-    }
-
-    /// A member has a write for the leader to propose.
-    pub(crate) fn take_forward(
-        &mut self,
-        from: NodeId,
-        forward: &wire::PeerForward<'_>,
-        frame: Frame,
-        effects: &mut Vec<ConsensusEffect<B>>,
-    ) {
-        let is_known = EntryKind::decode(forward.kind, &frame).is_some_and(|payload| {
-            let may = !payload.kind.is_leaders() || Mutant::DeposedExpires.is_on();
-            may && payload.origin.is_some_and(|origin| origin.member == from)
-        });
-        let objection = if !is_known {
-            Some((Status::InvalidArgument, "the leader does not know this kind of write".into()))
-        } else if self.raft.role() != RoleName::Leader {
-            Some((
-                Status::NoLeader,
-                "the leader has changed; nothing was written; try again".into(),
-            ))
-        } else if self.stopping {
-            // That this server ends is nothing to the clients of another one: the next leader takes it.
-            let message = "the leader stops and hands over; nothing was written; try again";
-            Some((Status::NoLeader, message.into()))
-        } else {
-            self.objection(frame.len(), forward.frees_space)
-        };
-        if let Some((status, message)) = objection {
-            if status == Status::Overloaded {
-                self.gauges.hit(Bound::Proposals);
-            }
-            let refused =
-                wire::PeerForwardRefused { sequence: forward.sequence, status, message: &message };
-            self.send(from, PeerLane::Control, &PeerFrame::ForwardRefused(refused), effects);
-            return;
-        }
-        let proposal = Proposal {
-            ticket: None,
-            kind: forward.kind,
-            frees_space: forward.frees_space,
-            frame,
-            deadline: None,
-        };
-        self.count(&proposal);
-        if !self.waiting.is_empty() {
-            self.waiting.push_back(proposal);
-        } else if let Err(proposal) = self.append(proposal) {
-            self.waiting.push_back(proposal);
-        }
-    }
-
-    /// The leader has not proposed it and will not.
-    pub(crate) fn take_forward_refused(&mut self, refused: &wire::PeerForwardRefused<'_>) {
-        if let Some(Forwarded { ticket, size }) = self.forwarded.remove(&refused.sequence) {
-            self.proposed_bytes -= size;
-            self.refuse(ticket, refused.status, refused.message.to_string());
-        }
-    }
-
-    /// What happens to the writes that are in nobody's hands: nobody can say.
-    pub(crate) fn abandon(&mut self, waiting: Vec<(Ticket, usize)>, why: &str) {
-        for (ticket, size) in waiting {
-            self.proposed_bytes -= size;
-            let message = format!("{why}; the write may or may not take effect; read to find out");
-            let lost = Mutant::LostIsRefused.is_on();
-            let status = if lost { Status::NoLeader } else { Status::Unknown };
-            self.refuse(ticket, status, message);
-        }
-    }
-
-    pub(crate) fn abandon_forwarded(&mut self, why: &str) {
-        let forwarded = mem::take(&mut self.forwarded);
-        self.abandon(forwarded.into_values().map(|f| (f.ticket, f.size)).collect(), why);
-    }
-
-    /// This member does not lead, or not any more.
-    pub(crate) fn follow(&mut self) {
-        let waiting = self.tail.abandon();
-        self.abandon(waiting, "leadership was lost before the write was committed");
-        self.abandon_forwarded("the leader was lost before the write was applied here");
-        self.foreign_bytes = 0;
-        // Those of other members are told by the new term, or by the broken link.
-        self.waiting.retain(|proposal| proposal.ticket.is_some());
-    }
-
-    /// Entries were cut off: who waited for them learns that nobody knows.
+    /// Entries were cut off. Who waits for them learns of it when it is certain that none comes back.
     pub(crate) fn cut(&mut self, first: LogIndex) {
-        let waiting = self.tail.cut(first);
-        self.abandon(waiting, "another leader replaced the entry of the write");
+        self.tail.cut(first);
         self.members.cut(first);
         self.journal.cut(self.tail.last(), self.raft.log().era());
     }
@@ -622,6 +347,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         for entry in kept {
             let Kept { index, term, kind, frame, hash, mut ticket } = entry;
             let size = frame.len();
+            self.settle_writes(term);
             let Some(payload) = EntryKind::decode(kind, &frame) else {
                 effects.push(ConsensusEffect::Halt(format!(
                     "log entry {index} has kind {kind}, which this version does not know; start \
@@ -632,14 +358,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             let Payload { kind, origin, stamp, body: frame } = payload;
             if let Some(origin) = origin {
                 if origin.member == member && origin.start_id == start_id {
-                    let forwarded = if Mutant::ForwardedWrong.is_on() {
-                        self.forwarded.pop_first().map(|(_, forwarded)| forwarded)
+                    let write = if Mutant::ForwardedWrong.is_on() {
+                        self.undecided.take_first()
                     } else {
-                        self.forwarded.remove(&origin.sequence)
+                        self.undecided.take_forwarded(origin.sequence)
                     };
-                    ticket = forwarded.map(|forwarded| forwarded.ticket);
+                    ticket = write.map(|write| write.ticket);
                 }
                 self.foreign_bytes = self.foreign_bytes.saturating_sub(size);
+            } else if ticket.is_none() {
+                ticket = self.undecided.take_left(term, index).map(|write| write.ticket);
             }
             entries.push(Committed { index, term, kind, stamp, frame, hash, ticket });
         }
@@ -959,6 +687,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             self.tick(now, effects);
         }
         self.write_alone(now, effects);
+        self.give_up_late(now);
         let log = self.raft.log();
         self.apply_lag.look(now, log.committed().min(log.durable()));
         self.tend_leases(now, effects);
@@ -987,7 +716,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let own = [self.journal.deadline(), self.leases_deadline()].into_iter().flatten().min();
+        let undecided = self.undecided.deadline();
+        let own = [self.journal.deadline(), self.leases_deadline(), undecided];
+        let own = own.into_iter().flatten().min();
         if !self.is_connected() {
             return own;
         }

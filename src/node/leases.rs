@@ -18,8 +18,9 @@ use base::{Duration, Frame, Instant, LeaseId, LogIndex, Mutant, Term};
 use kv::{Due, DueError};
 use raft::RoleName;
 
-use crate::consensus::{Consensus, Proposal};
+use crate::consensus::Consensus;
 use crate::message::EntryKind;
+use crate::proposals::Proposal;
 use crate::store::{Store, StoreEffect};
 use crate::tail::Kept;
 use crate::{ConsensusEffect, ConsensusEvent, StoreEvent};

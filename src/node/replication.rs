@@ -81,10 +81,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             Output::Committed { .. } => self.commit(effects),
             Output::Leading { .. } => {
                 self.lead_time(now);
-                self.abandon_forwarded("the leader changed before the write was applied here");
+                self.doubt(now);
             }
             Output::Following { .. } => {
-                self.follow();
+                self.follow(now);
                 self.divergence.restart();
                 self.readers.clear();
                 self.admin_lost();
@@ -343,7 +343,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                     self.interrupt_sending(now, peer);
                     self.take_outputs(now, effects);
                     if self.raft.leader() == Some(peer) {
-                        self.abandon_forwarded("the connection to the leader broke");
+                        self.doubt(now);
                     }
                 }
             }

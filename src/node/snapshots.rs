@@ -567,8 +567,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let receiving = self.receiving.take().expect("only a state that is here is installed");
         let Receiving { transfer, base, list, configuration, .. } = receiving;
         assert!(base.index == last.index, "installs {last:?}, received up to {}", base.index);
-        let waiting = self.tail.restart(base);
-        self.abandon(waiting, "the state of another member took the place of the log");
+        self.tail.restart(base);
+        self.give_up_all("the state of another member took the place of the log");
         self.members.restart(configuration, list);
         self.peers.set_members(now, self.members.everyone(), effects);
         let era = self.raft.log().era();

@@ -138,19 +138,21 @@ impl Tail {
         self.entries.range(from.min(self.entries.len())..)
     }
 
-    /// Cuts off the entries from `first` on, none of which has been handed out; returns who waited for
-    /// them and how large they were.
-    pub fn cut(&mut self, first: LogIndex) -> Vec<(Ticket, usize)> {
-        let Some(place) = self.place(first) else { return Vec::new() };
+    /// Cuts off the entries from `first` on, none of which has been handed out.
+    pub fn cut(&mut self, first: LogIndex) {
+        let Some(place) = self.place(first) else { return };
         assert!(place >= self.handed_out, "entry {first} is committed and was cut off");
-        let gone = self.entries.drain(place..);
-        gone.filter_map(|entry| entry.ticket.map(|ticket| (ticket, entry.frame.len()))).collect()
+        self.entries.truncate(place);
     }
 
-    /// Forgets who waits for what is not committed; returns them and how large their entries are.
-    pub fn abandon(&mut self) -> Vec<(Ticket, usize)> {
-        let waiting = self.entries.range_mut(self.handed_out..);
-        waiting.filter_map(|entry| entry.ticket.take().map(|t| (t, entry.frame.len()))).collect()
+    /// Who waits for what is not committed, with its position and size; nobody does any more.
+    pub fn take_waiting(&mut self) -> Vec<(Position, Ticket, usize)> {
+        let pending = self.entries.range_mut(self.handed_out..);
+        let waiting = pending.filter_map(|entry| {
+            let ticket = entry.ticket.take()?;
+            Some((entry.position(), ticket, entry.frame.len()))
+        });
+        waiting.collect()
     }
 
     /// Hands out the entries up to `index`. They stay for peers if `keep` says so.
@@ -195,11 +197,9 @@ impl Tail {
         }
     }
 
-    /// A snapshot took the place of all of it; returns who waited.
-    pub fn restart(&mut self, before: Position) -> Vec<(Ticket, usize)> {
-        let waiting = self.abandon();
+    /// A snapshot took the place of all of it.
+    pub fn restart(&mut self, before: Position) {
         *self = Self::new(before);
-        waiting
     }
 }
 

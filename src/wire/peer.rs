@@ -171,6 +171,8 @@ pub struct PeerForward<'a> {
     pub frees_space: bool,
     /// Its payload.
     pub body: &'a [u8],
+    /// The term whose leader is to propose it; none of another term may.
+    pub term: Term,
 }
 
 /// A forwarded entry was not proposed and will not be.
@@ -431,6 +433,7 @@ fn forward(table: Table<'_>) -> Result<PeerForward<'_>, DecodeError> {
         kind: table.u8(Slots::VT_KIND)?,
         frees_space: table.bool(Slots::VT_FREES_SPACE)?,
         body: table.bytes(Slots::VT_BODY)?.unwrap_or_default(),
+        term: term(table, Slots::VT_TERM)?,
     })
 }
 

@@ -19,7 +19,7 @@ const REFUSED: Layout<2> = Layout::new([2, 4]);
 const JOIN: Layout<2> = Layout::new([4, 4]);
 const JOIN_REPLY: Layout<4> = Layout::new([8, 8, 4, 4]);
 const APPEND: Layout<8> = Layout::new([8, 8, 8, 16, 8, 8, 4, 4]);
-const FORWARD: Layout<4> = Layout::new([8, 1, 1, 4]);
+const FORWARD: Layout<5> = Layout::new([8, 1, 1, 4, 8]);
 const FORWARD_REFUSED: Layout<3> = Layout::new([8, 2, 4]);
 const SNAPSHOT_BEGIN: Layout<8> = Layout::new([8, 8, 8, 16, 8, 4, 8, 8]);
 const SNAPSHOT_CHUNK: Layout<4> = Layout::new([8, 8, 1, 4]);
@@ -78,6 +78,7 @@ impl PeerEncoder {
                 body.set_u64(table, 0, frame.sequence);
                 body.set_u8(table, 1, frame.kind);
                 body.set_bool(table, 2, frame.frees_space);
+                body.set_u64(table, 4, frame.term.get());
                 body.bytes(table.offset(3), frame.body);
             }
             PeerFrame::ForwardRefused(frame) => {

@@ -173,6 +173,7 @@ fn frame<'p>(prng: &mut Prng, pool: &'p [u8]) -> (Vec<u8>, Option<PeerFrame<'p>>
             kind: small(prng, 256),
             frees_space: flag(prng),
             body: slice(prng, pool),
+            term: term(prng),
         }),
         4 => PeerFrame::ForwardRefused(PeerForwardRefused {
             sequence: any(prng),
@@ -477,6 +478,7 @@ fn library_agrees(body: &[u8], frame: &PeerFrame<'_>) {
             let table = root::<tables::Forward<'_>>(body);
             assert_eq!((table.sequence(), table.kind()), (forward.sequence, forward.kind));
             assert_eq!(table.frees_space(), forward.frees_space);
+            assert_eq!(table.term(), forward.term.get());
             assert_eq!(table.body().unwrap().bytes(), forward.body);
         }
         PeerFrame::ForwardRefused(refused) => {
@@ -702,6 +704,7 @@ fn pinned_frames() -> Vec<(&'static str, Vec<u8>)> {
                 kind: 3,
                 frees_space: true,
                 body: b"entry",
+                term,
             })),
         ),
         (
