@@ -492,6 +492,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         let is_new = (*told_term, *told_leader) != (term, leader);
         self.leader_changes += u64::from(is_new && leader.is_some());
+        let name = |member| self.members.name_of(member);
+        let text = match (leader, *told_leader) {
+            (Some(leader), _) => format!("member {} leads in term {}", name(leader), term.get()),
+            (None, Some(last)) => format!("member {} is not followed any more", name(last)),
+            (None, None) => String::new(),
+        };
+        if is_new && !text.is_empty() && !self.is_alone() {
+            effects.push(ConsensusEffect::Note(text));
+        }
         self.leader_told = (term, leader, address.to_string());
         let member = leader.unwrap_or_default();
         for reactor in 0..self.config.reactors {
@@ -555,10 +564,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.review(now, effects);
     }
 
-    fn stop(&mut self, now: Instant) {
+    fn stop(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         self.stopping = true;
         self.journal.hurry_watermark(now);
-        self.hand_over(now);
+        self.hand_over(now, effects);
     }
 }
 
@@ -667,7 +676,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
             ConsensusEvent::SpareReady { slot } => self.journal.spare_ready(slot),
             ConsensusEvent::WatermarkDurable => self.journal.watermark_durable(),
             ConsensusEvent::Stop => {
-                self.stop(now);
+                self.stop(now, effects);
                 self.take_outputs(now, effects);
             }
         }

@@ -291,6 +291,8 @@ pub enum ConsensusEffect<B> {
     },
     /// Something that the operator should know.
     Tell(String),
+    /// Something that has happened, for who looks later how it came.
+    Note(String),
     /// Stop the process: this member must not go on, and why.
     Halt(String),
     /// For a reactor.

@@ -59,13 +59,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         if is_slow && leads && self.disk.retry_at.is_none_or(|at| now >= at) {
             self.disk.retry_at = Some(now.after(SLOW));
-            self.hand_over(now);
+            self.hand_over(now, effects);
             self.take_outputs(now, effects);
         }
     }
 
     /// Hands leadership, if this member has it, to the voter whose log is the longest.
-    pub(crate) fn hand_over(&mut self, now: Instant) {
+    pub(crate) fn hand_over(&mut self, now: Instant, effects: &mut Vec<ConsensusEffect<B>>) {
         let voters = self.raft.membership().voters().to_vec();
         let heir = self
             .raft
@@ -75,6 +75,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             .max_by_key(|peer| peer.matched())
             .map(raft::Progress::id);
         if let Some(to) = heir {
+            let text = format!("hands leadership over to member {}", self.members.name_of(to));
+            effects.push(ConsensusEffect::Note(text));
             self.raft.handle(now, Input::Transfer { to }, &mut self.outputs);
         }
     }

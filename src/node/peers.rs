@@ -82,6 +82,8 @@ pub enum Incoming {
     Welcomed {
         /// Who.
         peer: NodeId,
+        /// For which lane.
+        lane: Lane,
         /// What it says of itself.
         greeting: Greeting,
     },
@@ -577,7 +579,7 @@ impl Peers {
                     index => raft::Position { index, term },
                 };
                 let greeting = Greeting { last, term };
-                incoming.push(Incoming::Welcomed { peer, greeting });
+                incoming.push(Incoming::Welcomed { peer, lane, greeting });
             }
             Ok(PeerFrame::Refused(refusal)) => {
                 let text = refusal.message.to_string();

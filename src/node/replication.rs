@@ -337,8 +337,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                 self.introduced.insert(peer, said);
                 self.review_at = now;
             }
-            Incoming::Welcomed { peer, greeting } => self.take_greeting(peer, greeting),
+            Incoming::Welcomed { peer, lane, greeting } => {
+                self.take_greeting(peer, greeting);
+                if lane == PeerLane::Control {
+                    let text = format!("connected to member {}", self.members.name_of(peer));
+                    effects.push(ConsensusEffect::Note(text));
+                }
+            }
             Incoming::Lost { peer, lane } => {
+                if lane == PeerLane::Control && !self.stopping {
+                    let name = self.members.name_of(peer);
+                    effects.push(ConsensusEffect::Tell(format!(
+                        "the connection to member {name} has ended; it is dialed again"
+                    )));
+                }
                 if lane == PeerLane::Bulk {
                     self.interrupt_sending(now, peer);
                     self.take_outputs(now, effects);

@@ -455,6 +455,7 @@ fn perform_consensus(
         // Only who has sockets has links.
         ConsensusEffect::LinkSend { .. } | ConsensusEffect::LinkClose { .. } => {}
         ConsensusEffect::Tell(text) => crate::log::warn(text),
+        ConsensusEffect::Note(text) => crate::log::info(text),
         ConsensusEffect::Halt(reason) => exclude(&reason),
         ConsensusEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         ConsensusEffect::ToStore(event) => links.to_store(inbox, event),

@@ -184,7 +184,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let signal_stop = Arc::clone(&stop);
     let watcher = signals.handle();
     let signal_thread = thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if let Some(signal) = signals.forever().next() {
+            let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
+            log::info(format!("{name} has come: hands over, answers what is under way, and stops"));
             signal_stop.store(true, Ordering::Release);
         }
     });

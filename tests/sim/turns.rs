@@ -303,6 +303,9 @@ impl World {
                 }
                 self.trace.tell(self.now, || format!("member {id} says: {text}"));
             }
+            ConsensusEffect::Note(text) => {
+                self.trace.tell(self.now, || format!("member {id} notes: {text}"));
+            }
             ConsensusEffect::Halt(text) => self.halted(node, &text),
             ConsensusEffect::ToReactor(_, event) => {
                 if let ReactorEvent::ReadGranted { index, .. } = event {
