@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use base::{Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
-use raft::{Input, Output, Raft};
+use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
 use wire::{ReplyWriter, Status};
 
@@ -287,14 +287,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.proposed_bytes + self.foreign_bytes
     }
 
-    /// Whether nothing is on its way to the disk, to the store or to the next leader.
+    /// Whether nothing is on its way to the disk, and nothing that a client waits for to the store or to
+    /// the leader.
     pub fn is_quiet(&self) -> bool {
+        let leads = self.raft.role() == RoleName::Leader;
+        self.has_answered() && self.journal.is_quiet() && (self.tail.is_handed_out() || !leads)
+    }
+
+    /// Whether no client of this member waits for a write.
+    fn has_answered(&self) -> bool {
         self.waiting.is_empty()
             && self.undecided.is_empty()
-            && self.tail.is_handed_out()
-            && self.journal.is_quiet()
             && self.proposed_bytes == 0
             && self.admin.is_none()
+    }
+
+    /// Whether entries of the leader are of no use any more: this member stops, and would never be done
+    /// with them under load.
+    pub(crate) fn takes_no_entries(&self) -> bool {
+        self.stopping && self.raft.role() != RoleName::Leader && self.has_answered()
     }
 
     /// Whether this member is its own cluster: no one to ask, no one to send to.

@@ -429,6 +429,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
                     self.receive(now, from, message, effects);
                 }
             }
+            PeerFrame::Append(_) if self.takes_no_entries() => {}
             PeerFrame::Append(append) => {
                 let message = self.read_append(&append, body)?;
                 self.receive(now, from, message, effects);
