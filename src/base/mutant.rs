@@ -108,6 +108,8 @@ mutants!(
     WindowUnbounded = "window-unbounded" breaks "the window is bounded",
     /// A probe that was lost is never repeated.
     ProbeStaysPaused = "probe-stays-paused" breaks "what is lost is sent again",
+    /// A peer of which nothing is known is probed from the beginning.
+    ProbeFromStart = "probe-from-start" breaks "a state is sent to who lacks it",
     /// A leader of an earlier term is told nothing.
     NoNewerAnswer = "no-newer-answer" breaks "a leader that is behind learns of it",
     /// Who is no voter in the lists that it knows refuses its vote.

@@ -127,7 +127,17 @@ impl Progress {
 
     /// Where the logs agree is to be found out again.
     pub(crate) fn probe(&mut self) {
-        self.next = self.matched.next();
+        self.next = match self.pace {
+            _ if Mutant::ProbeFromStart.is_on() => self.matched.next(),
+            // As far as the search has come. Where nothing was acknowledged yet, going back to the
+            // beginning would ask for a snapshot that the peer has no need of.
+            Pace::Probe { .. } => self.next,
+            Pace::Replicate if self.matched == LogIndex::ZERO => self.next,
+            Pace::Replicate => self.matched.next(),
+            Pace::Snapshot { until: LogIndex::MAX } => self.next,
+            // It has come to have that state, by this snapshot or before it, or says where its log ends.
+            Pace::Snapshot { until } => until.next().max(self.matched.next()),
+        };
         self.set_pace(Pace::Probe { paused: false });
     }
 
@@ -252,6 +262,25 @@ mod tests {
 
     fn at(index: u64) -> LogIndex {
         LogIndex::new(index)
+    }
+
+    /// A leader whose log began at 306 took a member that had just died for one that lacks all: it was sent the
+    /// state when it came back, declined it, and was sent it again, without end.
+    #[test]
+    fn a_peer_of_which_nothing_is_known_is_probed_where_the_search_was() {
+        let mut peer = Progress::new(NodeId::new(2), at(400), true);
+        peer.probe();
+        assert_eq!(peer.next(), at(400));
+        peer.rejected(at(399), at(350));
+        peer.probe();
+        assert_eq!(peer.next(), at(351));
+        peer.snapshot();
+        peer.probe();
+        assert_eq!(peer.next(), at(351), "none was made");
+        peer.snapshot();
+        peer.snapshot_begun(at(380));
+        peer.probe();
+        assert_eq!(peer.next(), at(381));
     }
 
     /// The leader compacted its log while the snapshot was on its way: waiting for a position that

@@ -18,8 +18,9 @@ use crate::inbox::Inbox;
 /// Clients over HTTP that have not left by then are not waited for.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is still under way this long after that is given up: clients learn of it as of a crash.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// What is still under way this long after that is given up: clients learn of it as of a crash. With the time for
+/// draining less than 1.5 s: who ends a server waits for no more.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// How far the executors are, counted in reactors.
 pub struct Remaining {

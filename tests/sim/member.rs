@@ -94,6 +94,8 @@ pub struct Process {
     /// When each role has its next turn.
     pub wake: [u64; 3],
     pub clock: Clock,
+    /// How often others had no need of the state that it sent.
+    pub declined: u32,
     /// Sockets to other members.
     pub links: BTreeMap<ConnectionId, u64>,
     /// Sockets of clients.
@@ -521,6 +523,7 @@ impl Node {
             to_store: Default::default(),
             wake: [u64::MAX; 3],
             clock,
+            declined: 0,
             links: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_link: 0,

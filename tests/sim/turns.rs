@@ -33,6 +33,9 @@ pub fn compacted_of(process: &Process) -> i64 {
 /// Events that a role takes in one turn.
 const EVENTS_MAX: u64 = 64;
 
+/// States that a member may send in one life to others that have them.
+const DECLINED_MAX: u32 = 10;
+
 impl World {
     /// A role has its turn.
     pub fn role_turn(&mut self, node: usize, life: u32, role: usize) {
@@ -300,6 +303,13 @@ impl World {
             ConsensusEffect::Tell(text) => {
                 if text.starts_with("the state goes on") {
                     *self.counts.entry("state resumed").or_default() += 1;
+                }
+                // Once or twice it has caught up meanwhile.
+                if text.ends_with("this member has all of it already") {
+                    process.declined += 1;
+                    if process.declined > DECLINED_MAX {
+                        self.fail(format!("member {id} sends a state again and again: {text}"));
+                    }
                 }
                 self.trace.tell(self.now, || format!("member {id} says: {text}"));
             }

@@ -18,8 +18,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use base::{Duration, Prng, Term};
-use raft::{Change, HardState, Input, Message, Options, RoleName};
+use base::{Duration, LogIndex, Prng, Term};
+use raft::{Change, HardState, Input, Message, Options, Position, RoleName};
 use world::{World, node, nodes};
 
 const OPTIONS: Options = Options {
@@ -429,6 +429,13 @@ fn completions_of_writes_that_were_superseded() {
     let append_to_three = |world: &mut World| {
         world.sent.clear();
         world.input(1, Input::Unreachable { peer: node(3) });
+        // As if 3 had said before where its log ends.
+        let leader = world.raft(1);
+        let next = leader.peers().iter().find(|peer| peer.id() == node(3)).unwrap().next();
+        let previous = next.previous().unwrap();
+        let hint = Position { index: LogIndex::new(1), term: Term::new(1) };
+        let message = Message::Rejected { term: leader.term(), previous, hint };
+        world.input(1, Input::Receive { from: node(3), message });
         world.input(1, Input::Flush);
     };
     let is_append = |message: &Message| matches!(message, Message::Append { .. });

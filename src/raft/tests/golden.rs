@@ -28,6 +28,7 @@
 //! settle [without 3]          disks, messages and turns until nothing moves, or only of these
 //! compact 1 to 5
 //! unreachable 1 to 3          1 is told that its connection to 3 broke
+//! refused 1 by 3 at 1         1 hears that the log of 3 ends at an entry that it has too
 //! crash 1                     and loses what is not on its disk
 //! restart 1
 //! show [1 2]                  members
@@ -439,6 +440,16 @@ impl Stage {
             "unreachable" => {
                 let peer = node(words.one_behind("to").expect("whom"));
                 self.world.input(words.id(), Input::Unreachable { peer });
+            }
+            "refused" => {
+                let from = node(words.one_behind("by").expect("by whom"));
+                let index = at_u64(words.one_behind("at").expect("an index"));
+                let leader = self.world.raft(words.id());
+                let peer = leader.peers().iter().find(|peer| peer.id() == from).expect("a peer");
+                let previous = peer.next().previous().expect("an entry is not at zero");
+                let hint = Position { index, term: leader.log().term_at(index) };
+                let message = Message::Rejected { term: leader.term(), previous, hint };
+                self.world.input(words.id(), Input::Receive { from, message });
             }
             "crash" => self.world.crash(words.id(), 0),
             "restart" => self.world.restart(words.id(), words.id()),
