@@ -51,6 +51,7 @@ mod delete;
 mod export;
 mod foresee;
 mod history;
+mod history_hash;
 mod import;
 mod keys;
 mod lease;
@@ -82,6 +83,7 @@ pub use export::{Chunk, Export};
 pub use history::{
     Change, Changes, History, HistoryLimits, HistoryStep, Previous, Recorded, Wanted,
 };
+pub use history_hash::{HistoryHash, HistoryHashError};
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
 pub use lease::{Due, DueError, Lease, first_choice};
