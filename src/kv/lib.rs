@@ -41,6 +41,7 @@
 
 extern crate alloc;
 
+mod alarms;
 mod answer;
 mod change;
 mod clients;
@@ -73,6 +74,7 @@ mod unpack;
 mod validate;
 mod version;
 
+pub use alarms::ALARMS_MAX;
 pub use answer::{Answer, REPLY_SIZE_MAX, ReadTxn};
 pub use clients::Remembered;
 pub use command::{

@@ -9,10 +9,11 @@ use etcd::proto::cluster::{
 use etcd::proto::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use etcd::proto::kv::ResponseHeader;
 use etcd::proto::maintenance::{
-    AlarmAction, AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction,
-    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    MoveLeaderRequest, StatusRequest,
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+    StatusRequest,
 };
+use etcd::request::AlarmAsk;
 use etcd::{Answerer, Code, Failure, Subject, request, response};
 use kv::{HistoryHash, HistoryHashError, Refusal};
 use wire::{Call, MemberList, Range, Reply, Status};
@@ -132,18 +133,35 @@ impl Unary<'_> {
         }
     }
 
-    /// `Alarm`. Alarms go by themselves when their reason has gone: there is nothing to disarm, and nothing
-    /// can be raised by hand.
+    /// `Alarm`. What is listed is as new as any read.
     pub async fn alarm(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let request: AlarmRequest = self.decode()?;
-        let (action, alarm) = request::alarm(&request)?;
-        if action != AlarmAction::Get {
-            return tell(out, &AlarmResponse { header: Some(self.now().await?), alarms: vec![] });
-        }
-        let answer = self.ask(&Call::Status).await?;
-        match read(&answer, Subject::Status)? {
-            Reply::Status(reply) => tell(out, &response::alarms(&self.from(), &reply, alarm)),
-            reply => Err(unexpected(&reply)),
+        match request::alarm(&request)? {
+            AlarmAsk::List(kind) => {
+                let range = Range { key: &[0], count_only: true, ..Range::default() };
+                read(&self.ask(&Call::Range(range)).await?, Subject::Read)?;
+                let answer = self.ask(&Call::Status).await?;
+                match read(&answer, Subject::Status)? {
+                    Reply::Status(status) => {
+                        let (from, revision) = (self.from(), status.revision);
+                        tell(out, &response::alarms(&from, revision, &status.alarms, kind))
+                    }
+                    reply => Err(unexpected(&reply)),
+                }
+            }
+            AlarmAsk::Change(change) => {
+                let answer = self.ask(&Call::Alarm(change)).await?;
+                match read(&answer, Subject::Write)? {
+                    Reply::Alarm(reply) => {
+                        let (from, revision) = (self.from(), reply.revision);
+                        tell(out, &response::alarms(&from, revision, &reply.alarms, None))
+                    }
+                    reply => Err(unexpected(&reply)),
+                }
+            }
+            AlarmAsk::Nothing => {
+                tell(out, &AlarmResponse { header: Some(self.now().await?), alarms: vec![] })
+            }
         }
     }
 
