@@ -282,11 +282,12 @@ fn the_log_of_a_server_that_runs_reads_as_that_of_etcd() {
     let lease: i64 = grant["ID"].as_str().unwrap().parse().unwrap();
     http.post("/v3/kv/put", &json!({"key": "Zm9v", "value": "YmFy", "lease": lease}));
     http.post("/v3/lease/revoke", &json!({"ID": lease}));
+    http.post("/v3/maintenance/alarm", &json!({"action": "ACTIVATE", "memberID": 300, "alarm": 2}));
 
     let (commit, entries) = log_as_etcd(&folder);
     assert_eq!(u64::try_from(entries.len()).unwrap(), commit, "a server alone: all is committed");
     let written: Vec<_> = entries.into_iter().filter(|data| !data.is_empty()).collect();
-    let [granted, put, revoked] = &written[..] else { panic!("{written:?}") };
+    let [granted, put, revoked, raised] = &written[..] else { panic!("{written:?}") };
     let number = |lease: i64| {
         let mut bytes = Vec::new();
         let mut rest = lease.cast_unsigned();
@@ -305,6 +306,8 @@ fn the_log_of_a_server_that_runs_reads_as_that_of_etcd() {
         "{put:?}"
     );
     assert!(has(revoked, &[&[0x4a, 10, 0x08][..], &number(lease)].concat()), "{revoked:?}");
+    // Field 10: the action, the member, the kind.
+    assert!(has(raised, &[0x52, 7, 0x08, 1, 0x10, 0xac, 2, 0x18, 2]), "{raised:?}");
 
     // A commit index that has been seen stays.
     drop(server.kill());
