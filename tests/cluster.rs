@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod http;
 mod process;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,10 +16,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use client::recipes::Lock;
-use client::{Client, Op, Options, OwnedChange, Put, Txn, WatchEvent, WatchOptions};
+use client::{
+    Client, Compact, DeleteRange, Op, Options, OwnedChange, Put, Txn, WatchEvent, WatchOptions,
+};
+use http::Http;
 use process::{BINARY, DataDir, PATIENCE, Running, SMALL, Signal};
 use rustix::process::{Pid, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A `local-cluster` that is up. Killed when dropped, and its members with it.
 struct Cluster {
@@ -639,4 +643,70 @@ fn clients_of_a_member_that_falls_silent_go_on_at_another_one() {
     send(cluster.members[silent], Signal::CONT);
     assert_eq!(cluster.json("get kept")["count"], 1);
     assert_eq!(cluster.stop(Signal::TERM).0.code(), Some(0));
+}
+
+/// Members trim what is compacted when they come to it, and one that was killed reads its log again.
+#[test]
+fn members_have_the_same_hash_of_their_history() {
+    let dir = DataDir::new("cluster-hash");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let options = Options {
+        connect_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(20),
+        client_name: "test".into(),
+        cluster: 0,
+    };
+    let mut client = Client::connect(cluster.endpoints.clone(), options).unwrap();
+    for number in 0..300_u32 {
+        let key = format!("key {}", number % 40);
+        if number % 7 == 3 {
+            client.delete(&DeleteRange { key: key.as_bytes(), ..DeleteRange::default() }).unwrap();
+        } else {
+            let value = vec![b'v'; usize::try_from(number % 5 * 3_000).unwrap()];
+            client.put(&Put::new(key.as_bytes(), &value)).unwrap();
+        }
+    }
+    let newest = client.status().unwrap().revision;
+    let asked = |endpoint: &str, revision: i64| {
+        let mut http = Http::connect(endpoint.parse().unwrap());
+        let body = json!({ "revision": revision.to_string() });
+        http.post("/v3/maintenance/hashkv", &body)
+    };
+    let same = |revision: i64, compacted: i64| {
+        let told = cluster.endpoints.iter().map(|endpoint| {
+            let begin = Instant::now();
+            loop {
+                let (status, answer) = asked(endpoint, revision);
+                if status == 200 && answer["compact_revision"] == json!(compacted.to_string()) {
+                    assert_eq!(answer["hash_revision"], json!(revision.to_string()));
+                    return answer["hash"].clone();
+                }
+                // A member that follows may be behind.
+                assert!(begin.elapsed() < PATIENCE, "{endpoint} at {revision}: {status} {answer}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let told: Vec<Value> = told.collect();
+        assert!(told.iter().all(|hash| *hash == told[0]), "at {revision}: {told:?}");
+        told[0].clone()
+    };
+    let (middle, before) = (newest - 100, same(newest, -1));
+    assert_ne!(same(middle, -1), before, "old versions count");
+    client.compact(&Compact { revision: middle, physical: false }).unwrap();
+    kill(cluster.members[1]);
+    let line = cluster.line();
+    assert!(line.starts_with("n2: ready "), "{line}");
+    let after = same(newest, middle);
+    assert_ne!(after, before, "what is compacted does not count");
+    same(middle, middle);
+    for (revision, text) in
+        [(middle - 1, "has been compacted"), (newest + 1, "is a future revision")]
+    {
+        let (status, answer) = asked(&cluster.endpoints[0], revision);
+        let message = answer["message"].as_str().unwrap();
+        assert!(status == 400 && message.ends_with(text), "{status} {answer}");
+    }
+    // The space is free on whoever answered this.
+    client.compact(&Compact { revision: newest - 50, physical: true }).unwrap();
+    same(newest, newest - 50);
 }

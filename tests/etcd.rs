@@ -282,11 +282,12 @@ fn the_log_of_a_server_that_runs_reads_as_that_of_etcd() {
     let lease: i64 = grant["ID"].as_str().unwrap().parse().unwrap();
     http.post("/v3/kv/put", &json!({"key": "Zm9v", "value": "YmFy", "lease": lease}));
     http.post("/v3/lease/revoke", &json!({"ID": lease}));
+    http.post("/v3/maintenance/alarm", &json!({"action": "ACTIVATE", "memberID": 300, "alarm": 2}));
 
     let (commit, entries) = log_as_etcd(&folder);
     assert_eq!(u64::try_from(entries.len()).unwrap(), commit, "a server alone: all is committed");
     let written: Vec<_> = entries.into_iter().filter(|data| !data.is_empty()).collect();
-    let [granted, put, revoked] = &written[..] else { panic!("{written:?}") };
+    let [granted, put, revoked, raised] = &written[..] else { panic!("{written:?}") };
     let number = |lease: i64| {
         let mut bytes = Vec::new();
         let mut rest = lease.cast_unsigned();
@@ -305,9 +306,78 @@ fn the_log_of_a_server_that_runs_reads_as_that_of_etcd() {
         "{put:?}"
     );
     assert!(has(revoked, &[&[0x4a, 10, 0x08][..], &number(lease)].concat()), "{revoked:?}");
+    // Field 10: the action, the member, the kind.
+    assert!(has(raised, &[0x52, 7, 0x08, 1, 0x10, 0xac, 2, 0x18, 2]), "{raised:?}");
 
     // A commit index that has been seen stays.
     drop(server.kill());
     let (later, entries) = log_as_etcd(&folder);
     assert!(later >= commit && entries.len() >= usize::try_from(commit).unwrap());
+}
+
+/// What a real etcd 3.7.3 answers to the same, but for the alarm of member 0: there 0 is one member more.
+#[test]
+fn alarms_are_raised_and_disarmed_by_hand() {
+    let folder = DataDir::new("etcd-alarms");
+    let server = Server::start(folder.path(), &[]);
+    let mut http = Http::connect(server.address());
+    let mut alarm = |body: &Value| {
+        let (status, answer) = http.post("/v3/maintenance/alarm", body);
+        assert_eq!(status, 200, "{answer}");
+        answer.get("alarms").cloned().unwrap_or(json!([]))
+    };
+    let of = |member: u64, kind: &str| match member {
+        0 => json!({"alarm": kind}),
+        member => json!({"memberID": member.to_string(), "alarm": kind}),
+    };
+    let change = |action: &str, member: u64, kind: &str| {
+        let member = member.to_string();
+        json!({"action": action, "memberID": member, "alarm": kind})
+    };
+    for member in [5, 5, 9, 0] {
+        let told = alarm(&change("ACTIVATE", member, "NOSPACE"));
+        assert_eq!(told, json!([of(member, "NOSPACE")]));
+    }
+    assert_eq!(alarm(&change("ACTIVATE", 3, "NONE")), json!([]));
+    let all = json!([of(0, "NOSPACE"), of(5, "NOSPACE"), of(9, "NOSPACE")]);
+    assert_eq!(alarm(&json!({})), all);
+    assert_eq!(alarm(&json!({"memberID": "9"})), all, "whose is not asked");
+    assert_eq!(alarm(&json!({"alarm": "CORRUPT"})), json!([]));
+    assert_eq!(alarm(&json!({"action": "DEACTIVATE"})), json!([]));
+    assert_eq!(alarm(&change("DEACTIVATE", 5, "NONE")), json!([]));
+    assert_eq!(alarm(&change("DEACTIVATE", 5, "NOSPACE")), json!([of(5, "NOSPACE")]));
+    assert_eq!(alarm(&change("DEACTIVATE", 5, "NOSPACE")), json!([]));
+    let rest = json!([of(0, "NOSPACE"), of(9, "NOSPACE")]);
+    assert_eq!(alarm(&change("DEACTIVATE", 0, "NOSPACE")), rest);
+
+    assert_eq!(alarm(&change("ACTIVATE", 7, "CORRUPT")), json!([of(7, "CORRUPT")]));
+    let key = json!({"key": "YQ=="});
+    let delete = json!({"success": [{"request_delete_range": key}]});
+    let refused = [
+        ("kv/put", &key),
+        ("kv/deleterange", &key),
+        ("kv/compaction", &json!({"revision": 1})),
+        ("kv/txn", &delete),
+        ("lease/grant", &json!({"TTL": 60})),
+        ("lease/revoke", &json!({"ID": 5})),
+    ];
+    let mut http = Http::connect(server.address());
+    for (path, body) in refused {
+        let (status, answer) = http.post(&format!("/v3/{path}"), body);
+        let told = (status, &answer["code"], &answer["message"]);
+        assert_eq!(told, (500, &json!(15), &json!("etcdserver: corrupt cluster")), "{path}");
+    }
+    let read = json!({"success": [{"request_range": key}]});
+    for (path, body) in [("kv/range", &key), ("kv/txn", &read), ("maintenance/hashkv", &json!({}))]
+    {
+        assert_eq!(http.post(&format!("/v3/{path}"), body).0, 200, "{path}");
+    }
+    let (status, health) = http.ask("GET", "/health?exclude=NOSPACE", "");
+    assert_eq!((status, health.contains("ALARM CORRUPT")), (503, true), "{health}");
+    let (status, ready) = http.ask("GET", "/readyz", "");
+    let text = "[-]data_corruption failed: alarm activated: CORRUPT";
+    assert_eq!((status, ready.contains(text)), (503, true), "{ready}");
+    let (_, told) = http.post("/v3/maintenance/alarm", &change("DEACTIVATE", 7, "CORRUPT"));
+    assert_eq!(told["alarms"], json!([of(7, "CORRUPT")]));
+    assert_eq!(http.post("/v3/kv/put", &key).0, 200);
 }

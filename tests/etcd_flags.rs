@@ -195,39 +195,105 @@ fn limits_are_those_of_the_flags() {
 }
 
 #[test]
-fn a_quota_is_left_by_deleting_and_compacting() {
+fn a_quota_raises_an_alarm_that_stays_until_it_is_disarmed() {
     let folder = DataDir::new("etcd-quota");
-    let server = Etcd::start(folder.path(), &["--quota-backend-bytes=16000000"]);
+    let flags = ["--quota-backend-bytes=16000000"];
+    let server = Etcd::start(folder.path(), &flags);
     let value = encoded(&vec![7; 1_000_000]);
     let put = |key: u8| json!({"key": encoded(&[key]), "value": value});
-    let (mut key, full) = (0, json!("etcdserver: mvcc: database space exceeded"));
-    loop {
-        let (status, answer) = server.post("/v3/kv/put", &put(key));
-        if status != 200 {
-            assert_eq!(answer["message"], full, "{answer}");
-            break;
-        }
+    let full = json!("etcdserver: mvcc: database space exceeded");
+    let refused = |server: &Etcd, path: &str, body: &Value| {
+        let (status, answer) = server.post(path, body);
+        assert_eq!((status, &answer["message"]), (429, &full), "{path}: {answer}");
+    };
+    let alarms = |server: &Etcd, body: &Value| {
+        let (status, answer) = server.post("/v3/maintenance/alarm", body);
+        assert_eq!(status, 200, "{answer}");
+        answer.get("alarms").cloned().unwrap_or(json!([]))
+    };
+    let get = json!({"action": "GET"});
+    let mut key = 0;
+    while server.post("/v3/kv/put", &put(key)).0 == 200 {
         key += 1;
         assert!(key < 40, "40 MB fit into 16");
     }
     assert!(key >= 15, "{key} MB were enough for 16");
-    let get = json!({"action": "GET"});
-    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
-    assert_eq!(alarms["alarms"][0]["alarm"], json!("NOSPACE"), "{alarms}");
-    assert_eq!(server.http().ask("GET", "/health", "").0, 503);
+    let (own, _) = server.standing();
+    let up = json!([{"memberID": own, "alarm": "NOSPACE"}]);
+    until("the alarm", || alarms(&server, &get) == up);
+    assert_eq!(alarms(&server, &json!({"alarm": "CORRUPT"})), json!([]));
+    let (_, status) = server.post("/v3/maintenance/status", &json!({}));
+    assert_eq!(status["errors"][0], json!(format!("memberID:{own} alarm:NOSPACE")));
+    let (status, health) = server.http().ask("GET", "/health", "");
+    assert_eq!((status, health.contains("ALARM NOSPACE")), (503, true), "{health}");
     assert_eq!(server.http().ask("GET", "/health?exclude=NOSPACE", "").0, 200);
-    assert_ne!(server.post("/v3/lease/grant", &json!({"TTL": 60})).0, 200);
+    refused(&server, "/v3/lease/grant", &json!({"TTL": 60}));
+    // The branch that is not taken counts as well.
+    let success = json!([{"request_delete_range": {"key": "AA=="}}]);
+    let failure = json!([{"request_put": {"key": "YQ=="}}]);
+    refused(&server, "/v3/kv/txn", &json!({"success": success, "failure": failure}));
+
+    // With SIGKILL.
+    drop(server);
+    let server = Etcd::start(folder.path(), &flags);
+    until("the alarm after a restart", || alarms(&server, &get) == up);
+    refused(&server, "/v3/kv/put", &put(0));
+    // Disarmed too early, it is raised again by the next write.
+    let disarm = json!({"action": "DEACTIVATE", "memberID": own, "alarm": "NOSPACE"});
+    assert_eq!(alarms(&server, &disarm), up);
+    assert_eq!(alarms(&server, &get), json!([]));
+    refused(&server, "/v3/kv/put", &put(0));
+    until("the alarm again", || alarms(&server, &get) == up);
+
     // What gives space back is taken, and so are reads.
     assert_eq!(server.post("/v3/kv/range", &json!({"key": encoded(&[0])})).0, 200);
+    assert_eq!(server.post("/v3/kv/txn", &json!({"success": success})).0, 200);
     let all = json!({"key": "AA==", "range_end": "AA=="});
     let (status, deleted) = server.post("/v3/kv/deleterange", &all);
     assert_eq!(status, 200, "{deleted}");
     let revision = &deleted["header"]["revision"];
     let compact = json!({"revision": revision, "physical": true});
     assert_eq!(server.post("/v3/kv/compaction", &compact).0, 200);
-    until("room", || server.post("/v3/kv/put", &put(0)).0 == 200);
-    let (_, alarms) = server.post("/v3/maintenance/alarm", &get);
-    assert_eq!(alarms.get("alarms"), None, "{alarms}");
+    until("room", || {
+        let (_, status) = server.post("/v3/maintenance/status", &json!({}));
+        let size = status["dbSizeInUse"].as_str().and_then(|size| size.parse::<u64>().ok());
+        size.is_some_and(|size| size < 8_000_000)
+    });
+    refused(&server, "/v3/kv/put", &put(0));
+    assert_eq!(alarms(&server, &disarm), up);
+    assert_eq!(alarms(&server, &disarm), json!([]));
+    assert_eq!(server.post("/v3/kv/put", &put(0)).0, 200);
+    assert_eq!(alarms(&server, &get), json!([]));
+    assert_eq!(server.http().ask("GET", "/health", "").0, 200);
+}
+
+/// The alarm of one member stops writes at all of them, and none of a member that has no quota is raised.
+#[test]
+fn the_alarm_of_one_member_is_that_of_the_cluster() {
+    let folder = DataDir::new("etcd-alarm");
+    let members = cluster(folder.path(), &["--quota-backend-bytes=-1"]);
+    let alarm = |member: &Etcd, body: &Value| {
+        let (status, answer) = member.post("/v3/maintenance/alarm", body);
+        assert_eq!(status, 200, "{answer}");
+        answer.get("alarms").cloned().unwrap_or(json!([]))
+    };
+    let (own, _) = members[1].standing();
+    let raise = json!({"action": "ACTIVATE", "memberID": own, "alarm": "NOSPACE"});
+    let up = json!([{"memberID": own, "alarm": "NOSPACE"}]);
+    assert_eq!(alarm(&members[1], &raise), up);
+    let put = json!({"key": "YQ=="});
+    for member in &members {
+        assert_eq!(alarm(member, &json!({})), up);
+        let (_, answer) = member.post("/v3/kv/put", &put);
+        assert_eq!(answer["message"], json!("etcdserver: mvcc: database space exceeded"));
+    }
+    // 0: of all members.
+    let disarm = json!({"action": "DEACTIVATE", "alarm": "NOSPACE"});
+    assert_eq!(alarm(&members[2], &disarm), up);
+    for member in &members {
+        assert_eq!(alarm(member, &json!({})), json!([]));
+        assert_eq!(member.post("/v3/kv/put", &put).0, 200);
+    }
 }
 
 #[test]

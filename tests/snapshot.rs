@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client::{Client, Compact, DeleteRange, Put, Range};
+use client::{Alarm, AlarmChange, AlarmKind, Client, Compact, DeleteRange, NodeId, Put, Range};
 use process::{DataDir, PATIENCE, SMALL, Server, check_clean, run};
 use serde_json::Value;
 
@@ -131,12 +131,20 @@ fn what_was_saved_while_others_write_is_restored_with_all_its_history() {
     assert_eq!(twin.status().unwrap().revision, revision + 1);
     twin.lease_revoke(77).unwrap();
     assert!(leases(&mut twin).is_empty());
-    // And it can be saved like any other.
+    // And it can be saved like any other, with its alarm.
+    let kind = AlarmKind::NoSpace;
+    let change = AlarmChange { disarm: false, kind, member: NodeId::new(300) };
+    assert_eq!(twin.alarm(&change).unwrap(), [Alarm { kind, member: NodeId::new(300) }]);
     let endpoint = restored.address().to_string();
     let saved = json(&["snapshot", "save", text(&again), "--endpoint", &endpoint]);
     assert_eq!(saved["revision"].as_i64(), Some(twin.status().unwrap().revision));
     restored.kill();
     check_clean(&second);
+    // What etcd reads there, which is left when it is restored.
+    assert!(fs::read(&again).unwrap().windows(5).any(|bytes| bytes == [0x08, 0xac, 2, 0x10, 1]));
+    let third = folder.path().join("third");
+    let told = json(&["snapshot", "restore", text(&again), "--data-dir", text(&third)]);
+    assert!(told["left"].to_string().contains("1 alarms"), "{told}");
 }
 
 #[test]

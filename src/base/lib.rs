@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod alarm;
 mod checksum;
 mod id;
 pub mod limits;
@@ -17,6 +18,7 @@ mod prng;
 mod stamp;
 mod time;
 
+pub use alarm::{Alarm, AlarmKind};
 pub use checksum::{Hash128, Hasher128, crc32, crc32_append, hash128};
 pub use id::{ClientId, ConnectionId, FileId, LeaseId, NodeId, ReactorId, RequestId, Ticket};
 pub use mutant::Mutant;

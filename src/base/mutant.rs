@@ -46,6 +46,8 @@ macro_rules! mutants {
 }
 
 mutants!(
+    /// A write that takes space is applied although an alarm says that there is none.
+    AlarmIgnored = "alarm-ignored" breaks "while a NOSPACE alarm is up nothing is put",
     /// A follower acknowledges entries before they are durable.
     AckBeforeSync = "ack-before-sync" breaks "acknowledged means durable",
     /// A leader counts its own copy before it is durable.

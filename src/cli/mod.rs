@@ -3,6 +3,7 @@
 //! Each command has a file of its own with its flags and what it does. Habits and outputs follow
 //! etcdctl's where there is such a command.
 
+mod alarm;
 mod bench;
 mod bench_lease;
 mod bench_watch;
@@ -148,6 +149,9 @@ enum Command {
     Member(member::MemberCommand),
     /// Let another member lead
     MoveLeader(move_leader::MoveLeaderArguments),
+    /// Show the alarms of the members, or disarm them
+    #[command(subcommand, long_about = alarm::LONG_ABOUT)]
+    Alarm(alarm::AlarmCommand),
     /// Run a cluster of several servers on this machine
     #[command(long_about = local_cluster::LONG_ABOUT)]
     LocalCluster(local_cluster::LocalClusterArguments),
@@ -235,6 +239,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Limits => limits::run(global),
         Command::Member(command) => member::run(global, command),
         Command::MoveLeader(arguments) => move_leader::run(global, arguments),
+        Command::Alarm(command) => alarm::run(global, command),
         Command::LocalCluster(arguments) => local_cluster::run(arguments),
         Command::Import(arguments) => import::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),

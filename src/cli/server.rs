@@ -111,7 +111,8 @@ pub struct ServerArguments {
     /// Greatest value, to 16 MiB
     #[arg(long, value_parser = size::parse, default_value = "1.5MiB")]
     pub value_size_max: u64,
-    /// Keys and history, as pages in use, from which on only deletes and compaction are taken; 0: no limit
+    /// Keys and history, as pages in use, from which on only deletes and compaction are taken, until the
+    /// alarm NOSPACE is disarmed that this raises; 0: no limit
     #[arg(long, value_parser = size::parse, default_value = "0")]
     pub quota: u64,
     /// Bytes a second, at most, in which this member, when it leads, sends its state to members that are

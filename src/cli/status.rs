@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use client::{MemberStatus, RaftRole};
+use client::{Alarm, MemberStatus, RaftRole};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -99,7 +99,9 @@ fn role(status: &MemberStatus) -> &'static str {
 
 /// What an operator should look at.
 fn errors(status: &MemberStatus) -> Vec<String> {
-    let mut errors = status.errors.clone();
+    let alarm = |alarm: &Alarm| format!("{} of member {}", alarm.kind.name(), alarm.member.get());
+    let mut errors: Vec<String> = status.alarms.iter().map(alarm).collect();
+    errors.extend_from_slice(&status.errors);
     // A member that says so in its own words is not corrected.
     if errors.is_empty() {
         errors.extend(status.no_space.then(|| "no space".to_owned()));

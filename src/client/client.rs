@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use base::{ClientId, NodeId, Prng, RequestId};
+use base::{Alarm, ClientId, NodeId, Prng, RequestId};
 use wire::{
-    Call, Compact, DeleteRange, HelloReply, KeyValue, MemberChange, MoveLeader, Put, Range,
-    RangeSummary, Reply, Txn, VERSION_MAX, VERSION_MIN,
+    AlarmChange, Call, Compact, DeleteRange, HelloReply, KeyValue, MemberChange, MoveLeader, Put,
+    Range, RangeSummary, Reply, Txn, VERSION_MAX, VERSION_MIN,
 };
 
 use crate::connection::{Answer, Connection};
@@ -404,6 +404,15 @@ impl Client {
     pub fn move_leader(&mut self, target: NodeId) -> Result<NodeId, Error> {
         self.call(&Call::MoveLeader(MoveLeader { target }), |reply| match reply {
             Reply::MoveLeader(reply) => Some(reply.leader),
+            _ => None,
+        })
+    }
+
+    /// Raises or disarms alarms; the one that is up, or those that were disarmed, are the result. Those that
+    /// are up stand in [`Self::status`].
+    pub fn alarm(&mut self, request: &AlarmChange) -> Result<Vec<Alarm>, Error> {
+        self.call(&Call::Alarm(*request), |reply| match reply {
+            Reply::Alarm(reply) => Some(reply.alarms.iter().collect()),
             _ => None,
         })
     }

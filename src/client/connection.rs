@@ -268,7 +268,8 @@ impl Connection {
             | Reply::LeaseList(_)
             | Reply::MemberList(_)
             | Reply::MemberChange(_)
-            | Reply::MoveLeader(_) => {
+            | Reply::MoveLeader(_)
+            | Reply::Alarm(_) => {
                 Err(protocol(wire::DecodeError::UnexpectedKind { kind: header.kind }))
             }
         }

@@ -77,9 +77,10 @@ pub use watch::{
     WatchPositionError, WatchedRange, Watcher,
 };
 
-pub use base::{ClientId, NodeId, RequestId};
+pub use base::{Alarm, AlarmKind, ClientId, NodeId, RequestId};
 pub use wire::{
-    Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
-    KeyValue, LimitUnit, Member, MemberChange, MemberList, MemberOperation, MemberRole, MoveLeader,
-    Op, Put, RaftRole, Range, RangeSummary, Reply, SortOrder, SortTarget, Status, Txn,
+    AlarmChange, Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget,
+    DeleteRange, Effect, KeyValue, LimitUnit, Member, MemberChange, MemberList, MemberOperation,
+    MemberRole, MoveLeader, Op, Put, RaftRole, Range, RangeSummary, Reply, SortOrder, SortTarget,
+    Status, Txn,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::NodeId;
+use base::{Alarm, NodeId};
 use wire::{
     DecodeError, DeleteRangeReply, KeyValue, LeaseGrantReply, LeaseRevokeReply, Limit, LimitUnit,
     MemberChangeReply, MemberList, MemberListReply, OpReply, PutReply, RaftRole, RangeReply,
@@ -243,9 +243,9 @@ pub struct MemberStatus {
     pub quota_size: u64,
     /// The member has no vote.
     pub is_learner: bool,
-    /// Writes are refused for want of space.
+    /// Writes are refused for want of space: an alarm of a member, or the disk of this one.
     pub no_space: bool,
-    /// Members disagree about the state.
+    /// Members disagree about the state, or an alarm says so.
     pub corrupt: bool,
     /// The member's name.
     pub member_name: String,
@@ -255,6 +255,8 @@ pub struct MemberStatus {
     pub errors: Vec<String>,
     /// Clients that have registered and are remembered.
     pub clients: u64,
+    /// The alarms of all members.
+    pub alarms: Vec<Alarm>,
 }
 
 impl From<StatusReply<'_>> for MemberStatus {
@@ -281,6 +283,7 @@ impl From<StatusReply<'_>> for MemberStatus {
             role: reply.role,
             errors: reply.errors.iter().map(str::to_owned).collect(),
             clients: reply.clients,
+            alarms: reply.alarms.iter().collect(),
         }
     }
 }

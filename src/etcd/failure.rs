@@ -272,6 +272,7 @@ impl Failure {
             Status::Compacted => Self::COMPACTED,
             Status::FutureRevision => Self::FUTURE_REVISION,
             Status::NoSpace => Self::NO_SPACE,
+            Status::Corrupt => Self::CORRUPT,
             Status::Overloaded => Self::TOO_MANY_REQUESTS,
             Status::NotLeader => match subject {
                 Subject::Leadership => Self::NOT_LEADER,

@@ -13,6 +13,7 @@ use crate::proto::kv::{
     RangeRequest, RequestOp, RequestUnion, SortOrder, SortTarget, TargetUnion, TxnRequest,
 };
 use crate::proto::lease::{LeaseGrantRequest, LeaseRevokeRequest};
+use crate::proto::maintenance::{AlarmAction, AlarmRequest};
 
 /// Who asked: here only the number of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
@@ -46,6 +47,9 @@ pub struct InternalRaftRequest {
     /// Ends a lease.
     #[prost(message, optional, tag = "9")]
     pub lease_revoke: Option<LeaseRevokeRequest>,
+    /// Raises or disarms alarms.
+    #[prost(message, optional, tag = "10")]
+    pub alarm: Option<AlarmRequest>,
 }
 
 /// The data of an entry with log index `index`; empty for a request that etcd does not have in its log.
@@ -71,6 +75,13 @@ pub fn data(index: u64, request: &Request<'_>, chosen: i64) -> Vec<u8> {
             InternalRaftRequest { lease_grant, ..empty }
         }
         Request::LeaseRevoke(revoke) => return lease_revoke(index, revoke.lease),
+        Request::Alarm(change) => {
+            let action =
+                if change.disarm { AlarmAction::Deactivate } else { AlarmAction::Activate };
+            let (action, member_id) = (action.into(), change.member.get());
+            let alarm = AlarmRequest { action, member_id, alarm: change.kind.number().into() };
+            InternalRaftRequest { alarm: Some(alarm), ..empty }
+        }
         _ => return Vec::new(),
     };
     entry.encode_to_vec()

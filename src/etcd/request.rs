@@ -9,8 +9,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use base::NodeId;
-use wire::{MemberOperation, Numbers};
+use base::{AlarmKind, NodeId};
+use wire::{AlarmChange, MemberOperation, Numbers};
 
 use crate::failure::{Code, Failure};
 use crate::proto::cluster::{
@@ -364,12 +364,23 @@ pub fn move_leader(message: &MoveLeaderRequest) -> Result<wire::MoveLeader, Fail
     }
 }
 
-/// What is to be done about which alarms.
+/// What is asked about alarms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AlarmAsk {
+    /// Which are up, of this kind; none: of all kinds.
+    List(Option<AlarmKind>),
+    /// To raise or disarm some.
+    Change(AlarmChange),
+    /// To raise or disarm those of no kind, which does nothing.
+    Nothing,
+}
+
+/// What is asked about which alarms. Whose are listed is not, as in etcd.
 ///
 /// # Errors
 ///
 /// [`Code::InvalidArgument`] for an action or an alarm that does not exist.
-pub fn alarm(message: &AlarmRequest) -> Result<(AlarmAction, AlarmType), Failure> {
+pub fn alarm(message: &AlarmRequest) -> Result<AlarmAsk, Failure> {
     let unknown = |what, number| {
         let text = format!("etcdserver: there is no alarm {what} {number}");
         Failure::new(Code::InvalidArgument, text)
@@ -377,7 +388,22 @@ pub fn alarm(message: &AlarmRequest) -> Result<(AlarmAction, AlarmType), Failure
     let action = AlarmAction::try_from(message.action);
     let action = action.map_err(|_| unknown("action", message.action))?;
     let alarm = AlarmType::try_from(message.alarm);
-    Ok((action, alarm.map_err(|_| unknown("type", message.alarm))?))
+    let kind = match alarm.map_err(|_| unknown("type", message.alarm))? {
+        AlarmType::None => None,
+        AlarmType::NoSpace => Some(AlarmKind::NoSpace),
+        AlarmType::Corrupt => Some(AlarmKind::Corrupt),
+    };
+    let member = NodeId::new(message.member_id);
+    Ok(match (action, kind) {
+        (AlarmAction::Get, kind) => AlarmAsk::List(kind),
+        (AlarmAction::Activate | AlarmAction::Deactivate, None) => AlarmAsk::Nothing,
+        (AlarmAction::Activate, Some(kind)) => {
+            AlarmAsk::Change(AlarmChange { disarm: false, kind, member })
+        }
+        (AlarmAction::Deactivate, Some(kind)) => {
+            AlarmAsk::Change(AlarmChange { disarm: true, kind, member })
+        }
+    })
 }
 
 /// Whether this is a version of two or three numbers, as downgrades take them.

@@ -7,10 +7,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base::NodeId;
+use base::{Alarm, AlarmKind, NodeId};
 use bytes::Bytes;
 use wire::{
-    ChangeKind, CompactReply, DeleteRangeReply, KeyValue, KeyValues, LeaseGrantReply,
+    Alarms, ChangeKind, CompactReply, DeleteRangeReply, KeyValue, KeyValues, LeaseGrantReply,
     LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply, MemberList, OpReply, PutReply,
     RangeReply, StatusReply, TxnReplyView, WatchChange, WatchChanges,
 };
@@ -374,11 +374,11 @@ pub fn status(
     if reply.leader.get() == 0 {
         errors.push("etcdserver: no leader".to_string());
     }
-    for (is_raised, alarm) in [(reply.no_space, "NOSPACE"), (reply.corrupt, "CORRUPT")] {
-        if is_raised {
-            errors.push(format!("memberID:{} alarm:{alarm} ", reply.member.get()));
-        }
-    }
+    // As protobuf writes a message as text, which leaves 0 out.
+    errors.extend(reply.alarms.iter().map(|alarm| match alarm.member.get() {
+        0 => format!("alarm:{}", alarm.kind.name()),
+        member => format!("memberID:{member} alarm:{}", alarm.kind.name()),
+    }));
     errors.extend(reply.errors.iter().map(ToString::to_string));
     StatusResponse {
         header: Some(from.header(reply.revision)),
@@ -397,17 +397,23 @@ pub fn status(
     }
 }
 
-/// The alarms of the answering member, of the kind asked for; [`AlarmType::None`]: of all kinds.
-pub fn alarms(from: &Answerer, reply: &StatusReply<'_>, asked: AlarmType) -> AlarmResponse {
-    let raised = [(reply.no_space, AlarmType::NoSpace), (reply.corrupt, AlarmType::Corrupt)];
-    let wanted = raised
-        .into_iter()
-        .filter(|(is_raised, alarm)| *is_raised && (asked == AlarmType::None || asked == *alarm));
-    let member_id = reply.member.get();
-    AlarmResponse {
-        header: Some(from.header(reply.revision)),
-        alarms: wanted.map(|(_, alarm)| AlarmMember { member_id, alarm: alarm.into() }).collect(),
-    }
+/// Alarms, of this kind where one is named: those that are up, or were raised or disarmed.
+pub fn alarms(
+    from: &Answerer,
+    revision: i64,
+    alarms: &Alarms<'_>,
+    asked: Option<AlarmKind>,
+) -> AlarmResponse {
+    let wanted = alarms.iter().filter(|alarm| asked.is_none_or(|kind| alarm.kind == kind));
+    let member = |alarm: Alarm| AlarmMember {
+        member_id: alarm.member.get(),
+        alarm: match alarm.kind {
+            AlarmKind::NoSpace => AlarmType::NoSpace,
+            AlarmKind::Corrupt => AlarmType::Corrupt,
+        }
+        .into(),
+    };
+    AlarmResponse { header: Some(from.header(revision)), alarms: wanted.map(member).collect() }
 }
 
 /// Writes the `WatchResponse` that begins a watch. `revision` is the newest one: a watch without a start

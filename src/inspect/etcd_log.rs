@@ -154,6 +154,7 @@ fn data(entry: &Entry<'_>) -> Result<Vec<u8>, RecordFault> {
             verified(Kind::LeaseGrant, chosen.get(), behind)
         }
         EntryKind::LeaseRevoke => verified(Kind::LeaseRevoke, 0, payload),
+        EntryKind::Alarm => verified(Kind::Alarm, 0, payload),
         EntryKind::LeaseExpire => {
             let lease = behind.first_chunk().map_or(0, |lease| i64::from_le_bytes(*lease));
             Ok(log_entry::lease_revoke(index, lease))

@@ -96,6 +96,12 @@ pub(crate) fn print_identity(identity: &Identity, report: &mut Report<'_>) -> Re
     )
 }
 
+/// The alarms that are up: each with the member that it is about.
+fn alarms(state: &State) -> String {
+    let alarm = |alarm: &base::Alarm| format!("{}:{}", alarm.kind.name(), alarm.member.get());
+    state.alarms().iter().map(alarm).collect::<Vec<_>>().join(",")
+}
+
 /// What a state says of itself, as fields.
 pub(crate) fn state_fields(state: &State) -> Vec<Field> {
     let (applied, term) = state.applied();
@@ -107,6 +113,7 @@ pub(crate) fn state_fields(state: &State) -> Vec<Field> {
         ("revision", state.revision().get().into()),
         ("compacted", compacted),
         ("client_sessions", state.clients().into()),
+        ("alarms", alarms(state).into()),
         ("state_hash", hash(state.state_hash())),
     ]
 }

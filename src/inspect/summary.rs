@@ -2,7 +2,9 @@
 
 use base::Stamp;
 use node::EntryKind;
-use wire::{DecodeError, Kind, Member, MemberList, OpView, Request, TxnView, VerifyLimits};
+use wire::{
+    AlarmChange, DecodeError, Kind, Member, MemberList, OpView, Request, TxnView, VerifyLimits,
+};
 
 use crate::error::RecordFault;
 
@@ -45,6 +47,7 @@ pub(crate) fn summary(kind: u8, payload: &[u8]) -> Result<(&'static str, String)
         }
         EntryKind::LeaseExpire => ("lease expire", expiry(payload)),
         EntryKind::LogTime => ("log time", String::new()),
+        EntryKind::Alarm => ("alarm", request(Kind::Alarm)?),
     })
 }
 
@@ -73,6 +76,10 @@ fn verified(kind: Kind, payload: &[u8]) -> Result<String, DecodeError> {
         }
         Request::LeaseGrant(grant) => format!("{:016x} ttl {} ms", grant.lease, grant.ttl_ms),
         Request::LeaseRevoke(revoke) => format!("{:016x}", revoke.lease),
+        Request::Alarm(AlarmChange { disarm, kind, member }) => {
+            let verb = if disarm { "disarm" } else { "raise" };
+            format!("{verb} {} of member {}", kind.name(), member.get())
+        }
         Request::Range(_)
         | Request::Watch(_)
         | Request::WatchProgress

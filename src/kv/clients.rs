@@ -203,6 +203,7 @@ impl Remembered {
             Outcome::Registered { .. }
             | Outcome::Renewed { .. }
             | Outcome::Expired { .. }
+            | Outcome::Alarms { .. }
             | Outcome::Repeated(_)
             | Outcome::Nothing => return None,
         })
@@ -534,11 +535,11 @@ mod tests {
         let create = || tree::PageFile::create(&options);
         let state = State::create(create());
         let mut meta = state.encode_meta();
-        assert_eq!(meta[0], 5);
+        assert_eq!(meta[0], 6);
         assert!(State::open(create(), &meta).is_ok());
         assert!(State::open(create(), &meta[..meta.len() - 1]).is_err());
-        // Log time, the sum over leases and the steps of a half applied entry.
-        let without_leases = meta.len() - 8 - 16 - 4;
+        // Log time, the sum over leases and the steps of a half applied entry; the number of alarms.
+        let without_leases = meta.len() - 8 - 16 - 4 - 1;
         for (format, size) in [(4, without_leases), (3, without_leases - 16)] {
             meta[0] = format;
             assert!(State::open(create(), &meta).is_err());

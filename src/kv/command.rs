@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use base::LeaseId;
+use base::{Alarm, AlarmKind, LeaseId, NodeId};
 
 use crate::lease::Due;
 
@@ -78,6 +78,15 @@ pub enum Command<'a> {
     LogTime {
         /// It.
         time: u64,
+    },
+    /// Raises an alarm of a member, until it is disarmed. No revision comes of it.
+    Raise(Alarm),
+    /// Disarms alarms. No revision comes of it.
+    Disarm {
+        /// Of this kind.
+        kind: AlarmKind,
+        /// Of this member; 0: of all members.
+        member: NodeId,
     },
     /// Changes nothing; entries of the log itself.
     Nothing,
@@ -259,6 +268,8 @@ impl Command<'_> {
             | Self::Members(_)
             | Self::Register { .. }
             | Self::LeaseRevoke { .. }
+            | Self::Raise(_)
+            | Self::Disarm { .. }
             | Self::Nothing => None,
         }
     }
@@ -279,6 +290,8 @@ impl Command<'_> {
             | Self::LeaseKeepAlive { .. }
             | Self::LeaseExpire { .. }
             | Self::LogTime { .. }
+            | Self::Raise(_)
+            | Self::Disarm { .. }
             | Self::Nothing => false,
         }
     }

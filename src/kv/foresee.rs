@@ -32,6 +32,8 @@ impl State {
             | Command::LeaseKeepAlive { .. }
             | Command::LeaseExpire { .. }
             | Command::LogTime { .. }
+            | Command::Raise(_)
+            | Command::Disarm { .. }
             | Command::Nothing => ControlFlow::Continue(()),
         };
     }

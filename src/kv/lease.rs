@@ -509,6 +509,8 @@ impl State {
             | Command::Members(_)
             | Command::Register { .. }
             | Command::LogTime { .. }
+            | Command::Raise(_)
+            | Command::Disarm { .. }
             | Command::Nothing => ControlFlow::Continue(()),
         }
     }

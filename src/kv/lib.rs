@@ -41,6 +41,7 @@
 
 extern crate alloc;
 
+mod alarms;
 mod answer;
 mod change;
 mod clients;
@@ -51,6 +52,7 @@ mod delete;
 mod export;
 mod foresee;
 mod history;
+mod history_hash;
 mod import;
 mod keys;
 mod lease;
@@ -72,6 +74,7 @@ mod unpack;
 mod validate;
 mod version;
 
+pub use alarms::ALARMS_MAX;
 pub use answer::{Answer, REPLY_SIZE_MAX, ReadTxn};
 pub use clients::Remembered;
 pub use command::{
@@ -82,6 +85,7 @@ pub use export::{Chunk, Export};
 pub use history::{
     Change, Changes, History, HistoryLimits, HistoryStep, Previous, Recorded, Wanted,
 };
+pub use history_hash::{HistoryHash, HistoryHashError};
 pub use import::{Fed, Import, ImportRefusal};
 pub use keys::Point;
 pub use lease::{Due, DueError, Lease, first_choice};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use base::{ClientId, LeaseId, Revision};
+use base::{Alarm, ClientId, LeaseId, Revision};
 use tree::Miss;
 
 use crate::clients::Remembered;
@@ -128,6 +128,13 @@ pub enum Outcome {
     Registered {
         /// Its id.
         client: ClientId,
+    },
+    /// These alarms are up, or were disarmed.
+    Alarms {
+        /// The current revision.
+        revision: Revision,
+        /// They.
+        alarms: Vec<Alarm>,
     },
     /// A write with this stamp had been applied before; this is what came of it then. Nothing was
     /// changed.

@@ -61,6 +61,12 @@ pub enum Refusal {
     SessionExpired,
     /// The stamp of the write is too far beyond the floor of its client.
     TooManyUnanswered,
+    /// An alarm says that a member has no space, and the write would take some.
+    NoSpace,
+    /// An alarm says that the state of a member is not that of the others.
+    Corrupt,
+    /// There are as many alarms as there may be.
+    TooManyAlarms,
     /// The write took effect, but what it read is larger than [`crate::REPLY_SIZE_MAX`] bytes.
     ReplyTooLarge,
 }
@@ -94,6 +100,9 @@ impl Refusal {
             Self::TtlTooLarge => (17, None),
             Self::TooManyLeases => (18, None),
             Self::KeepAlive => (19, None),
+            Self::NoSpace => (20, None),
+            Self::Corrupt => (21, None),
+            Self::TooManyAlarms => (22, None),
         }
     }
 
@@ -118,6 +127,9 @@ impl Refusal {
             Self::TtlTooLarge,
             Self::TooManyLeases,
             Self::KeepAlive,
+            Self::NoSpace,
+            Self::Corrupt,
+            Self::TooManyAlarms,
         ];
         let Some((size, size_max)) = sizes else {
             return plain.into_iter().find(|refusal| refusal.encode().0 == number);
@@ -184,6 +196,19 @@ impl fmt::Display for Refusal {
                 "the number of this write is {} or more beyond the oldest one that its client waits \
                  for; wait for answers, or register a second client",
                 base::limits::CLIENT_RESULTS_MAX
+            ),
+            Self::NoSpace => f.write_str(
+                "mvcc: database space exceeded: the alarm NOSPACE is up; delete keys and compact, or \
+                 start the members with a greater quota, then disarm it",
+            ),
+            Self::Corrupt => f.write_str(
+                "corrupt cluster: the alarm CORRUPT is up; replace the members that it names, then \
+                 disarm it",
+            ),
+            Self::TooManyAlarms => write!(
+                f,
+                "{} alarms are up, which is the limit; disarm those that are not needed",
+                crate::ALARMS_MAX
             ),
             Self::ReplyTooLarge => write!(
                 f,

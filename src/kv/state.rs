@@ -14,11 +14,12 @@
 //!       | if that entry is a transaction: branches u16, each u8 | deletes done u16, keys of each u32
 //!       | sum over clients and their results 16
 //!       | log time u64 | sum over leases 16 | steps of the next entry made already, beside changes, u32
+//!       | alarms u8, of each kind u8, member u64
 //! ```
 //!
 //! Format 1 ends before the members, format 2 behind them, format 3 before the clients, of which it has
-//! none, format 4 before the log time; it has no leases. Format 255 has nothing but the format: the state of an
-//! [`crate::Import`] that has not come to its end.
+//! none, format 4 before the log time; it has no leases. Format 5 ends before the alarms. Format 255 has
+//! nothing but the format: the state of an [`crate::Import`] that has not come to its end.
 //!
 //! A checkpoint may come in the middle of an entry: its changes so far are in the trees, under the
 //! revision behind the newest complete one and so invisible, and their number tells where to go on. A
@@ -35,9 +36,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
-use base::{Hash128, LeaseId, LogIndex, Mutant, Revision, Stamp, Term};
+use base::{Alarm, Hash128, LeaseId, LogIndex, Mutant, Revision, Stamp, Term};
 use tree::{Miss, PageFile};
 
+use crate::alarms::{self, ALARMS_SIZE_MAX};
 use crate::clients::RESULT_KEY_SIZE;
 use crate::command::{Command, Op};
 use crate::delete::Deleting;
@@ -52,7 +54,7 @@ use crate::unpack::Head;
 use crate::validate::LIMITS_OF_APPLY;
 use crate::version::Reader;
 
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
 /// The format that ends before the members.
 const FORMAT_WITHOUT_MEMBERS: u8 = 1;
@@ -66,6 +68,9 @@ const FORMAT_WITHOUT_CLIENTS: u8 = 3;
 /// The format that ends before the leases.
 const FORMAT_WITHOUT_LEASES: u8 = 4;
 
+/// The format that ends before the alarms.
+const FORMAT_WITHOUT_ALARMS: u8 = 5;
+
 /// The format of a state that has arrived in part.
 const FORMAT_INCOMPLETE: u8 = 255;
 
@@ -77,8 +82,8 @@ const META_FIXED_SIZE: usize =
     1 + 4 * 8 + 2 * 16 + 12 + 8 + 2 + 4 + 2 * 8 + 2 * 2 + 16 + 8 + 16 + 4;
 
 const _: () = assert!(
-    META_FIXED_SIZE + MEMBERS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
-    "the numbers of the state and the members fit a meta record"
+    META_FIXED_SIZE + MEMBERS_SIZE_MAX + ALARMS_SIZE_MAX <= tree::APPLICATION_SIZE_MAX,
+    "the numbers of the state, the members and the alarms fit a meta record"
 );
 
 /// The replicated state of one member. It has one owner.
@@ -117,6 +122,8 @@ pub struct State {
     pub(crate) shed: Point,
     /// What is kept about the members of the cluster.
     pub(crate) members: Members,
+    /// The alarms that are up, by kind and member.
+    pub(crate) alarms: Vec<Alarm>,
     /// An import is filling it: nothing else may change it, and its checkpoints are not to be opened.
     pub(crate) incomplete: bool,
     /// Bytes of all live keys, and of their values that are in cells: what deletes have to copy.
@@ -220,6 +227,7 @@ impl State {
             dropped: Revision::ZERO,
             shed: beginning,
             members: Members::NONE,
+            alarms: Vec::new(),
             incomplete: false,
             live_keys_size: 0,
             live_inline_size: 0,
@@ -263,12 +271,15 @@ impl State {
             let sum = reader.take().ok_or(OpenError::Malformed)?;
             self.clients_sum = Hash128::from_bytes(sum);
         }
-        if format >= FORMAT {
+        if format >= FORMAT_WITHOUT_ALARMS {
             self.time = reader.u64().ok_or(OpenError::Malformed)?;
             let sum = reader.take().ok_or(OpenError::Malformed)?;
             self.leases_sum = Hash128::from_bytes(sum);
             let steps = reader.take().ok_or(OpenError::Malformed)?;
             self.steps = u32::from_le_bytes(steps);
+        }
+        if format >= FORMAT {
+            self.alarms = alarms::decode(&mut reader).ok_or(OpenError::Malformed)?;
         }
         let readable = self.compacted.is_none_or(|compacted| compacted <= self.revision);
         let goal = Point::before(self.compacted.unwrap_or(Revision::ZERO));
@@ -304,7 +315,17 @@ impl State {
             let size = usize::from(u16::from_le_bytes(reader.take()?));
             members.extend_from_slice(reader.bytes(size)?);
         }
-        Some(Head { applied, term, revision, compacted, members })
+        let mut alarms = Vec::new();
+        if format >= FORMAT {
+            // Behind what is known of a half applied entry, the sums, and the log time.
+            reader.bytes(4 + 2 * 8)?;
+            let branches = u16::from_le_bytes(reader.take()?);
+            reader.bytes(usize::from(branches))?;
+            let deletes = u16::from_le_bytes(reader.take()?);
+            reader.bytes(4 * usize::from(deletes) + 16 + 8 + 16 + 4)?;
+            alarms = alarms::decode(&mut reader)?;
+        }
+        Some(Head { applied, term, revision, compacted, members, alarms })
     }
 
     /// How far trimming has got, as one point: what a restart goes on from.
@@ -370,7 +391,7 @@ impl State {
     pub fn may_checkpoint(&self) -> bool {
         let (path, deleted) = self.begun();
         let size = META_FIXED_SIZE + self.members.bytes.len() + path.len() + deleted.len() * 4;
-        size <= tree::APPLICATION_SIZE_MAX
+        size + self.alarms_size() <= tree::APPLICATION_SIZE_MAX
     }
 
     /// Begins a checkpoint of the state as it is now, also of an entry that is half applied.
@@ -423,6 +444,7 @@ impl State {
         meta.extend_from_slice(&self.time.to_le_bytes());
         meta.extend_from_slice(&self.leases_sum.to_bytes());
         meta.extend_from_slice(&self.steps.to_le_bytes());
+        alarms::encode(&self.alarms, &mut meta);
         meta
     }
 
@@ -496,6 +518,9 @@ impl State {
         command: &Command<'_>,
         budget: &mut u32,
     ) -> Result<Outcome, Stop> {
+        if let Some(refusal) = self.alarm_against(command) {
+            return Ok(Outcome::Refused(refusal));
+        }
         let progress = core::mem::replace(&mut self.progress, Progress::None);
         match (command, progress) {
             (Command::Put(put), Progress::None) => {
@@ -586,6 +611,8 @@ impl State {
             (Command::LeaseExpire { time, due, per_key }, Progress::None) => {
                 self.expire(*time, *due, *per_key, budget)
             }
+            (Command::Raise(alarm), Progress::None) => Ok(self.raise(*alarm)),
+            (Command::Disarm { kind, member }, Progress::None) => Ok(self.disarm(*kind, *member)),
             (Command::LogTime { .. }, Progress::None) => Ok(Outcome::Nothing),
             (Command::Nothing, Progress::None) => Ok(Outcome::Nothing),
             (_, progress) => panic!("another entry came in the middle of {progress:?}"),
@@ -700,8 +727,8 @@ impl State {
     }
 
     /// The hash of everything that members must agree on at the same applied index: live keys, all
-    /// events ever applied, revision, compacted revision, clients with the results of their writes, and
-    /// what entries have set about the members. What has been trimmed does not matter. O(1).
+    /// events ever applied, revision, compacted revision, clients with the results of their writes, leases,
+    /// alarms, and what entries have set about the members. What has been trimmed does not matter. O(1).
     ///
     /// While an entry is half applied it depends on how far that has got, too.
     pub fn state_hash(&self) -> Hash128 {
@@ -726,6 +753,13 @@ impl State {
             hasher.update(b"leases");
             hasher.update(&self.leases_sum.to_bytes());
             hasher.update(&self.time.to_le_bytes());
+        }
+        // And for alarms.
+        if !self.alarms.is_empty() {
+            let mut alarms = Vec::new();
+            alarms::encode(&self.alarms, &mut alarms);
+            hasher.update(b"alarms");
+            hasher.update(&alarms);
         }
         hasher.finish()
     }
@@ -787,6 +821,8 @@ impl State {
             | Command::LeaseKeepAlive { .. }
             | Command::LeaseExpire { .. }
             | Command::LogTime { .. }
+            | Command::Raise(_)
+            | Command::Disarm { .. }
             | Command::Nothing => {}
         }
     }

@@ -13,7 +13,7 @@
 
 use alloc::vec::Vec;
 
-use base::{Hash128, LeaseId, LogIndex, Revision, Term, crc32};
+use base::{Alarm, Hash128, LeaseId, LogIndex, Revision, Term, crc32};
 use tree::RUN_SIZE_MAX;
 
 use crate::import::read_cell;
@@ -37,6 +37,8 @@ pub struct Head {
     pub compacted: Option<Revision>,
     /// What it keeps about the members.
     pub members: Vec<u8>,
+    /// The alarms that are up.
+    pub alarms: Vec<Alarm>,
 }
 
 /// What stands beside the value of a version.

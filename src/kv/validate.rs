@@ -56,6 +56,8 @@ impl Command<'_> {
             | Self::LeaseRevoke { .. }
             | Self::LeaseExpire { .. }
             | Self::LogTime { .. }
+            | Self::Raise(_)
+            | Self::Disarm { .. }
             | Self::Nothing => Ok(()),
         }
     }

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use base::limits::CLIENT_RESULTS_MAX;
 use base::{Revision, Ticket};
-use kv::{Answer, Outcome, Remembered};
-use wire::{Header, LeaseGrantReply, LeaseRevokeReply, RegisterReply, Status};
+use kv::{Answer, Outcome, Refusal, Remembered};
+use wire::{AlarmReply, Alarms, Header, LeaseGrantReply, LeaseRevokeReply, RegisterReply};
 
 use crate::gauges::Bound;
 use crate::message::ReplyBody;
@@ -62,6 +62,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 self.writer.lease_revoke(&mut out, ticket.request, &reply);
                 self.reply(ticket, ReplyBody::Frames(out));
             }
+            Outcome::Alarms { revision, alarms } => {
+                let revision = translate::i64_of(*revision);
+                let mut out = Vec::new();
+                let reply = AlarmReply { revision, alarms: Alarms::Given(alarms) };
+                self.writer.alarm(&mut out, ticket.request, &reply);
+                self.reply(ticket, ReplyBody::Frames(out));
+            }
             Outcome::Renewed { revision, ttls_ms } => {
                 let (revision, ttls_ms) = (revision.get(), ttls_ms.clone());
                 self.reply(ticket, ReplyBody::Renewed { revision, ttls_ms });
@@ -87,7 +94,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             Outcome::Compacted { revision, .. } => self.reply_compacted(ticket, *revision, false),
             Outcome::Refused(refusal) => {
                 let mut refused = translate::refused(*refusal);
-                if refused.status == Status::Overloaded {
+                if *refusal == Refusal::TooManyLeases {
                     self.gauges.hit(Bound::Leases);
                 }
                 refused.compacted = self.compacted();

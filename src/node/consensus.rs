@@ -127,6 +127,8 @@ pub struct Consensus<B> {
     pub(crate) apply_lag: ApplyLag,
     page_space_low: bool,
     pub(crate) quota_is_met: bool,
+    /// A write was refused for that in this turn.
+    pub(crate) quota_refused: bool,
     pub(crate) stopping: bool,
     /// The first group of this start is durable: others may be talked to.
     settled: bool,
@@ -212,6 +214,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             apply_lag,
             page_space_low: false,
             quota_is_met: false,
+            quota_refused: false,
             stopping: false,
             settled: false,
             beginner: None,
@@ -322,7 +325,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
 
     /// Whether only requests that free space may go on.
     pub(crate) fn space_is_low(&self) -> bool {
-        self.quota_is_met || self.page_space_low || self.journal.is_short(self.config.reserve_size)
+        self.quota_is_met || self.disk_is_full()
+    }
+
+    fn disk_is_full(&self) -> bool {
+        self.page_space_low || self.journal.is_short(self.config.reserve_size)
     }
 
     pub(crate) fn reply(&mut self, ticket: Ticket, body: ReplyBody) {
@@ -531,7 +538,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             last: self.raft.log().last(),
             committed: self.raft.log().committed(),
             log_size: self.journal.writer().size(),
-            no_space: self.space_is_low(),
+            no_space: self.disk_is_full(),
             disagrees: self.verdict() != Verdict::Fine,
             disk_slow: self.disk.is_slow(),
         }
@@ -708,6 +715,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Consensus<B> {
         }
         self.write_alone(now, effects);
         self.give_up_late(now);
+        if mem::take(&mut self.quota_refused) {
+            effects.push(ConsensusEffect::ToStore(StoreEvent::QuotaRefused));
+        }
         let log = self.raft.log();
         self.apply_lag.look(now, log.committed().min(log.durable()));
         self.tend_leases(now, effects);

@@ -14,7 +14,7 @@
 
 use alloc::vec::Vec;
 
-use base::{Duration, Frame, Instant, LeaseId, LogIndex, Mutant, Term};
+use base::{AlarmKind, Duration, Frame, Instant, LeaseId, LogIndex, Mutant, Term};
 use kv::{Due, DueError};
 use raft::RoleName;
 
@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// A log time goes into the log this long after the last one, while there are leases: what a start of all
 /// members may lose of it.
 const STAMP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Milliseconds after which leases are looked at again whose end an alarm holds up.
+const HELD_MS: u64 = 1_000;
 
 /// Leases that end in one batch.
 const BATCH: usize = 512;
@@ -206,6 +209,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let mut due = Vec::new();
         match self.state.due(time, BATCH, &mut due) {
             Ok(next) => {
+                // Nothing ends while the alarm CORRUPT is up; what is due is looked at again.
+                let is_held = !due.is_empty() && self.state.is_alarmed(AlarmKind::Corrupt);
+                let next = if is_held { Some(time.saturating_add(HELD_MS)) } else { next };
+                if is_held {
+                    due.clear();
+                }
                 self.due_asked = None;
                 self.next_due = next;
                 let event = ConsensusEvent::LeasesDue { term, due, next };

@@ -27,6 +27,7 @@
 extern crate alloc;
 
 mod admin;
+mod alarms;
 mod apply_lag;
 mod beginner;
 mod boot;

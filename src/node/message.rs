@@ -11,7 +11,7 @@ use raft::RoleName;
 use wire::Status;
 
 /// Kinds of entries, by their numbers.
-pub const KINDS: usize = EntryKind::LogTime as usize + 1;
+pub const KINDS: usize = EntryKind::Alarm as usize + 1;
 
 /// What the payload of a log entry is. Stored in the WAL: numbers never change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,8 @@ pub enum EntryKind {
     LeaseExpire = 11,
     /// A log time, so that a start finds one that is not old.
     LogTime = 12,
+    /// The body of an `Alarm` request; a member whose store reaches its quota makes one itself.
+    Alarm = 13,
 }
 
 impl EntryKind {
@@ -63,11 +65,12 @@ impl EntryKind {
             10 => Self::LeaseKeepAlive,
             11 => Self::LeaseExpire,
             12 => Self::LogTime,
+            13 => Self::Alarm,
             _ => return None,
         })
     }
 
-    /// Whether an entry of this kind may go on when space is short: it gives space back.
+    /// Whether an entry of this kind may go on when space is short: it gives space back, or takes next to none.
     pub const fn frees_space(self) -> bool {
         match self {
             Self::Empty
@@ -77,7 +80,8 @@ impl EntryKind {
             | Self::LeaseRevoke
             | Self::LeaseKeepAlive
             | Self::LeaseExpire
-            | Self::LogTime => true,
+            | Self::LogTime
+            | Self::Alarm => true,
             Self::Put | Self::Txn | Self::Register | Self::PutWithTtl | Self::LeaseGrant => false,
         }
     }
@@ -393,7 +397,7 @@ pub struct Standing {
     pub committed: LogIndex,
     /// Bytes of the segments of the log.
     pub log_size: u64,
-    /// Whether writes are refused for want of space there.
+    /// Whether writes are refused because the disk is full, as long as it is.
     pub no_space: bool,
     /// Whether members have different states after the same entries.
     pub disagrees: bool,

@@ -45,7 +45,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         if leads && self.space_is_low() && !frees_space {
             let message = if self.quota_is_met {
                 "keys and history have reached the quota; nothing was written; delete keys and \
-                 compact, or start the members with a greater quota, then try again"
+                 compact, or start the members with a greater quota, then disarm the alarm"
             } else {
                 "the disk is full; nothing was written; delete keys and compact, or make room on \
                  the file system of the data directory, then try again"
@@ -64,7 +64,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         None
     }
 
+    /// A write is refused because this member's quota is met, if that is why: its alarm is raised.
+    fn note_quota(&mut self, status: Status) {
+        self.quota_refused |= status == Status::NoSpace && self.quota_is_met;
+    }
+
     fn object(&mut self, ticket: Ticket, status: Status, message: String) {
+        self.note_quota(status);
         let mut refused = Refused::new(status, message);
         if status == Status::Overloaded {
             self.gauges.hit(Bound::Proposals);
@@ -238,6 +244,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             self.objection(frame.len(), forward.frees_space)
         };
         if let Some((status, message)) = objection {
+            self.note_quota(status);
             if status == Status::Overloaded {
                 self.gauges.hit(Bound::Proposals);
             }

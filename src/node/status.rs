@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use base::Ticket;
+use base::{AlarmKind, Ticket};
 use raft::RoleName;
-use wire::{RaftRole, StatusReply, Texts};
+use wire::{Alarms, RaftRole, StatusReply, Texts};
 
 use crate::message::{ReplyBody, Standing};
 use crate::store::Store;
@@ -23,10 +23,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         };
         let mut errors = Vec::new();
         let (low, met) = (self.checkpoint.space_is_low(), self.checkpoint.quota_is_met());
-        let no_space = standing.no_space || low || met;
+        let is_full = standing.no_space || low;
         if met {
             errors.push("the quota is reached");
-        } else if no_space {
+        }
+        if is_full {
             errors.push("the disk is full");
         }
         if standing.leader.is_none() {
@@ -54,12 +55,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             log_size: standing.log_size,
             quota_size: self.checkpoint.quota_size(),
             is_learner: standing.is_learner,
-            no_space,
-            corrupt: standing.disagrees,
+            no_space: is_full || self.state.is_alarmed(AlarmKind::NoSpace),
+            corrupt: standing.disagrees || self.state.is_alarmed(AlarmKind::Corrupt),
             member_name: &standing.name,
             role,
             errors: Texts::Given(&errors),
             clients: self.state.clients(),
+            alarms: Alarms::Given(self.state.alarms()),
         };
         let mut out = Vec::new();
         self.writer.status(&mut out, ticket.request, &status);

@@ -35,6 +35,7 @@ use kv::{Answer, Command, HistoryLimits, Outcome, Read, ReadStep, ReadTxn, State
 use tree::{Miss, WARM_MAX};
 use wire::{Kind, ReplyWriter, Request, Status, VerifyLimits};
 
+use crate::alarms::QuotaAlarm;
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::gauges::{Bound, Gauges, Use};
 use crate::message::{
@@ -129,6 +130,8 @@ pub enum StoreEvent {
         /// The leader's term.
         term: Term,
     },
+    /// This member, the leader, has refused a write because its quota is met.
+    QuotaRefused,
     /// The state of the member is wanted.
     Status {
         /// By whom.
@@ -339,6 +342,7 @@ pub struct Store<B> {
     /// To which reactors changes are published.
     pub(crate) publishing: Vec<bool>,
     pub(crate) trimming: Trimming,
+    pub(crate) quota_alarm: QuotaAlarm,
     pub(crate) horizon: Horizon,
     pub(crate) gauges: Gauges,
     /// What reactors have told of theirs.
@@ -397,6 +401,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             quiet_since: (LogIndex::ZERO, now),
             publishing: (0..reactors).map(|_| false).collect(),
             trimming: Trimming::new(),
+            quota_alarm: QuotaAlarm::default(),
             horizon,
             gauges,
             told: Vec::new(),
@@ -572,6 +577,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 self.lease_made(lease, effects);
             }
             _ => {}
+        }
+        if !matches!(outcome, Outcome::Refused(_)) && command.takes_space() {
+            self.quota_alarm.note_write();
         }
         self.checkpoint.applied(entry.frame.len());
         if entry.index.get().is_multiple_of(HASH_INTERVAL) {
@@ -882,6 +890,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             StoreEvent::Publish { reactor, on } => self.set_publishing(reactor, on),
             StoreEvent::Watch(request) => self.watch(request),
             StoreEvent::Forget { reactor, connection } => self.gone.push((reactor, connection)),
+            StoreEvent::QuotaRefused => self.quota_alarm.note_write(),
             StoreEvent::Status { ticket, standing } => self.status(ticket, &standing),
             StoreEvent::Use { reactor, uses } => self.note_use(reactor, uses),
             StoreEvent::Limits { ticket, uses } => self.limits(ticket, uses),
@@ -955,6 +964,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.tell_hash_when_quiet(now, effects);
             self.run_tasks(now, effects);
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
+            self.raise_alarm(now, effects);
             self.trim(now, effects);
             self.state.pages_mut().evict();
             self.measure();

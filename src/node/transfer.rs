@@ -251,6 +251,7 @@ impl Receiver {
             | StoreEvent::Publish { .. }
             | StoreEvent::Watch(_)
             | StoreEvent::Forget { .. }
+            | StoreEvent::QuotaRefused
             | StoreEvent::Status { .. }
             | StoreEvent::Use { .. }
             | StoreEvent::Limits { .. }

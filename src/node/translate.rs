@@ -9,15 +9,15 @@ use alloc::vec::Vec;
 use base::limits::{
     CONNECTION_REQUESTS_MAX, KEEP_ALIVE_MAX, KEY_SIZE_MAX, PROPOSED_BYTES_MAX, body_size_max,
 };
-use base::{LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
+use base::{Alarm, LeaseId, LogIndex, Mutant, NodeId, RequestId, Revision, STAMP_SIZE, Stamp};
 use kv::{
     Command, Compare, DeleteRange, Due, Op, OpReply, Operand, Put, RangeRequest, Refusal, Relation,
     Remembered, SortOrder, SortTarget, Txn,
 };
 use wire::{
-    Cause, ChangeKind, Effect, Header, Hello, HelloReply, Kind, LeaderHint, LeaseGrantReply,
-    LeaseRevokeReply, MoveLeader, OpView, RangeSummary, ReplyWriter, Request, Status, TxnView,
-    VerifyLimits, WatchChange,
+    AlarmChange, Cause, ChangeKind, Effect, Header, Hello, HelloReply, Kind, LeaderHint,
+    LeaseGrantReply, LeaseRevokeReply, MoveLeader, OpView, RangeSummary, ReplyWriter, Request,
+    Status, TxnView, VerifyLimits, WatchChange,
 };
 
 use crate::AdminRequest;
@@ -91,8 +91,8 @@ pub fn plan(request: &Request<'_>, limits: &kv::Limits) -> Result<Plan, Refused>
         Request::Txn(view) => {
             let txn = txn(view);
             let (reads, local) = (txn.is_read_only(), txn.is_serializable());
-            let frees_space = !has_put(&txn);
             let command = Command::Txn(txn);
+            let frees_space = !command.takes_space();
             command.validate(limits).map_err(refused)?;
             if reads {
                 Ok(Plan::Read { what: ReadKind::Txn, linearizable: !local })
@@ -121,6 +121,7 @@ pub fn plan(request: &Request<'_>, limits: &kv::Limits) -> Result<Plan, Refused>
             Ok(Plan::Read { what: ReadKind::Lease, linearizable })
         }
         Request::LeaseList(_) => Ok(Plan::Read { what: ReadKind::Leases, linearizable: true }),
+        Request::Alarm(change) => propose(alarm(change), EntryKind::Alarm),
         Request::Register => Ok(Plan::Register),
         Request::Status => Ok(Plan::Status),
         Request::Limits => Ok(Plan::Limits),
@@ -220,6 +221,7 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
             };
         }
         EntryKind::LeaseRevoke => Kind::LeaseRevoke,
+        EntryKind::Alarm => Kind::Alarm,
         EntryKind::Put => Kind::Put,
         EntryKind::DeleteRange => Kind::DeleteRange,
         EntryKind::Txn => Kind::Txn,
@@ -233,6 +235,7 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
             Command::Compact { revision: view.revision, physical: view.physical }
         }
         Request::LeaseRevoke(view) => Command::LeaseRevoke { lease: LeaseId::new(view.lease) },
+        Request::Alarm(change) => alarm(&change),
         Request::Range(_)
         | Request::Watch(_)
         | Request::WatchProgress
@@ -257,6 +260,11 @@ pub fn command(kind: EntryKind, body: &[u8]) -> Result<Command<'_>, wire::Decode
 fn timed(body: &[u8]) -> Result<(u64, &[u8]), wire::DecodeError> {
     let (time, body) = body.split_first_chunk().ok_or(wire::DecodeError::Malformed)?;
     Ok((u64::from_le_bytes(*time), body))
+}
+
+/// What is to be done about alarms, as the state knows it.
+fn alarm(&AlarmChange { disarm, kind, member }: &AlarmChange) -> Command<'static> {
+    if disarm { Command::Disarm { kind, member } } else { Command::Raise(Alarm { kind, member }) }
 }
 
 /// A put as the state knows it.
@@ -331,15 +339,6 @@ fn has_ttl(txn: &TxnView<'_>) -> bool {
     })
 }
 
-/// Whether any branch of a transaction writes a key. As deep as transactions nest.
-fn has_put(txn: &Txn<'_>) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match op {
-        Op::Put(_) => true,
-        Op::Txn(txn) => has_put(txn),
-        Op::DeleteRange(_) | Op::Range(_) | Op::Unset => false,
-    })
-}
-
 fn op<'a>(view: &OpView<'a>) -> Op<'a> {
     match view {
         OpView::Put(view) => Op::Put(put(view)),
@@ -380,7 +379,9 @@ pub fn refused(refusal: Refusal) -> Refused {
         Refusal::LeaseNotFound => Status::LeaseNotFound,
         Refusal::LeaseExists => Status::LeaseExists,
         Refusal::TtlTooLarge | Refusal::KeepAlive => Status::InvalidArgument,
-        Refusal::TooManyLeases => Status::Overloaded,
+        Refusal::TooManyLeases | Refusal::TooManyAlarms => Status::Overloaded,
+        Refusal::NoSpace => Status::NoSpace,
+        Refusal::Corrupt => Status::Corrupt,
         Refusal::TooManyOps => Status::TooManyOps,
         Refusal::DuplicateKey => Status::DuplicateKey,
         Refusal::Compacted => Status::Compacted,

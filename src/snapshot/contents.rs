@@ -99,7 +99,7 @@ impl<'s> Contents<'s> {
             members: count(&mut db, schema::MEMBERS)?,
             users: count(&mut db, "authUsers")?,
             roles: count(&mut db, "authRoles")?,
-            alarms: count(&mut db, "alarm")?,
+            alarms: count(&mut db, schema::ALARM)?,
             auth_enabled: false,
         };
         if let Some(auth) = db.bucket(b"auth")? {

@@ -10,7 +10,7 @@ use wire::{Member, MemberList, MemberRole};
 
 use crate::proto::{KeyValue, LeaseRecord};
 use crate::sort::{KEY_SIZE_MAX, Pairs, Sorter};
-use crate::{Error, STORAGE_VERSION, schema};
+use crate::{Error, STORAGE_VERSION, proto, schema};
 
 /// In front of the keys of the two buckets that are sorted together.
 const OF_KEYS: u8 = 0;
@@ -179,10 +179,14 @@ type Small = (&'static str, Vec<u8>, Vec<u8>);
 /// What stands in the buckets that are not sorted, in order within each.
 fn small(head: &Head, members: &MemberList) -> Vec<Small> {
     let text = |text: &str| text.as_bytes().to_vec();
-    let mut all = vec![
+    let mut all: Vec<Small> = Vec::new();
+    let mut alarms: Vec<Vec<u8>> = head.alarms.iter().map(proto::alarm).collect();
+    alarms.sort();
+    all.extend(alarms.into_iter().map(|alarm| (schema::ALARM, alarm, Vec::new())));
+    all.extend([
         ("auth", text("authRevision"), 1_u64.to_be_bytes().to_vec()),
         ("cluster", schema::CLUSTER_VERSION.to_vec(), text(STORAGE_VERSION)),
-    ];
+    ]);
     let members = &members.members;
     let mut listed: Vec<(&Member, String)> =
         members.iter().map(|member| (member, format!("{:x}", member.id.get()))).collect();

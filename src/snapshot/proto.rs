@@ -1,9 +1,12 @@
-//! The two messages that etcd keeps in its buckets, as protobuf writes them: a version of a key and a lease.
+//! The messages that etcd keeps in its buckets, as protobuf writes them: a version of a key, a lease, an alarm.
 //!
 //! ```text
 //! KeyValue  1 key | 2 create revision | 3 mod revision | 4 version | 5 value | 6 lease
 //! Lease     1 id | 2 TTL in seconds | 3 what is left of it
+//! Alarm     1 member | 2 kind
 //! ```
+
+use base::Alarm;
 
 const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
@@ -145,6 +148,14 @@ impl LeaseRecord {
         }
         Some(message)
     }
+}
+
+/// The message of an alarm.
+pub fn alarm(alarm: &Alarm) -> Vec<u8> {
+    let mut out = Vec::new();
+    number(1, alarm.member.get().cast_signed(), &mut out);
+    number(2, alarm.kind.number().into(), &mut out);
+    out
 }
 
 #[cfg(test)]

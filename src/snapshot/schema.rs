@@ -6,12 +6,13 @@
 //! meta      consistent_index, term: u64 big endian; storageVersion: text; confState: JSON
 //!           scheduledCompactRev, finishedCompactRev: a revision
 //! members   id in hexadecimal -> JSON         cluster   clusterVersion: text
-//! auth, authRoles, authUsers, alarm, members_removed: there, and empty in what is written here
+//! alarm     AlarmMember -> nothing
+//! auth, authRoles, authUsers, members_removed: there, and empty in what is written here
 //! ```
 
 /// Every bucket that etcd wants to find, in order.
 pub const BUCKETS: [&str; 10] = [
-    "alarm",
+    ALARM,
     "auth",
     "authRoles",
     "authUsers",
@@ -23,6 +24,7 @@ pub const BUCKETS: [&str; 10] = [
     META,
 ];
 
+pub const ALARM: &str = "alarm";
 pub const KEY: &str = "key";
 pub const LEASE: &str = "lease";
 pub const MEMBERS: &str = "members";

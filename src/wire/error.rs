@@ -300,6 +300,9 @@ statuses! {
     /// The end of a watch whose client did not read what it was told. Go on from the revision behind the
     /// last one that came whole.
     SlowReader = 31,
+    /// An alarm says that the state of a member is not that of the others: nothing is written until it is
+    /// disarmed.
+    Corrupt = 32,
 }
 
 impl Status {
@@ -308,7 +311,7 @@ impl Status {
     /// client's choice.
     ///
     /// False where repeating is pointless (`InvalidArgument`, `Compacted`, ...), where an operator
-    /// has to act first (`NoSpace`, `QuorumAtRisk`) or to look again (`ChangePending`), where the
+    /// has to act first (`NoSpace`, `Corrupt`, `QuorumAtRisk`) or to look again (`ChangePending`), where the
     /// client itself ended the request (`Cancelled`, `DeadlineExceeded`: its time is up), and where
     /// a write could take effect a second time (`Unknown`, `Internal`).
     pub const fn is_retryable(self) -> bool {
@@ -356,6 +359,7 @@ impl Status {
             Self::TooManyUnanswered => "too many writes of this client are unanswered",
             Self::LeaseExists => "lease already exists",
             Self::SlowReader => "the client reads too slowly",
+            Self::Corrupt => "corrupt cluster",
             Self::NotCaughtUp => "the member has not caught up with the leader",
         }
     }

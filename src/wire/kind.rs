@@ -91,6 +91,8 @@ kinds! {
     MemberChange = 0x41,
     /// Hands leadership to another member. Body: `MoveLeaderRequest`.
     MoveLeader = 0x42,
+    /// Raises or disarms alarms. Body: `AlarmRequest`.
+    Alarm = 0x43,
     /// First frame of a member that dials another one. Body: `peer.Hello`.
     PeerHello = 0x70,
     /// Accepts `PeerHello`. Body: `peer.Welcome`.
@@ -155,6 +157,8 @@ kinds! {
     MemberChangeReply = 0xc1,
     /// Answers `MoveLeader`. Body: `MoveLeaderReply`.
     MoveLeaderReply = 0xc2,
+    /// Answers `Alarm`. Body: `AlarmReply`.
+    AlarmReply = 0xc3,
     /// Refuses any request; why is in the header's status. Body: `Refused`.
     Refused = 0xff,
 }

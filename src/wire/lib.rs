@@ -170,6 +170,7 @@
 
 extern crate alloc;
 
+mod alarm;
 mod body;
 mod error;
 mod header;
@@ -189,6 +190,7 @@ mod splitter;
 mod usage;
 mod watch;
 
+pub use alarm::{AlarmChange, AlarmReply, Alarms};
 pub use error::{DecodeError, EncodeError, Status};
 pub use header::{Flags, HEADER_SIZE, Header, MAGIC, VERSION_MAX, VERSION_MIN};
 pub use kind::Kind;

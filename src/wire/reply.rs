@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 use base::{ClientId, NodeId};
 
+use crate::alarm::{AlarmReply, Alarms};
 use crate::error::{DecodeError, Status};
 use crate::header::Header;
 use crate::kind::Kind;
@@ -301,9 +302,9 @@ pub struct StatusReply<'a> {
     pub quota_size: u64,
     /// The member has no vote.
     pub is_learner: bool,
-    /// Writes are refused for want of space.
+    /// Writes are refused for want of space: an alarm of a member, or the disk of this one.
     pub no_space: bool,
-    /// Members disagree about the state.
+    /// Members disagree about the state, or an alarm says so.
     pub corrupt: bool,
     /// The member's name.
     pub member_name: &'a str,
@@ -313,6 +314,8 @@ pub struct StatusReply<'a> {
     pub errors: Texts<'a>,
     /// Clients that have registered and are remembered.
     pub clients: u64,
+    /// The alarms of all members.
+    pub alarms: Alarms<'a>,
 }
 
 /// Who the members are.
@@ -517,6 +520,8 @@ pub enum Reply<'a> {
     MemberChange(MemberChangeReply<'a>),
     /// Leadership has been handed over.
     MoveLeader(MoveLeaderReply),
+    /// Alarms are up, or were disarmed.
+    Alarm(AlarmReply<'a>),
     /// The request was refused.
     Refused(Refused<'a>),
 }
@@ -599,6 +604,7 @@ impl<'a> Reply<'a> {
                 let leader = NodeId::new(table.leader_member());
                 Ok(Self::MoveLeader(MoveLeaderReply { leader }))
             }
+            Kind::AlarmReply => AlarmReply::read(Table::root(body)?).map(Self::Alarm),
             Kind::HelloReply => {
                 let table = root::<schema::HelloReply<'_>>(body)?;
                 Ok(Self::Hello(hello(table)))
@@ -631,6 +637,7 @@ impl<'a> Reply<'a> {
             | Kind::MemberList
             | Kind::MemberChange
             | Kind::MoveLeader
+            | Kind::Alarm
             | Kind::PeerHello
             | Kind::PeerWelcome
             | Kind::PeerRefused
@@ -688,6 +695,7 @@ fn status(table: schema::StatusReply<'_>) -> Result<StatusReply<'_>, DecodeError
         role: RaftRole::try_from(table.role().0)?,
         errors: Texts::Read(table.errors()),
         clients: table.clients(),
+        alarms: Alarms::read(table.alarms().map(|alarms| alarms.bytes()).unwrap_or_default())?,
     })
 }
 

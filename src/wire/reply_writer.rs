@@ -10,6 +10,7 @@ use core::ops::ControlFlow;
 use base::RequestId;
 use base::limits::REPLY_PIECE_SIZE;
 
+use crate::alarm::AlarmReply;
 use crate::body::{Body, Layout, OffsetAt, Table, empty_frame};
 use crate::error::EncodeError;
 use crate::header::{Flags, Header, VERSION_MIN};
@@ -27,8 +28,8 @@ use crate::watch::WatchWriter;
 
 // Widths of the fields, in the order of the schema.
 const HELLO: Layout<11> = Layout::new([2, 8, 8, 4, 4, 4, 4, 4, 4, 8, 4]);
-const STATUS: Layout<21> =
-    Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4, 8]);
+const STATUS: Layout<22> =
+    Layout::new([4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 4, 1, 4, 8, 4]);
 const REGISTER: Layout<2> = Layout::new([8, 4]);
 const SNAPSHOT: Layout<1> = Layout::new([4]);
 const MEMBER_LIST: Layout<2> = Layout::new([4, 8]);
@@ -154,6 +155,7 @@ impl ReplyWriter {
                 place = place.next();
             }
         }
+        reply.alarms.write(&mut body, table.offset(21));
         finish(body, Header::reply(self.version, Kind::StatusReply, request));
     }
 
@@ -396,6 +398,14 @@ impl ReplyWriter {
         let table = body.table(body.root_offset(), &MOVE_LEADER);
         body.set_u64(table, 0, reply.leader.get());
         finish(body, Header::reply(self.version, Kind::MoveLeaderReply, request));
+    }
+
+    /// Answers what was done about alarms.
+    pub fn alarm(&mut self, out: &mut Vec<u8>, request: RequestId, reply: &AlarmReply<'_>) {
+        let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
+        let root = body.root_offset();
+        reply.write(&mut body, root);
+        finish(body, Header::reply(self.version, Kind::AlarmReply, request));
     }
 
     /// Refuses a request; `request` 0: whatever could not be read. The status must not be `Ok`.

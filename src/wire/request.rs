@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use base::NodeId;
 use flatbuffers::{Follow, InvalidFlatbuffer, Verifiable, VerifierOptions};
 
+use crate::alarm::AlarmChange;
 use crate::error::DecodeError;
 use crate::kind::Kind;
 use crate::lease::{LeaseGrant, LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive};
@@ -371,6 +372,8 @@ pub enum Request<'a> {
     MemberChange(MemberChange<'a>),
     /// Hands leadership to another member.
     MoveLeader(MoveLeader),
+    /// Raises or disarms alarms.
+    Alarm(AlarmChange),
 }
 
 impl<'a> Request<'a> {
@@ -422,6 +425,7 @@ impl<'a> Request<'a> {
                 let table = root::<schema::MoveLeaderRequest<'_>>(body)?;
                 Ok(Self::MoveLeader(MoveLeader { target: NodeId::new(table.target()) }))
             }
+            Kind::Alarm => AlarmChange::read(Table::root(body)?).map(Self::Alarm),
             Kind::HelloReply
             | Kind::PingReply
             | Kind::StatusReply
@@ -442,6 +446,7 @@ impl<'a> Request<'a> {
             | Kind::MemberListReply
             | Kind::MemberChangeReply
             | Kind::MoveLeaderReply
+            | Kind::AlarmReply
             | Kind::Refused
             | Kind::PeerHello
             | Kind::PeerWelcome
@@ -483,6 +488,7 @@ impl<'a> Request<'a> {
             Self::MemberList => Kind::MemberList,
             Self::MemberChange(_) => Kind::MemberChange,
             Self::MoveLeader(_) => Kind::MoveLeader,
+            Self::Alarm(_) => Kind::Alarm,
         }
     }
 }

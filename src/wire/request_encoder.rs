@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use base::{RequestId, Stamp};
 
+use crate::alarm::AlarmChange;
 use crate::body::{Body, Layout, OffsetAt, empty_frame};
 use crate::error::{EncodeError, Status};
 use crate::header::{Flags, Header, VERSION_MIN};
@@ -135,6 +136,8 @@ pub enum Call<'a> {
     MemberChange(MemberChange<'a>),
     /// Hands leadership to another member.
     MoveLeader(MoveLeader),
+    /// Raises or disarms alarms.
+    Alarm(AlarmChange),
 }
 
 impl Call<'_> {
@@ -163,6 +166,7 @@ impl Call<'_> {
             Self::MemberList => Kind::MemberList,
             Self::MemberChange(_) => Kind::MemberChange,
             Self::MoveLeader(_) => Kind::MoveLeader,
+            Self::Alarm(_) => Kind::Alarm,
         }
     }
 
@@ -191,7 +195,8 @@ impl Call<'_> {
             | Self::LeaseGrant(_)
             | Self::LeaseRevoke(_)
             | Self::MemberChange(_)
-            | Self::MoveLeader(_) => false,
+            | Self::MoveLeader(_)
+            | Self::Alarm(_) => false,
             Self::Txn(txn) => {
                 txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
             }
@@ -282,6 +287,7 @@ impl RequestEncoder {
             | Call::LeaseList(_)
             | Call::MemberChange(_)
             | Call::MoveLeader(_)
+            | Call::Alarm(_)
             | Call::Hello(_) => {}
         }
         let mut body = match stamp {
@@ -329,6 +335,7 @@ impl RequestEncoder {
             Call::LeaseKeepAlive(request) => request.write(&mut body, root),
             Call::LeaseTimeToLive(request) => request.write(&mut body, root),
             Call::LeaseList(request) => request.write(&mut body, root),
+            Call::Alarm(request) => request.write(&mut body, root),
             Call::Ping
             | Call::Cancel
             | Call::Status

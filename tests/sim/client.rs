@@ -276,7 +276,12 @@ impl World {
         }
         // A server's segments hold its greatest request; those of a plan may be smaller.
         let size_max = self.plan.segment_size / 4 * 3;
-        if plan.leases.are_used
+        if plan.alarms
+            && let Some(ask) = self.next_for_alarms()
+        {
+            return ask;
+        }
+        if self.plan.leases.are_used
             && let Some(ask) = self.next_for_leases(&generator)
         {
             return ask;

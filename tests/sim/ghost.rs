@@ -188,6 +188,8 @@ fn is_about_way(seen: &Seen) -> bool {
                         | Status::Compacted
                         | Status::FutureRevision
                         | Status::DuplicateKey
+                        | Status::NoSpace
+                        | Status::Corrupt
                 )
         }
         _ => false,
@@ -921,6 +923,7 @@ impl Ghost {
                     | Told::PutWithLease { revision, .. }
                     | Told::Granted { revision, .. }
                     | Told::Revoked { revision, .. }
+                    | Told::Alarms { revision, .. }
                     | Told::Txn { revision, .. } => *revision,
                     Told::Range(_) | Told::Refused(_) => 0,
                 };

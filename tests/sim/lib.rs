@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs)]
 
+mod alarming;
 mod bounds;
 mod client;
 mod damage;

@@ -1,7 +1,7 @@
 //! The load: what clients ask for, as frames, and what they are answered, as plain values. Every write
 //! carries a number behind its body that nobody reads, so that its entry is known again in the log.
 
-use base::{NodeId, Prng, RequestId, STAMP_SIZE, Stamp};
+use base::{AlarmKind, NodeId, Prng, RequestId, STAMP_SIZE, Stamp};
 use wire::{
     Call, CompareResult, CompareTarget, Effect, HEADER_SIZE, Header, KeyValue, MemberOperation,
     OpReply, RangeReply, Reply, RequestEncoder, SortOrder, SortTarget, Status, TxnReplyView,
@@ -68,6 +68,7 @@ impl Ask {
             Self::Limits => "limits",
             Self::Write(Command::Grant { .. }) => "lease grant",
             Self::Write(Command::Revoke { .. }) => "lease revoke",
+            Self::Write(Command::Raise { .. } | Command::Disarm { .. }) => "alarm",
             Self::KeepAlive(_) => "keep alive",
             Self::TimeToLive { .. } => "time to live",
             Self::Leases { .. } => "lease list",
@@ -169,6 +170,11 @@ fn op(op: &Op) -> wire::Op<'_> {
     }
 }
 
+fn alarm(disarm: bool, kind: u8, member: u64) -> Call<'static> {
+    let kind = AlarmKind::from_number(kind).expect("clients know the kinds");
+    Call::Alarm(wire::AlarmChange { disarm, kind, member: NodeId::new(member) })
+}
+
 /// The frame of a request, and its body as the log will hold it, behind the stamp.
 pub fn encode(
     encoder: &RequestEncoder,
@@ -215,6 +221,8 @@ pub fn encode(
         Ask::Write(Command::Revoke { lease }) => {
             call(&Call::LeaseRevoke(wire::LeaseRevoke { lease: *lease }));
         }
+        Ask::Write(Command::Raise { kind, member }) => call(&alarm(false, *kind, *member)),
+        Ask::Write(Command::Disarm { kind, member }) => call(&alarm(true, *kind, *member)),
         Ask::KeepAlive(leases) => {
             let leases = wire::Numbers::Given(leases);
             call(&Call::LeaseKeepAlive(wire::LeaseKeepAlive { leases }));
@@ -333,6 +341,11 @@ pub fn seen(reply: &Reply<'_>) -> Seen {
             previous: reply.previous.map(pair).collect(),
         }),
         Reply::Txn(view) => Seen::Told(txn_told(&view)),
+        Reply::Alarm(reply) => {
+            let alarms = reply.alarms.iter();
+            let alarms = alarms.map(|alarm| (alarm.kind.number(), alarm.member.get())).collect();
+            Seen::Told(Told::Alarms { revision: reply.revision, alarms })
+        }
         Reply::Compact(reply) => Seen::Told(Told::Compact { revision: reply.revision }),
         Reply::Refused(refused) => Seen::Refused(refused.status, refused.effect),
         Reply::Status(status) => {

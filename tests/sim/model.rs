@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::alarming::{CORRUPT, NO_SPACE};
 use base::Stamp;
 use wire::{Cause, CompareResult, CompareTarget, SortOrder, SortTarget, Status};
 
@@ -84,6 +85,28 @@ pub enum Command {
     Compact { revision: i64, physical: bool },
     Grant { lease: i64, ttl_ms: u64 },
     Revoke { lease: i64 },
+    Raise { kind: u8, member: u64 },
+    Disarm { kind: u8, member: u64 },
+}
+
+impl Command {
+    /// Whether it is refused while an alarm of this kind is up.
+    fn is_against(&self, kind: u8) -> bool {
+        fn puts(txn: &Txn) -> bool {
+            txn.success.iter().chain(&txn.failure).any(|op| match op {
+                Op::Put(_) => true,
+                Op::Txn(txn) => puts(txn),
+                Op::Range(_) | Op::Delete(_) => false,
+            })
+        }
+        match self {
+            Self::Raise { .. } | Self::Disarm { .. } => false,
+            _ if kind == CORRUPT => true,
+            Self::Put(_) | Self::Grant { .. } => true,
+            Self::Txn(txn) => puts(txn),
+            Self::Delete(_) | Self::Compact { .. } | Self::Revoke { .. } => false,
+        }
+    }
 }
 
 /// A lease.
@@ -129,6 +152,7 @@ pub enum Told {
     PutWithLease { revision: i64, lease: i64 },
     Granted { revision: i64, lease: i64, ttl_ms: u64 },
     Revoked { revision: i64, deleted: i64 },
+    Alarms { revision: i64, alarms: Vec<(u8, u64)> },
     Refused(Status),
 }
 
@@ -147,6 +171,7 @@ impl Told {
             | Self::PutWithLease { .. }
             | Self::Granted { .. }
             | Self::Revoked { .. }
+            | Self::Alarms { .. }
             | Self::Refused(_)
             | Self::Range(_) => self.clone(),
         }
@@ -206,6 +231,8 @@ pub struct Model {
     pub revision: i64,
     /// Reads below it are refused.
     pub compacted: i64,
+    /// Alarms that are up: their kinds and members.
+    pub alarms: BTreeSet<(u8, u64)>,
     /// Clients by id.
     clients: BTreeMap<u64, Registered>,
     /// The running entry has changed something.
@@ -251,6 +278,7 @@ impl Model {
             cause: Cause::Request,
             index: 0,
             compactions: Vec::new(),
+            alarms: BTreeSet::new(),
             clients: BTreeMap::new(),
             revision: 1,
             compacted: -1,
@@ -456,6 +484,9 @@ impl Model {
     /// The end of the lease that the entry `granted` has made, if it has come; says what lease that was.
     pub fn expire(&mut self, time: u64, id: i64, granted: u64) -> Option<Lease> {
         self.note_time(time);
+        if self.is_up(CORRUPT) {
+            return None;
+        }
         let is_due = |lease: &&Lease| lease.granted == granted && lease.deadline <= time;
         let lease = self.leases.get(&id).filter(is_due).cloned()?;
         self.changed = false;
@@ -503,6 +534,22 @@ impl Model {
     pub fn apply(&mut self, command: &Command) -> Told {
         self.changed = false;
         let told = match command {
+            command if self.is_up(CORRUPT) && command.is_against(CORRUPT) => {
+                Told::Refused(Status::Corrupt)
+            }
+            command if self.is_up(NO_SPACE) && command.is_against(NO_SPACE) => {
+                Told::Refused(Status::NoSpace)
+            }
+            Command::Raise { kind, member } => {
+                self.alarms.insert((*kind, *member));
+                Told::Alarms { revision: self.revision, alarms: vec![(*kind, *member)] }
+            }
+            Command::Disarm { kind, member } => {
+                let is_meant =
+                    |alarm: &(u8, u64)| alarm.0 == *kind && (*member == 0 || alarm.1 == *member);
+                let alarms = self.alarms.extract_if(.., is_meant).collect();
+                Told::Alarms { revision: self.revision, alarms }
+            }
             Command::Put(put) if put.ttl_ms > 0 => self.put_with_ttl(put),
             Command::Grant { lease, ttl_ms } => self.grant(*lease, *ttl_ms),
             Command::Revoke { lease } => self.revoke(*lease),
@@ -543,6 +590,10 @@ impl Model {
         }
         self.drop_empty();
         told
+    }
+
+    fn is_up(&self, kind: u8) -> bool {
+        self.alarms.iter().any(|alarm| alarm.0 == kind)
     }
 
     fn current(&self) -> i64 {

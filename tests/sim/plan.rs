@@ -262,6 +262,8 @@ pub struct Plan {
     pub watchers: Watchers,
     pub leases: LeasePlan,
     pub retention: Retention,
+    /// Clients raise alarms, and disarm them.
+    pub alarms: bool,
     /// Break the model on purpose.
     pub canary: bool,
     /// What harms nobody by itself is a finding too.
@@ -397,6 +399,7 @@ impl Plan {
             watchers: Watchers::new(seed),
             leases: LeasePlan::new(seed),
             retention: retention(seed),
+            alarms: Prng::new(seed).fork("alarms").one_in(4),
             // Slow enough that a link breaks while a state is on its way.
             transfer_rate: if sessions.one_in(2) {
                 node::TRANSFER_RATE

@@ -85,9 +85,10 @@ pub struct World {
     chances: Vec<Prng>,
     /// What sessions draw from, so that the rest goes as it would without them.
     pub sessions: Prng,
-    /// The same for watches and leases.
+    /// The same for watches, leases and alarms.
     pub watches: Prng,
     pub leasing: Prng,
+    pub alarming: Prng,
     /// Who leads, as far as it was looked at, and since when.
     pub reign: Reign,
     /// When the last disk that has stalled answers what it was asked then.
@@ -178,6 +179,7 @@ impl World {
             sessions: root.fork("sessions"),
             watches: root.fork("watches"),
             leasing: root.fork("leases"),
+            alarming: root.fork("alarms"),
             reign: Reign::default(),
             stalls_until: 0,
             plan,

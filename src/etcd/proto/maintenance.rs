@@ -37,7 +37,7 @@ pub struct AlarmRequest {
     /// What is to be done.
     #[prost(enumeration = "AlarmAction", tag = "1")]
     pub action: i32,
-    /// Whose; 0: every member's.
+    /// Whose; 0, when they are taken back: every member's.
     #[prost(uint64, tag = "2")]
     pub member_id: u64,
     /// Which.

@@ -63,6 +63,7 @@ fn row(status: Status) -> (Code, &'static str) {
             (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
         }
         Status::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
+        Status::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
         Status::SlowReader => (Code::Canceled, "etcdserver: watch canceled"),
     }
 }

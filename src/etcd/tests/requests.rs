@@ -1,7 +1,7 @@
 //! What is refused before it is sent, and what is sent: against a naive model where it is more than a
 //! copy of fields.
 
-use base::Prng;
+use base::{AlarmKind, NodeId, Prng};
 use bytes::Bytes;
 use etcd::proto::cluster::MemberAddRequest;
 use etcd::proto::kv::{
@@ -9,10 +9,11 @@ use etcd::proto::kv::{
     TxnRequest,
 };
 use etcd::proto::lease::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest};
-use etcd::proto::maintenance::{AlarmAction, AlarmRequest, AlarmType, MoveLeaderRequest};
+use etcd::proto::maintenance::{AlarmRequest, MoveLeaderRequest};
 use etcd::proto::watch::WatchCreateRequest;
-use etcd::request::{self, WatchRefusal};
+use etcd::request::{self, AlarmAsk, WatchRefusal};
 use etcd::{Code, Failure};
+use wire::AlarmChange;
 
 fn below(prng: &mut Prng, bound: u64) -> usize {
     usize::try_from(prng.below(bound)).expect("a small number")
@@ -363,8 +364,13 @@ fn alarms_that_do_not_exist_are_refused() {
         let asked = request::alarm(&AlarmRequest { action, member_id: 0, alarm });
         asked.map_err(|failure| failure.code)
     };
-    assert_eq!(ask(0, 0), Ok((AlarmAction::Get, AlarmType::None)));
-    assert_eq!(ask(2, 1), Ok((AlarmAction::Deactivate, AlarmType::NoSpace)));
+    let change =
+        |disarm, kind| Ok(AlarmAsk::Change(AlarmChange { disarm, kind, member: NodeId::new(0) }));
+    assert_eq!(ask(0, 0), Ok(AlarmAsk::List(None)));
+    assert_eq!(ask(0, 2), Ok(AlarmAsk::List(Some(AlarmKind::Corrupt))));
+    assert_eq!(ask(1, 2), change(false, AlarmKind::Corrupt));
+    assert_eq!(ask(2, 1), change(true, AlarmKind::NoSpace));
+    assert_eq!((ask(1, 0), ask(2, 0)), (Ok(AlarmAsk::Nothing), Ok(AlarmAsk::Nothing)));
     for (action, alarm) in [(3, 0), (-1, 0), (0, 3), (0, i32::MAX)] {
         assert_eq!(ask(action, alarm), Err(Code::InvalidArgument));
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use base::{FileId, NodeId, Prng, RequestId};
+use base::{Alarm, AlarmKind, FileId, NodeId, Prng, RequestId};
 use bytes::Bytes;
 use etcd::proto::kv;
 use etcd::proto::maintenance::{AlarmMember, AlarmType};
@@ -10,8 +10,8 @@ use etcd::proto::watch::WatchResponse;
 use etcd::{Answerer, response};
 use prost::Message;
 use wire::{
-    ChangeKind, HEADER_SIZE, Header, KeyValue, LeaseListReply, LeaseTimeToLiveReply, Member,
-    MemberList, MemberRole, Numbers, RangeSummary, Reply, ReplyWriter, StatusReply, Texts,
+    Alarms, ChangeKind, HEADER_SIZE, Header, KeyValue, LeaseListReply, LeaseTimeToLiveReply,
+    Member, MemberList, MemberRole, Numbers, RangeSummary, Reply, ReplyWriter, StatusReply, Texts,
     TxnWriter, WatchChange, WatchStep,
 };
 
@@ -363,6 +363,11 @@ fn a_member_that_has_not_started_has_neither_name_nor_client_urls() {
 
 #[test]
 fn the_state_of_a_member_names_a_missing_leader_and_alarms() {
+    let up = [
+        Alarm { kind: AlarmKind::NoSpace, member: NodeId::new(0) },
+        Alarm { kind: AlarmKind::NoSpace, member: NodeId::new(9) },
+        Alarm { kind: AlarmKind::Corrupt, member: NodeId::new(9) },
+    ];
     let reply = StatusReply {
         member: NodeId::new(9),
         term: 3,
@@ -371,19 +376,27 @@ fn the_state_of_a_member_names_a_missing_leader_and_alarms() {
         revision: 6,
         file_size: u64::MAX,
         no_space: true,
+        alarms: Alarms::Given(&up),
         errors: Texts::Given(&["disk"]),
         ..StatusReply::default()
     };
     let told = response::status(&FROM, &reply, "3.7.0", "3.7.0");
-    assert_eq!(told.errors, ["etcdserver: no leader", "memberID:9 alarm:NOSPACE ", "disk"]);
+    let raised = ["alarm:NOSPACE", "memberID:9 alarm:NOSPACE", "memberID:9 alarm:CORRUPT"];
+    assert_eq!(told.errors, [&["etcdserver: no leader"][..], &raised, &["disk"]].concat());
     assert_eq!((told.raft_index, told.raft_applied_index, told.raft_term), (8, 7, 3));
     assert_eq!((told.db_size, told.header), (i64::MAX, Some(FROM.header(6))));
-    let alarm = AlarmMember { member_id: 9, alarm: AlarmType::NoSpace.into() };
+    let member = |member_id, kind: AlarmType| AlarmMember { member_id, alarm: kind.into() };
+    let all = [
+        member(0, AlarmType::NoSpace),
+        member(9, AlarmType::NoSpace),
+        member(9, AlarmType::Corrupt),
+    ];
     for (asked, alarms) in [
-        (AlarmType::None, vec![alarm]),
-        (AlarmType::NoSpace, vec![alarm]),
-        (AlarmType::Corrupt, vec![]),
+        (None, &all[..]),
+        (Some(AlarmKind::NoSpace), &all[..2]),
+        (Some(AlarmKind::Corrupt), &all[2..]),
     ] {
-        assert_eq!(response::alarms(&FROM, &reply, asked).alarms, alarms);
+        let told = response::alarms(&FROM, 6, &reply.alarms, asked);
+        assert_eq!((&told.alarms[..], told.header), (alarms, Some(FROM.header(6))));
     }
 }

@@ -908,6 +908,8 @@ fn asked(command: &Command<'_>) -> bool {
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
         | Command::LogTime { .. }
+        | Command::Raise(_)
+        | Command::Disarm { .. }
         | Command::Nothing => false,
     }
 }

@@ -9,9 +9,9 @@ mod machine;
 
 use base::{LeaseId, LogIndex, Prng, Revision, Term};
 use kv::{
-    Changes, Chunk, Command, DeleteRange, Export, Facts, Fed, History, HistoryLimits, HistoryStep,
-    Import, Item, Op, Point, Put, RangeRequest, Restore, RestoreEnd, State, Step, Txn, Unpack,
-    UnpackError, Wanted,
+    Changes, Chunk, Command, DeleteRange, Export, Facts, Fed, History, HistoryHash,
+    HistoryHashError, HistoryLimits, HistoryStep, Import, Item, Op, Point, Put, RangeRequest,
+    Refusal, Restore, RestoreEnd, State, Step, Txn, Unpack, UnpackError, Wanted,
 };
 use tree::{Miss, PageFile};
 
@@ -239,4 +239,97 @@ fn a_state_made_of_its_versions_reads_and_tells_the_same() {
         let number = u64::try_from(place).unwrap();
         assert_eq!(results.find(Result::is_err), Some(Err(UnpackError::Checksum { number })));
     }
+}
+
+/// The history up to a revision as one number.
+fn history_hash(machine: &mut Machine, revision: Option<Revision>) -> Result<u32, Refusal> {
+    machine.checkpoint();
+    let mut hash = HistoryHash::new(revision);
+    for chunk in export(machine) {
+        match hash.take(&chunk) {
+            Ok(_) => {}
+            Err(HistoryHashError::Refused(refusal)) => return Err(refusal),
+            Err(HistoryHashError::Chunk(error)) => panic!("{error}"),
+        }
+    }
+    Ok(hash.finish())
+}
+
+/// Members trim at moments of their own, and one may have got its state from another or from a file.
+#[test]
+fn the_hash_of_a_history_does_not_depend_on_what_has_been_trimmed_or_how_it_came() {
+    let seed = std::env::var("QUORATE_SEED").map_or(11, |seed| seed.parse().unwrap());
+    for round in 0..6_u64 {
+        let mut prng = Prng::new(seed + round);
+        let mut machine = machine(&mut prng, round % 3 != 0);
+        let newest = machine.state.revision();
+        let first = machine.state.compacted().unwrap_or(Revision::new(1));
+        let middle = Revision::new(u64::midpoint(first.get(), newest.get()));
+        let asked = [None, Some(newest), Some(middle), Some(first)];
+        let hashes = |machine: &mut Machine| asked.map(|at| history_hash(machine, at).unwrap());
+        let told = hashes(&mut machine);
+        assert_eq!(told[0], told[1], "round {round}");
+        assert_ne!(told[1], told[2], "round {round}");
+
+        let chunks = export(&mut machine);
+        let mut import = Import::new(PageFile::create(&options(1 << 30)));
+        for chunk in &chunks {
+            assert!(import.feed(chunk, &mut u32::MAX.clone()).is_ok());
+        }
+        let sent = import.finish().unwrap();
+        let mut sent = Machine::over(sent, Vec::new(), prng.fork("sent"), 100);
+        assert_eq!(hashes(&mut sent), told, "round {round}, sent");
+        let (unpacked, versions, leases) = unpack(&chunks);
+        let (state, image) = restore(&unpacked, &versions, &leases);
+        let mut restored = Machine::over(state, image, prng.fork("restored"), 100);
+        assert_eq!(hashes(&mut restored), told, "round {round}, restored");
+        machine.trim();
+        assert_eq!(hashes(&mut machine), told, "round {round}, trimmed");
+
+        let refused = |machine: &mut Machine, at| history_hash(machine, Some(at)).unwrap_err();
+        assert_eq!(refused(&mut machine, newest.next()), Refusal::FutureRevision);
+        if machine.state.compacted().is_some() {
+            let below = Revision::new(first.get() - 1);
+            assert_eq!(refused(&mut machine, below), Refusal::Compacted);
+        }
+        // Compacted further: one trims at once, another not yet.
+        let physical = false;
+        let compact = Command::Compact { revision: middle.get().cast_signed(), physical };
+        for member in [&mut machine, &mut sent, &mut restored] {
+            member.apply(&compact);
+        }
+        machine.trim();
+        let told = history_hash(&mut machine, None);
+        assert_eq!(history_hash(&mut sent, None), told, "round {round}, not trimmed");
+        assert_eq!(history_hash(&mut restored, None), told, "round {round}, restored");
+    }
+}
+
+/// Tombstones, old values, leases and versions count, and only up to the revision.
+#[test]
+fn the_hash_of_a_history_covers_every_version_and_nothing_later() {
+    let mut machine = Machine::new(Prng::new(1), 300_000, 100);
+    let grant = Command::LeaseGrant { time: 1, lease: LeaseId::new(7), ttl_ms: 5_500 };
+    machine.apply(&grant);
+    let put = |value: &'static [u8], lease| {
+        Command::Put(Put { key: b"a", value, lease: LeaseId::new(lease), ..Put::default() })
+    };
+    let delete = DeleteRange { key: b"a", ..DeleteRange::default() };
+    let mut told = vec![history_hash(&mut machine, None).unwrap()];
+    for command in [put(b"1", 0), put(b"1", 0), put(b"1", 7), Command::DeleteRange(delete)] {
+        machine.apply(&command);
+        told.push(history_hash(&mut machine, None).unwrap());
+    }
+    machine.apply(&put(b"2", 0));
+    for (number, hash) in told.iter().enumerate() {
+        assert!(!told[..number].contains(hash), "{told:?}");
+        let at = Revision::new(u64::try_from(number).unwrap() + 1);
+        assert_eq!(history_hash(&mut machine, Some(at)), Ok(*hash), "at {at:?}");
+    }
+    // The delete at the compacted revision stays, earlier ones go.
+    let compact = |revision| Command::Compact { revision, physical: false };
+    machine.apply(&compact(5));
+    let at = history_hash(&mut machine, Some(Revision::new(5))).unwrap();
+    machine.apply(&compact(6));
+    assert_ne!(history_hash(&mut machine, None).unwrap(), at);
 }

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use base::{Duration, FileId, Frame, Hash128, Instant, LogIndex, NodeId, RequestId, Term};
+use base::{
+    AlarmKind, Duration, FileId, Frame, Hash128, Instant, LogIndex, NodeId, RequestId, Term,
+};
 use bytes::BytesMut;
 use kv::State;
 use node::{
@@ -11,7 +13,7 @@ use node::{
     StoreEvent,
 };
 use tree::{Open, OpenStep, PageFile};
-use wire::{Call, Compact, DeleteRange, Put, RequestEncoder, Splitter};
+use wire::{AlarmChange, Call, Compact, DeleteRange, Put, RequestEncoder, Splitter};
 
 fn body(call: &Call<'_>) -> Frame {
     let mut encoder = RequestEncoder::new();
@@ -34,6 +36,9 @@ struct Disk {
     index: LogIndex,
     is_low: bool,
     dirty_peak: u64,
+    quota: u64,
+    /// How often an alarm was asked for.
+    alarms: usize,
 }
 
 fn options() -> tree::Options {
@@ -46,7 +51,7 @@ fn options() -> tree::Options {
     }
 }
 
-fn store(state: State, now: Instant) -> Store<Vec<u8>> {
+fn store(state: State, now: Instant, quota_size: u64) -> Store<Vec<u8>> {
     let config = StoreConfig {
         reactors: 1,
         cluster: 9,
@@ -56,7 +61,7 @@ fn store(state: State, now: Instant) -> Store<Vec<u8>> {
             dirty_size: CACHE_SIZE / 4,
             interval: Duration::from_millis(5_000),
             room_min: 4 << 20,
-            quota_size: 0,
+            quota_size,
         },
         dirty_size_max: CACHE_SIZE / 2,
         history: kv::HistoryLimits::SERVER,
@@ -69,9 +74,13 @@ fn store(state: State, now: Instant) -> Store<Vec<u8>> {
 
 impl Disk {
     fn new(size_max: u64) -> Self {
+        Self::with_quota(size_max, 0)
+    }
+
+    fn with_quota(size_max: u64, quota: u64) -> Self {
         let now = Instant::from_nanos(1);
         Self {
-            store: store(State::create(PageFile::create(&options())), now),
+            store: store(State::create(PageFile::create(&options())), now, quota),
             events: Vec::new(),
             image: Vec::new(),
             size_max,
@@ -79,6 +88,8 @@ impl Disk {
             index: LogIndex::ZERO,
             is_low: false,
             dirty_peak: 0,
+            quota,
+            alarms: 0,
         }
     }
 
@@ -120,6 +131,11 @@ impl Disk {
                 }
                 StoreEffect::ToConsensus(ConsensusEvent::PageSpace { low, .. }) => {
                     self.is_low = low;
+                    continue;
+                }
+                StoreEffect::ToConsensus(ConsensusEvent::Propose { kind, .. }) => {
+                    assert_eq!(kind, EntryKind::Alarm);
+                    self.alarms += 1;
                     continue;
                 }
                 StoreEffect::Halt(text) => panic!("{text}"),
@@ -192,7 +208,7 @@ impl Disk {
         let (pages, meta) = open.finish().unwrap();
         let mut state = State::open(pages, &meta).unwrap();
         state.pages_mut().set_backed(self.image.len() as u64);
-        self.store = store(state, self.now);
+        self.store = store(state, self.now, self.quota);
         self.events.clear();
         self.is_low = false;
     }
@@ -294,4 +310,52 @@ fn a_large_delete_is_bounded_in_memory_and_survives_a_stop_in_its_middle() {
     assert!(state.applied().0 == disk.index && state.between_entries());
     assert!(disk.dirty_peak <= CACHE_SIZE, "{} bytes were dirty", disk.dirty_peak);
     assert!(state.delete_growth() < 1 << 14, "nothing is live");
+}
+
+/// The alarms that the store of a disk has asked for since the last call.
+fn alarms_asked(disk: &mut Disk) -> usize {
+    std::mem::take(&mut disk.alarms)
+}
+
+/// A quota is met by a write, and it is a write that has the alarm raised, also once it was disarmed.
+#[test]
+fn a_write_that_meets_the_quota_has_the_alarm_raised_until_it_is_up() {
+    let mut disk = Disk::with_quota(1 << 30, 4 << 20);
+    let value = vec![7; 20_000];
+    let put = Put { key: b"k", value: &value, ..Put::default() };
+    let change = |disarm| {
+        let (kind, member) = (AlarmKind::NoSpace, NodeId::new(7));
+        Call::Alarm(AlarmChange { disarm, kind, member })
+    };
+    let mut count = 0;
+    while alarms_asked(&mut disk) == 0 {
+        disk.enter(EntryKind::Put, &Call::Put(put));
+        disk.settle();
+        count += 1;
+        assert!(count < 1_000, "20 MB fit into 4");
+    }
+    // It is on its way; nobody can say whether it will come.
+    disk.enter(EntryKind::Put, &Call::Put(put));
+    disk.settle();
+    assert_eq!(alarms_asked(&mut disk), 0);
+    disk.wait(2_000);
+    assert_eq!(alarms_asked(&mut disk), 0, "time alone does nothing");
+    disk.enter(EntryKind::Put, &Call::Put(put));
+    disk.settle();
+    assert_eq!(alarms_asked(&mut disk), 1);
+    disk.wait(2_000);
+    disk.enter(EntryKind::Alarm, &change(false));
+    disk.enter(EntryKind::Put, &Call::Put(put));
+    let revision = disk.store.state().revision();
+    disk.settle();
+    assert_eq!((alarms_asked(&mut disk), disk.store.state().revision()), (0, revision));
+    assert_eq!(disk.store.state().alarms().len(), 1);
+    disk.enter(EntryKind::Alarm, &change(true));
+    disk.settle();
+    disk.wait(2_000);
+    assert_eq!((alarms_asked(&mut disk), disk.store.state().alarms().len()), (0, 0));
+    // The leader refuses one for its quota.
+    disk.events.push(StoreEvent::QuotaRefused);
+    disk.settle();
+    assert_eq!(alarms_asked(&mut disk), 1);
 }

@@ -1,5 +1,6 @@
 //! Calls about the member and the cluster rather than the keys.
 
+use base::Revision;
 use etcd::proto::auth::AuthStatusResponse;
 use etcd::proto::cluster::{
     MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
@@ -8,21 +9,25 @@ use etcd::proto::cluster::{
 use etcd::proto::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use etcd::proto::kv::ResponseHeader;
 use etcd::proto::maintenance::{
-    AlarmAction, AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction,
-    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse,
-    MoveLeaderRequest, StatusRequest,
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+    StatusRequest,
 };
+use etcd::request::AlarmAsk;
 use etcd::{Answerer, Code, Failure, Subject, request, response};
+use kv::{HistoryHash, HistoryHashError, Refusal};
 use wire::{Call, MemberList, Range, Reply, Status};
 
 use super::remote;
 use super::service::{Unary, gone, read, revision, tell, unexpected, within};
 
-/// What a range of all keys hashes to.
+/// What the history hashes to.
 struct Hashed {
     hash: u32,
     /// The revision of the store.
     now: i64,
+    /// The oldest that it can read; -1 before the first compaction.
+    compact_revision: i64,
 }
 
 impl Unary<'_> {
@@ -128,18 +133,35 @@ impl Unary<'_> {
         }
     }
 
-    /// `Alarm`. Alarms go by themselves when their reason has gone: there is nothing to disarm, and nothing
-    /// can be raised by hand.
+    /// `Alarm`. What is listed is as new as any read.
     pub async fn alarm(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let request: AlarmRequest = self.decode()?;
-        let (action, alarm) = request::alarm(&request)?;
-        if action != AlarmAction::Get {
-            return tell(out, &AlarmResponse { header: Some(self.now().await?), alarms: vec![] });
-        }
-        let answer = self.ask(&Call::Status).await?;
-        match read(&answer, Subject::Status)? {
-            Reply::Status(reply) => tell(out, &response::alarms(&self.from(), &reply, alarm)),
-            reply => Err(unexpected(&reply)),
+        match request::alarm(&request)? {
+            AlarmAsk::List(kind) => {
+                let range = Range { key: &[0], count_only: true, ..Range::default() };
+                read(&self.ask(&Call::Range(range)).await?, Subject::Read)?;
+                let answer = self.ask(&Call::Status).await?;
+                match read(&answer, Subject::Status)? {
+                    Reply::Status(status) => {
+                        let (from, revision) = (self.from(), status.revision);
+                        tell(out, &response::alarms(&from, revision, &status.alarms, kind))
+                    }
+                    reply => Err(unexpected(&reply)),
+                }
+            }
+            AlarmAsk::Change(change) => {
+                let answer = self.ask(&Call::Alarm(change)).await?;
+                match read(&answer, Subject::Write)? {
+                    Reply::Alarm(reply) => {
+                        let (from, revision) = (self.from(), reply.revision);
+                        tell(out, &response::alarms(&from, revision, &reply.alarms, None))
+                    }
+                    reply => Err(unexpected(&reply)),
+                }
+            }
+            AlarmAsk::Nothing => {
+                tell(out, &AlarmResponse { header: Some(self.now().await?), alarms: vec![] })
+            }
         }
     }
 
@@ -164,53 +186,63 @@ impl Unary<'_> {
 
     /// `Hash`.
     pub async fn hash(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let Hashed { hash, now } = self.hashed(0).await?;
-        tell(out, &HashResponse { header: Some(self.from().header(now)), hash })
+        let hashed = self.hashed(0).await?;
+        tell(out, &HashResponse { header: Some(self.from().header(hashed.now)), hash: hashed.hash })
     }
 
-    /// `HashKV`: equal on all members that have the same keys at the revision.
+    /// `HashKV`: equal on all members that have the same history up to the revision, however much of what is
+    /// compacted each has trimmed.
     pub async fn hash_kv(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let request: HashKvRequest = self.decode()?;
-        let Hashed { hash, now } = self.hashed(request.revision).await?;
-        let answer = self.ask(&Call::Status).await?;
-        let compact_revision = match read(&answer, Subject::Status)? {
-            // As etcd says that nothing has been compacted yet.
-            Reply::Status(status) if status.compacted_revision == 0 => -1,
-            Reply::Status(status) => status.compacted_revision,
-            reply => return Err(unexpected(&reply)),
-        };
+        let Hashed { hash, now, compact_revision } = self.hashed(request.revision).await?;
         let hash_revision = if request.revision == 0 { now } else { request.revision };
         let header = Some(self.from().header(now));
         tell(out, &HashKvResponse { header, hash, compact_revision, hash_revision })
     }
 
-    /// Hashes all keys at a revision, piece by piece.
+    /// Hashes the history up to a revision, chunk by chunk of a held checkpoint: the member serves on.
     async fn hashed(&self, revision: i64) -> Result<Hashed, Failure> {
-        let range =
-            Range { key: &[0], range_end: &[0], revision, serializable: true, ..Range::default() };
-        let pending = self.link.native.begin(0, &Call::Range(range)).await;
-        let mut pending = pending.map_err(gone)?;
-        let mut hash = 0;
+        // Who asks for what is not there is told so before a checkpoint is made for him.
+        let answer = self.ask(&Call::Status).await?;
+        match read(&answer, Subject::Status)? {
+            Reply::Status(status) if revision > status.revision => {
+                return Err(Failure::FUTURE_REVISION);
+            }
+            Reply::Status(status) if revision > 0 && revision < status.compacted_revision => {
+                return Err(Failure::COMPACTED);
+            }
+            Reply::Status(_) => {}
+            reply => return Err(unexpected(&reply)),
+        }
+        let asked = u64::try_from(revision).ok().filter(|revision| *revision > 0);
+        let mut hashing = HistoryHash::new(asked.map(Revision::new));
+        // Beside the connection's other requests: a long answer must not be in their way.
+        let own = self.link.open();
+        let mut pending = own.native().begin(0, &Call::Snapshot).await.map_err(gone)?;
         loop {
             let answer = pending.next().await.map_err(gone)?;
-            let piece = match read(&answer, Subject::Read)? {
-                Reply::Range(piece) => piece,
+            let is_last = match read(&answer, Subject::Read)? {
+                Reply::Snapshot(chunk) => hashing.take(chunk).map_err(|error| match error {
+                    HistoryHashError::Refused(Refusal::Compacted) => Failure::COMPACTED,
+                    HistoryHashError::Refused(_) => Failure::FUTURE_REVISION,
+                    HistoryHashError::Chunk(error) => {
+                        Failure::new(Code::Internal, format!("etcdserver: {error}"))
+                    }
+                })?,
                 reply => return Err(unexpected(&reply)),
             };
-            for pair in piece.kvs {
-                let numbers = [pair.create_revision, pair.mod_revision, pair.version, pair.lease];
-                for number in numbers {
-                    hash = base::crc32_append(hash, &number.to_le_bytes());
-                }
-                for bytes in [pair.key, pair.value] {
-                    hash = base::crc32_append(hash, &bytes.len().to_le_bytes());
-                    hash = base::crc32_append(hash, bytes);
-                }
-            }
-            if !answer.has_more() {
-                return Ok(Hashed { hash, now: piece.revision });
+            if is_last {
+                break;
             }
         }
+        let head = hashing.head().ok_or(Failure::STOPPED)?;
+        let number = |revision: Revision| i64::try_from(revision.get()).unwrap_or(i64::MAX);
+        Ok(Hashed {
+            hash: hashing.finish(),
+            now: number(head.revision),
+            // As etcd says that nothing has been compacted yet.
+            compact_revision: head.compacted.map_or(-1, number),
+        })
     }
 
     /// `Downgrade`: there is no older format to go back to.

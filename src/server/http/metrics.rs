@@ -302,6 +302,7 @@ const KIND_NAMES: [&str; KINDS] = [
     "LeaseKeepAlive",
     "LeaseExpire",
     "LogTime",
+    "Alarm",
 ];
 
 /// How long disks took.

@@ -7,17 +7,17 @@ mod support;
 
 use std::fmt::Write;
 
-use base::{ClientId, NodeId, RequestId, Stamp};
+use base::{Alarm, AlarmKind, ClientId, NodeId, RequestId, Stamp};
 use support::*;
 use wire::{
-    Call, Cause, ChangeKind, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Effect,
-    Header, Hello, HelloReply, KeyValue, Keys, LeaderHint, LeaseGrant, LeaseGrantReply,
-    LeaseKeepAlive, LeaseKeepAliveReply, LeaseList, LeaseListReply, LeaseRevoke, LeaseRevokeReply,
-    LeaseTimeToLive, LeaseTimeToLiveReply, Limit, LimitUnit, Limits, MemberChange,
-    MemberChangeReply, MemberListReply, MemberOperation, MoveLeader, MoveLeaderReply, Numbers, Op,
-    Put, RaftRole, Range, RangeSummary, Refused, RegisterReply, Reply, ReplyWriter, SortOrder,
-    SortTarget, Status, StatusReply, Texts, Txn, Watch, WatchChange, WatchRange, WatchRanges,
-    WatchStep,
+    AlarmChange, AlarmReply, Alarms, Call, Cause, ChangeKind, Compact, Compare, CompareResult,
+    CompareTarget, DeleteRange, Effect, Header, Hello, HelloReply, KeyValue, Keys, LeaderHint,
+    LeaseGrant, LeaseGrantReply, LeaseKeepAlive, LeaseKeepAliveReply, LeaseList, LeaseListReply,
+    LeaseRevoke, LeaseRevokeReply, LeaseTimeToLive, LeaseTimeToLiveReply, Limit, LimitUnit, Limits,
+    MemberChange, MemberChangeReply, MemberListReply, MemberOperation, MoveLeader, MoveLeaderReply,
+    Numbers, Op, Put, RaftRole, Range, RangeSummary, Refused, RegisterReply, Reply, ReplyWriter,
+    SortOrder, SortTarget, Status, StatusReply, Texts, Txn, Watch, WatchChange, WatchRange,
+    WatchRanges, WatchStep,
 };
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
@@ -25,6 +25,11 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/version_1.hex");
 const ID: RequestId = RequestId::new(0x0102_0304_0506_0708);
 
 const STAMP: Stamp = Stamp { client: ClientId::new(9), sequence: 41, floor: 40 };
+
+const ALARMS: [Alarm; 2] = [
+    Alarm { kind: AlarmKind::NoSpace, member: NodeId::new(9) },
+    Alarm { kind: AlarmKind::Corrupt, member: NodeId::new(0) },
+];
 
 fn replies() -> Vec<(&'static str, Vec<u8>)> {
     let mut writer = ReplyWriter::new();
@@ -83,8 +88,12 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
             role: RaftRole::Learner,
             errors: Texts::Given(&["no space", "e2"]),
             clients: 12,
+            alarms: Alarms::Given(&ALARMS),
         };
         writer.status(out, ID, &reply);
+    });
+    frame("alarm reply", &mut |writer, out| {
+        writer.alarm(out, ID, &AlarmReply { revision: 5, alarms: Alarms::Given(&ALARMS) });
     });
     frame("limits reply", &mut |writer, out| {
         let (name, unit) = ("watches", LimitUnit::Bytes);
@@ -226,6 +235,14 @@ fn requests<'t>(txn: &'t Txn<'t>) -> Vec<(&'static str, Call<'t>)> {
         ("compact", Call::Compact(Compact { revision: 9, physical: true })),
         ("member list", Call::MemberList),
         ("member change", Call::MemberChange(change)),
+        (
+            "alarm",
+            Call::Alarm(AlarmChange {
+                disarm: true,
+                kind: AlarmKind::Corrupt,
+                member: NodeId::new(3),
+            }),
+        ),
         ("move leader", Call::MoveLeader(MoveLeader { target: NodeId::new(3) })),
         ("register", Call::Register),
         (

@@ -158,6 +158,14 @@ fn library_agrees(body: &[u8], request: &Request<'_>) {
             let table = root::<schema::MoveLeaderRequest<'_>>(body).unwrap();
             assert_eq!(table.target(), request.target.get());
         }
+        Request::Alarm(change) => {
+            let table = root::<schema::AlarmRequest<'_>>(body).unwrap();
+            assert_eq!(table.action().0, u8::from(change.disarm));
+            assert_eq!(
+                (table.kind().0, table.member_id()),
+                (change.kind.number(), change.member.get())
+            );
+        }
         Request::Watch(watch) => {
             same_watch(root::<schema::WatchRequest<'_>>(body).unwrap(), watch);
         }

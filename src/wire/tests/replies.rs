@@ -7,15 +7,15 @@ mod support;
 use std::ops::ControlFlow;
 
 use base::limits::{KEY_SIZE_MAX, REPLY_PIECE_SIZE, VALUE_SIZE_MAX};
-use base::{NodeId, Prng, RequestId};
+use base::{Alarm, AlarmKind, NodeId, Prng, RequestId};
 use support::*;
 use wire::{
-    Cause, ChangeKind, DecodeError, Effect, EncodeError, Flags, Header, HelloReply, KeyValue, Keys,
-    Kind, LeaderHint, LeaseGrantReply, LeaseKeepAliveReply, LeaseListReply, LeaseRevokeReply,
-    LeaseTimeToLiveReply, Limit, LimitUnit, Limits, MemberChangeReply, MemberListReply,
-    MoveLeaderReply, Numbers, OpReply, PutReply, REPLY_BODY_SIZE_MAX, RaftRole, RangeSummary,
-    Refused, Reply, ReplyWriter, Status, StatusReply, Texts, TxnReplyView, TxnWriter, WatchChange,
-    WatchReply, WatchStep,
+    AlarmReply, Alarms, Cause, ChangeKind, DecodeError, Effect, EncodeError, Flags, Header,
+    HelloReply, KeyValue, Keys, Kind, LeaderHint, LeaseGrantReply, LeaseKeepAliveReply,
+    LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply, Limit, LimitUnit, Limits,
+    MemberChangeReply, MemberListReply, MoveLeaderReply, Numbers, OpReply, PutReply,
+    REPLY_BODY_SIZE_MAX, RaftRole, RangeSummary, Refused, Reply, ReplyWriter, Status, StatusReply,
+    Texts, TxnReplyView, TxnWriter, WatchChange, WatchReply, WatchStep,
 };
 
 const ID: RequestId = RequestId::new(99);
@@ -258,6 +258,7 @@ fn status_hello_and_refusals_are_read_as_they_were_written() {
         role: RaftRole::Candidate,
         errors: Texts::Given(&["no space", "", "the clock is far behind"]),
         clients: 14,
+        alarms: Alarms::Given(&[Alarm { kind: AlarmKind::Corrupt, member: NodeId::new(7) }]),
     };
     out.clear();
     writer.status(&mut out, ID, &status);
@@ -305,6 +306,19 @@ fn replies_about_members_are_read_as_they_were_written() {
         flatbuffers::root::<schema::MemberChangeReply<'_>>(body).unwrap();
         let Ok(Reply::MemberChange(reply)) = Reply::verify(&header, body) else { panic!("none") };
         assert_eq!(reply, change);
+    }
+    let alarms = [
+        Alarm { kind: AlarmKind::NoSpace, member: NodeId::new(u64::MAX) },
+        Alarm { kind: AlarmKind::Corrupt, member: NodeId::new(0) },
+    ];
+    for count in 0..=alarms.len() {
+        let told = AlarmReply { revision: 9, alarms: Alarms::Given(&alarms[..count]) };
+        out.clear();
+        writer.alarm(&mut out, ID, &told);
+        let (header, body) = open(&out);
+        flatbuffers::root::<schema::AlarmReply<'_>>(body).unwrap();
+        let Ok(Reply::Alarm(reply)) = Reply::verify(&header, body) else { panic!("none") };
+        assert_eq!((reply, reply.alarms.len()), (told, count));
     }
     let moved = MoveLeaderReply { leader: NodeId::new(5) };
     out.clear();

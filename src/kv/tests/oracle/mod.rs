@@ -279,7 +279,9 @@ impl<'p> Oracle<'p> {
             | Command::LeaseRevoke { .. }
             | Command::LeaseKeepAlive { .. }
             | Command::LeaseExpire { .. }
-            | Command::LogTime { .. } => unreachable!("leases have a model of their own"),
+            | Command::LogTime { .. }
+            | Command::Raise(_)
+            | Command::Disarm { .. } => unreachable!("leases and alarms have tests of their own"),
             Command::Nothing => Told::Nothing,
         };
         if self.sub > 0 {
@@ -548,7 +550,9 @@ pub fn validate(command: &Command<'_>, limits: &Limits) -> Result<(), Refusal> {
         | Command::LeaseRevoke { .. }
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
-        | Command::LogTime { .. } => unreachable!("leases have a model of their own"),
+        | Command::LogTime { .. }
+        | Command::Raise(_)
+        | Command::Disarm { .. } => unreachable!("leases and alarms have tests of their own"),
         Command::Compact { .. } | Command::Register { .. } | Command::Nothing => Ok(()),
     }
 }

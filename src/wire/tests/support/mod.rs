@@ -241,6 +241,7 @@ pub fn assert_same(request: &Request<'_>, call: &Call<'_>) {
         | (Request::MemberList, Call::MemberList) => {}
         (Request::MemberChange(read), Call::MemberChange(written)) => assert_eq!(read, written),
         (Request::MoveLeader(read), Call::MoveLeader(written)) => assert_eq!(read, written),
+        (Request::Alarm(read), Call::Alarm(written)) => assert_eq!(read, written),
         (Request::Put(read), Call::Put(written)) => assert_eq!(read, written),
         (Request::Range(read), Call::Range(written)) => assert_eq!(read, written),
         (Request::DeleteRange(read), Call::DeleteRange(written)) => assert_eq!(read, written),
