@@ -11,36 +11,63 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// waitTimeout is how long a call may wait for its turn.
+// waitTimeout is how long a call may wait for its turn at both sides.
 const waitTimeout = 300 * time.Millisecond
 
 var names = [][]byte{[]byte("lock"), []byte("a"), {}}
 
-// patient makes a call that may wait for ever, and gives up on it. What it leaves behind is taken back some time
-// after that.
+// patient makes a call that may wait for ever, and gives up on it when both sides let it wait and answer something
+// else meanwhile; a side that alone has not answered is waited for. What a call leaves behind is taken back some time
+// after it was given up.
 func (r *run) patient(method string, request, answer proto.Message) (etcd, quorate outcome) {
 	r.remember(method, request)
-	etcd, quorate = r.both(func(one *side) outcome {
-		ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
-		defer cancel()
-		answer := fresh(answer)
-		if err := one.conn.Invoke(ctx, method, request, answer); err != nil {
-			return failed(err)
+	ctx, giveUp := context.WithTimeout(context.Background(), callTimeout)
+	defer giveUp()
+	answers := [2]chan outcome{make(chan outcome, 1), make(chan outcome, 1)}
+	for index, one := range []*side{r.etcd, r.quorate} {
+		go func() {
+			answer := fresh(answer)
+			if err := one.conn.Invoke(ctx, method, request, answer); err != nil {
+				answers[index] <- failed(err)
+				return
+			}
+			translate(answer, one.ofEtcd)
+			answers[index] <- outcome{answer: answer}
+		}()
+	}
+	isAnswered := func() bool { return len(answers[0]) > 0 && len(answers[1]) > 0 }
+	if !until(waitTimeout, isAnswered) {
+		// Two reads: the second begins when a server that was held up has gone on.
+		r.hasSameData()
+		r.hasSameData()
+		if len(answers[0]) > 0 || len(answers[1]) > 0 {
+			until(callTimeout, isAnswered)
 		}
-		translate(answer, one.ofEtcd)
-		return outcome{answer: answer}
-	})
+	}
+	giveUp()
+	etcd, quorate = <-answers[0], <-answers[1]
 	r.count(method)
-	if etcd.code == codes.DeadlineExceeded && quorate.code == codes.DeadlineExceeded {
+	waited := [2]bool{isGivenUp(etcd), isGivenUp(quorate)}
+	switch {
+	case waited[0] && waited[1]:
 		// Both put a key and delete it, or neither does.
 		if !until(settleTimeout, r.hasSameData) {
 			r.note(kind(method), "the data differ when nobody waits any more", "", request)
 			r.diverged = true
 		}
 		return etcd, quorate
+	case ctx.Err() != nil && waited[0] != waited[1] && (etcd.code == codes.Canceled || quorate.code == codes.Canceled):
+		// One has answered while it was given up.
+		r.uncompared++
+		r.diverged = true
+		return etcd, quorate
 	}
 	r.compare(method, request, etcd, quorate)
 	return etcd, quorate
+}
+
+func isGivenUp(one outcome) bool {
+	return one.code == codes.DeadlineExceeded || one.code == codes.Canceled
 }
 
 // aLease that the client chose: the names of keys contain it.

@@ -65,7 +65,8 @@ type end struct {
 type watchStream struct {
 	etcd, quorate *end
 	ids           []int64
-	fragments     map[int64]bool
+	// asked is all that was asked on it but its progress.
+	asked []string
 }
 
 func openWatch(one *side) (*end, error) {
@@ -225,12 +226,22 @@ func (e *end) created() int {
 	return count
 }
 
-// hasEnded is whether a watch was ended by a compaction, and the client has not canceled it since.
+// hasEnded is whether a watch was ended by a compaction, and the client has not canceled it since. Its id may be -1,
+// which answers to what is refused have too.
 func (e *end) hasEnded() bool {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	for _, list := range e.byWatch {
-		if count := len(list); count > 0 && list[count-1].response.GetCompactRevision() != 0 {
+		isEnded := false
+		for _, one := range list {
+			switch {
+			case one.response.GetCompactRevision() != 0:
+				isEnded = true
+			case one.response.GetCanceled() && !one.response.GetCreated():
+				isEnded = false
+			}
+		}
+		if isEnded {
 			return true
 		}
 	}
