@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,7 +20,7 @@ var names = [][]byte{[]byte("lock"), []byte("a"), {}}
 // patient makes a call that may wait for ever, and gives up on it when both sides let it wait and answer something
 // else meanwhile; a side that alone has not answered is waited for. What a call leaves behind is taken back some time
 // after it was given up.
-func (r *run) patient(method string, request, answer proto.Message) (etcd, quorate outcome) {
+func (r *run) patient(method string, request waiting, answer proto.Message) (etcd, quorate outcome) {
 	r.remember(method, request)
 	ctx, giveUp := context.WithTimeout(context.Background(), callTimeout)
 	defer giveUp()
@@ -50,8 +51,8 @@ func (r *run) patient(method string, request, answer proto.Message) (etcd, quora
 	waited := [2]bool{isGivenUp(etcd), isGivenUp(quorate)}
 	switch {
 	case waited[0] && waited[1]:
-		// Both put a key and delete it, or neither does.
-		if !until(settleTimeout, r.hasSameData) {
+		// Both put a key and delete it.
+		if !until(settleTimeout, func() bool { return r.isWithout(request) && r.hasSameData() }) {
 			r.note(kind(method), "the data differ when nobody waits any more", "", request)
 			r.diverged = true
 		}
@@ -64,6 +65,28 @@ func (r *run) patient(method string, request, answer proto.Message) (etcd, quora
 	}
 	r.compare(method, request, etcd, quorate)
 	return etcd, quorate
+}
+
+// waiting is a request for a lock or an election.
+type waiting interface {
+	proto.Message
+	GetName() []byte
+	GetLease() int64
+}
+
+// isWithout is whether neither side has the key of who waits any more.
+func (r *run) isWithout(request waiting) bool {
+	key := &pb.RangeRequest{Key: fmt.Appendf(nil, "%s/%x", request.GetName(), request.GetLease())}
+	etcd, quorate := r.both(func(at *side) outcome {
+		return ask(at, "/etcdserverpb.KV/Range", key, &pb.RangeResponse{})
+	})
+	for _, one := range []outcome{etcd, quorate} {
+		answer, is := one.answer.(*pb.RangeResponse)
+		if !is || one.code != 0 || answer.Count > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func isGivenUp(one outcome) bool {
