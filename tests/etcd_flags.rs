@@ -371,6 +371,16 @@ fn figures_count_calls_their_times_and_what_disks_took() {
     }
     assert_eq!(http.post("/v3/kv/put", &json!({})).0, 400);
     assert_eq!(http.ask("GET", "/health", "").0, 200);
+    let put = |key: &str| json!({"request_put": {"key": key, "value": "YWFh"}});
+    let delete = json!({"request_delete_range": {"key": "Yg=="}});
+    let nested = json!({"request_txn": {"success": [put("ZA==")], "failure": [put("YQ==")]}});
+    for branch in [vec![put("Yg=="), nested], vec![delete]] {
+        assert_eq!(
+            http.post("/v3/kv/txn", &json!({"success": branch, "failure": [put("YQ==")]})).0,
+            200
+        );
+    }
+    assert_eq!(http.post("/v3/kv/deleterange", &json!({"key": "ZA=="})).0, 200);
     let mut watch = server.http();
     watch.send("POST", "/v3/watch", &json!({"create_request": {"key": "YQ=="}}).to_string());
     assert_eq!(watch.head().0, 200);
@@ -390,6 +400,11 @@ fn figures_count_calls_their_times_and_what_disks_took() {
         ("quorate_request_duration_seconds_count{operation=\"Put\"}".into(), 4.0),
         ("quorate_request_duration_seconds_bucket{operation=\"Put\",le=\"+Inf\"}".into(), 4.0),
         ("quorate_applied_total{kind=\"Put\"}".into(), 3.0),
+        ("etcd_mvcc_put_total".into(), 5.0),
+        ("etcd_mvcc_delete_total".into(), 2.0),
+        ("etcd_mvcc_txn_total".into(), 1.0),
+        ("etcd_debugging_mvcc_total_put_size_in_bytes".into(), 11.0),
+        ("etcd_network_peer_sent_bytes_total".into(), 0.0),
         ("etcd_server_health_success".into(), 1.0),
         ("etcd_server_leader_changes_seen_total".into(), 1.0),
         ("etcd_debugging_mvcc_watch_stream_total".into(), 1.0),
