@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -251,6 +252,17 @@ func (r *run) watchGateway() {
 	go func() { lines[0] = r.firstLines(r.etcd, body); close(done) }()
 	lines[1] = r.firstLines(r.quorate, body)
 	<-done
+	for index := range lines {
+		lines[index] = withoutSuperseded(lines[index], r.compacted, func(line any) (string, int64) {
+			event, _ := line.(map[string]any)
+			kv, _ := event["kv"].(map[string]any)
+			revision, err := strconv.ParseInt(fmt.Sprint(kv["mod_revision"]), 10, 64)
+			if err != nil {
+				return "", math.MinInt64
+			}
+			return fmt.Sprint(kv["key"]), revision
+		})
+	}
 	r.count("JSON /v3/watch")
 	for index := range max(len(lines[0]), len(lines[1])) {
 		if index >= len(lines[0]) || index >= len(lines[1]) {

@@ -409,6 +409,10 @@ func (r *run) compactBoth() {
 	etcd, _ := r.unary("/etcdserverpb.KV/Compact", request, &pb.CompactionResponse{})
 	if etcd.code == 0 {
 		r.compacted = max(r.compacted, request.Revision)
+		for _, stream := range r.streams {
+			stream.etcd.compactedAt(r.compacted)
+			stream.quorate.compactedAt(r.compacted)
+		}
 	}
 }
 
@@ -546,6 +550,8 @@ func (r *run) openStream() *watchStream {
 		r.note("Watch", "quorate: "+err.Error(), "", nil)
 		return nil
 	}
+	etcd.compactedAt(r.compacted)
+	quorate.compactedAt(r.compacted)
 	stream := &watchStream{etcd: etcd, quorate: quorate}
 	r.streams = append(r.streams, stream)
 	return stream
