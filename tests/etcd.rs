@@ -184,6 +184,36 @@ fn health_version_and_figures_are_where_probes_look_for_them() {
 }
 
 #[test]
+fn other_methods_are_answered_as_etcd_answers_them() {
+    let folder = DataDir::new("etcd-methods");
+    let server = Server::start(folder.path(), &[]);
+    let mut http = Http::connect(server.address());
+    let not_allowed = (405, "Method Not Allowed\n".to_owned());
+    for path in ["/health", "/version", "/livez", "/readyz/non_learner"] {
+        assert_eq!(http.ask("POST", path, ""), not_allowed, "{path}");
+        assert_eq!(http.ask("PUT", path, ""), not_allowed, "{path}");
+        http.send("HEAD", path, "");
+        assert_eq!(http.head(), (405, Some(not_allowed.1.len())), "{path}");
+    }
+    for method in ["GET", "PUT", "DELETE"] {
+        let (status, text) = http.ask(method, "/v3/kv/range", "");
+        let expected = json!({"code": 12, "message": "Method Not Allowed"});
+        assert_eq!((status, serde_json::from_str(&text).ok()), (501, Some(expected)), "{method}");
+        let (status, text) = http.ask(method, "/v3/nosuch", "");
+        let expected = json!({"code": 5, "message": "Not Found"});
+        assert_eq!((status, serde_json::from_str(&text).ok()), (404, Some(expected)), "{method}");
+        assert_eq!(http.ask(method, "/nosuch", "").0, 404);
+    }
+    assert_eq!(http.ask("POST", "/metrics", "").0, 200);
+    http.send("HEAD", "/metrics", "");
+    let (status, size) = http.head();
+    assert!(status == 200 && size > Some(1_000), "{status} {size:?}");
+    for path in ["/health", "/v3/kv/range", "/nosuch"] {
+        assert_eq!(http.ask("OPTIONS", path, ""), (200, String::new()), "{path}");
+    }
+}
+
+#[test]
 fn a_port_takes_both_protocols_at_once_and_garbage_of_neither() {
     let folder = DataDir::new("etcd-ports");
     let server = Server::start(folder.path(), &["--listen-client", "127.0.0.1:0"]);

@@ -408,7 +408,7 @@ fn the_log_goes_where_it_is_sent_in_the_format_and_from_the_level_on_that_is_ask
     assert_eq!((fields[1], fields[3]), ("INFO", "ready to serve client requests"), "{line}");
     drop(server);
 
-    let flags = ["--log-level=warn", "--cors=*", "--log-outputs=stderr"];
+    let flags = ["--log-level=warn", "--max-wals=9", "--log-outputs=stderr"];
     let dir = folder.path().join("quiet");
     let address = free_address();
     let peer = format!("--listen-peer-urls=http://{}", free_address());
@@ -417,7 +417,7 @@ fn the_log_goes_where_it_is_sent_in_the_format_and_from_the_level_on_that_is_ask
     until("a member", || std::net::TcpStream::connect(address).is_ok());
     until("health", || quiet.http().ask("GET", "/health", "").0 == 200);
     let told = quiet.process.stderr();
-    assert!(told.contains("--cors=* is accepted and has no effect"), "{told}");
+    assert!(told.contains("--max-wals=9 is accepted and has no effect"), "{told}");
     assert!(!told.contains("\"level\":\"info\""), "{told}");
 }
 
@@ -437,6 +437,16 @@ fn figures_count_calls_their_times_and_what_disks_took() {
     }
     assert_eq!(http.post("/v3/kv/put", &json!({})).0, 400);
     assert_eq!(http.ask("GET", "/health", "").0, 200);
+    let put = |key: &str| json!({"request_put": {"key": key, "value": "YWFh"}});
+    let delete = json!({"request_delete_range": {"key": "Yg=="}});
+    let nested = json!({"request_txn": {"success": [put("ZA==")], "failure": [put("YQ==")]}});
+    for branch in [vec![put("Yg=="), nested], vec![delete]] {
+        assert_eq!(
+            http.post("/v3/kv/txn", &json!({"success": branch, "failure": [put("YQ==")]})).0,
+            200
+        );
+    }
+    assert_eq!(http.post("/v3/kv/deleterange", &json!({"key": "ZA=="})).0, 200);
     let mut watch = server.http();
     watch.send("POST", "/v3/watch", &json!({"create_request": {"key": "YQ=="}}).to_string());
     assert_eq!(watch.head().0, 200);
@@ -456,6 +466,11 @@ fn figures_count_calls_their_times_and_what_disks_took() {
         ("quorate_request_duration_seconds_count{operation=\"Put\"}".into(), 4.0),
         ("quorate_request_duration_seconds_bucket{operation=\"Put\",le=\"+Inf\"}".into(), 4.0),
         ("quorate_applied_total{kind=\"Put\"}".into(), 3.0),
+        ("etcd_mvcc_put_total".into(), 5.0),
+        ("etcd_mvcc_delete_total".into(), 2.0),
+        ("etcd_mvcc_txn_total".into(), 1.0),
+        ("etcd_debugging_mvcc_total_put_size_in_bytes".into(), 11.0),
+        ("etcd_network_peer_sent_bytes_total".into(), 0.0),
         ("etcd_server_health_success".into(), 1.0),
         ("etcd_server_leader_changes_seen_total".into(), 1.0),
         ("etcd_debugging_mvcc_watch_stream_total".into(), 1.0),
@@ -536,4 +551,35 @@ fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
         founder.post("/v3/cluster/member/promote", &json!({"ID": id})).0 == 200
     });
     until("it serves like the others", || learner.post("/v3/kv/range", &read).0 == 200);
+}
+
+/// What a page of this origin is told that it may read.
+fn allowed_origin(server: &Etcd, method: &str, path: &str, origin: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(server.client).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: {origin}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let header = answer
+        .lines()
+        .find(|line| line.to_ascii_lowercase().starts_with("access-control-allow-origin:"));
+    Some(header?.split_once(": ")?.1.to_owned())
+}
+
+#[test]
+fn pages_of_any_origin_may_read_unless_some_are_named() {
+    let folder = DataDir::new("flags-cors");
+    let server = Etcd::start(folder.path(), &[]);
+    for (method, path) in [("GET", "/health"), ("OPTIONS", "/v3/kv/range"), ("GET", "/nosuch")] {
+        let origin = allowed_origin(&server, method, path, "http://a");
+        assert_eq!(origin.as_deref(), Some("*"), "{method} {path}");
+    }
+    drop(server);
+    let folder = DataDir::new("flags-cors-named");
+    let server = Etcd::start(folder.path(), &["--cors=http://a,http://b"]);
+    let origin = allowed_origin(&server, "GET", "/health", "http://b");
+    assert_eq!(origin.as_deref(), Some("http://b"));
+    assert_eq!(allowed_origin(&server, "GET", "/health", "http://c"), None);
 }

@@ -171,6 +171,13 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
     };
     let mut clients = etcd_urls::entrances(given, "listen-client-urls", Serves::Everything)?;
     let first = clients.remove(0);
+    // As in etcd: what clients are to be told cannot be guessed from an address to listen at.
+    if given.has("listen-client-urls") && !given.has("advertise-client-urls") {
+        return refuse(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .into(),
+        );
+    }
     let peers = etcd_urls::addresses("listen-peer-urls", given.get("listen-peer-urls"))?;
     if peers.len() > 1 {
         let count = peers.len();
@@ -281,6 +288,10 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
             "extensive" => true,
             metrics => return refuse(format!("--metrics={metrics}: say basic or extensive")),
         },
+    };
+    config.origins = match given.get("cors") {
+        "" => vec!["*".into()],
+        origins => origins.split(',').map(|origin| origin.trim().to_owned()).collect(),
     };
     if given.has("snapshot-count") || given.has("snapshot-catchup-entries") {
         let since: u64 = number(given, "snapshot-count")?;
@@ -479,6 +490,7 @@ mod tests {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
             ("--listen-client-urls https://127.0.0.1:2379", "TLS"),
+            ("--listen-client-urls http://127.0.0.1:2379", "--advertise-client-urls is required"),
             ("--listen-client-urls unix://", "names no path"),
             ("--listen-client-urls unixs://a", "TLS"),
             ("--listen-peer-urls unix://a", "http://10.0.0.1:2380"),

@@ -196,6 +196,8 @@ failures! {
     NOT_FOR_LEARNER = FailedPrecondition "etcdserver: rpc not supported for learner",
     /// This member cannot lead.
     BAD_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee",
+    /// A request asks for what does not exist.
+    UNKNOWN_METHOD = Unknown "etcdserver: unknown method",
     /// The cluster has no version to go back from.
     DOWNGRADE_VERSION_UNKNOWN = FailedPrecondition
         "etcdserver: cluster version not found during downgrade",
@@ -353,7 +355,8 @@ fn invalid(message: &str, subject: Subject) -> Failure {
 /// The request was too large, or its answer would be: etcd has a text for the former, gRPC a code for
 /// the latter.
 fn too_large(refused: &Refused<'_>, subject: Subject) -> Failure {
-    if refused.effect == Effect::None && subject != Subject::Read {
+    let is_reply = refused.message.starts_with("the reply is too large");
+    if refused.effect == Effect::None && subject != Subject::Read && !is_reply {
         return Failure::REQUEST_TOO_LARGE;
     }
     Failure::new(Code::ResourceExhausted, format!("etcdserver: {}", refused.message))

@@ -2,10 +2,10 @@
 //! [`Shape`].
 //!
 //! Names are those of the fields; bytes are base64; numbers of 64 bits are strings, and may be numbers when
-//! they are read; what has its default value is left out.
+//! they are read; what has its default value is left out. Fields and names of enums that nobody knows are passed over.
 //! <https://protobuf.dev/programming-guides/json/>
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -18,23 +18,38 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::failure::{Code, Failure};
+use crate::json_value::Parsed;
 use crate::shapes::{Field, Kind, Shape};
 
 /// Messages inside messages.
 const DEPTH_MAX: usize = 100;
 
-const LENIENT: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+const fn base64_of(alphabet: &alphabet::Alphabet, padding: DecodePaddingMode) -> GeneralPurpose {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(padding)
+        .with_decode_allow_trailing_bits(true);
+    GeneralPurpose::new(alphabet, config)
+}
+
+/// Padded and not.
+const STANDARD: [GeneralPurpose; 2] = [
+    base64_of(&alphabet::STANDARD, DecodePaddingMode::RequireCanonical),
+    base64_of(&alphabet::STANDARD, DecodePaddingMode::RequireNone),
+];
+/// See [`STANDARD`].
+const URL_SAFE: [GeneralPurpose; 2] = [
+    base64_of(&alphabet::URL_SAFE, DecodePaddingMode::RequireCanonical),
+    base64_of(&alphabet::URL_SAFE, DecodePaddingMode::RequireNone),
+];
 
 /// The message that a JSON text says.
 ///
 /// # Errors
-/// It is no JSON, or a field has no value of its kind. Fields that the message does not have are ignored.
+/// It is no JSON, or a field has no value of its kind or stands twice. Fields that the message does not have are
+/// ignored.
 pub fn read(text: &[u8], shape: &Shape) -> Result<Vec<u8>, Failure> {
-    let value: Value = if text.iter().all(u8::is_ascii_whitespace) {
-        Value::Object(serde_json::Map::new())
+    let value = if text.iter().all(u8::is_ascii_whitespace) {
+        Parsed::Object(Vec::new())
     } else {
         serde_json::from_slice(text)
             .map_err(|error| Failure::new(Code::InvalidArgument, format!("{error}")))?
@@ -83,31 +98,47 @@ pub fn http_status(code: Code) -> u16 {
     }
 }
 
-fn refuse(what: &str, name: &str, value: &Value) -> Failure {
+fn refuse(what: &str, name: &str, value: &Parsed) -> Failure {
     let shown: String = format!("{value}").chars().take(80).collect();
-    let text = format!("invalid value for {what} field {name}: {shown}");
+    invalid(format!("invalid value for {what} field {name}: {shown}"))
+}
+
+fn invalid(text: String) -> Failure {
     Failure::new(Code::InvalidArgument, text)
 }
 
-fn message(out: &mut Vec<u8>, value: &Value, shape: &Shape, depth: usize) -> Result<(), Failure> {
-    let Value::Object(fields) = value else {
+fn message(out: &mut Vec<u8>, value: &Parsed, shape: &Shape, depth: usize) -> Result<(), Failure> {
+    let Parsed::Object(fields) = value else {
         return Err(refuse("message", "of the request", value));
     };
     if depth > DEPTH_MAX {
-        let text = format!("messages are nested deeper than {DEPTH_MAX}");
-        return Err(Failure::new(Code::InvalidArgument, text));
+        return Err(invalid(format!("messages are nested deeper than {DEPTH_MAX}")));
     }
+    let mut seen: Vec<u32> = Vec::new();
+    let mut chosen = None;
     for (name, value) in fields {
         let Some(field) = shape.0.iter().find(|field| is_named(field, name)) else { continue };
+        // A message has few fields.
+        if seen.contains(&field.number) {
+            return Err(invalid(format!("duplicate field {name:?}")));
+        }
+        seen.push(field.number);
         match (value, field.is_list) {
-            (Value::Null, _) => {}
-            (Value::Array(members), true) => {
+            (Parsed::Null, _) => {}
+            (Parsed::List(members), true) => {
                 for member in members {
                     write_field(out, field, member, depth)?;
                 }
             }
             (value, true) => return Err(refuse("repeated", name, value)),
-            (value, false) => write_field(out, field, value, depth)?,
+            (value, false) => {
+                if field.is_choice
+                    && let Some(other) = chosen.replace(field.name)
+                {
+                    return Err(invalid(format!("{other} and {name}: there can be only one")));
+                }
+                write_field(out, field, value, depth)?;
+            }
         }
     }
     Ok(())
@@ -135,33 +166,39 @@ fn is_named(field: &Field, name: &str) -> bool {
 fn write_field(
     out: &mut Vec<u8>,
     field: &Field,
-    value: &Value,
+    value: &Parsed,
     depth: usize,
 ) -> Result<(), Failure> {
     let name = field.name;
     let number = match field.kind {
         Kind::Int64 => {
-            integer::<i64>(value).ok_or_else(|| refuse("int64", name, value))?.cast_unsigned()
+            value.integer::<i64>().ok_or_else(|| refuse("int64", name, value))?.cast_unsigned()
         }
-        Kind::Uint64 => integer::<u64>(value).ok_or_else(|| refuse("uint64", name, value))?,
+        Kind::Uint64 => value.integer::<u64>().ok_or_else(|| refuse("uint64", name, value))?,
         Kind::Uint32 => {
-            u64::from(integer::<u32>(value).ok_or_else(|| refuse("uint32", name, value))?)
+            u64::from(value.integer::<u32>().ok_or_else(|| refuse("uint32", name, value))?)
         }
-        Kind::Bool => u64::from(value.as_bool().ok_or_else(|| refuse("bool", name, value))?),
+        Kind::Bool => match value {
+            Parsed::Bool(is_true) => u64::from(*is_true),
+            _ => return Err(refuse("bool", name, value)),
+        },
         Kind::Enum(names) => {
-            let named = value.as_str().and_then(|text| names.iter().position(|name| *name == text));
-            let number = named.and_then(|place| i32::try_from(place).ok());
-            let number = number.or_else(|| integer::<i32>(value));
+            let number = match value.text() {
+                Some(text) => match names.iter().position(|name| *name == text) {
+                    Some(place) => i32::try_from(place).ok(),
+                    None => return Ok(()),
+                },
+                None => value.integer::<i32>(),
+            };
             i64::from(number.ok_or_else(|| refuse("enum", name, value))?).cast_unsigned()
         }
         Kind::Bytes => {
-            let text = value.as_str().ok_or_else(|| refuse("bytes", name, value))?;
-            let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-            let bytes = engine.decode(text).map_err(|_| refuse("bytes", name, value))?;
+            let text = value.text().ok_or_else(|| refuse("bytes", name, value))?;
+            let bytes = base64(text).ok_or_else(|| refuse("bytes", name, value))?;
             return write_bytes(out, field.number, &bytes);
         }
         Kind::Text => {
-            let text = value.as_str().ok_or_else(|| refuse("string", name, value))?;
+            let text = value.text().ok_or_else(|| refuse("string", name, value))?;
             return write_bytes(out, field.number, text.as_bytes());
         }
         Kind::Message(shape) => {
@@ -182,18 +219,16 @@ fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) -> Result<(), Failu
     Ok(())
 }
 
-/// A number, or a string that is one.
-fn integer<T: TryFrom<i128>>(value: &Value) -> Option<T> {
-    let wide = match value {
-        Value::String(text) => text.parse().ok()?,
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => i128::from(number),
-            (None, Some(number)) => i128::from(number),
-            (None, None) => return None,
-        },
-        _ => return None,
+/// As Go reads it: with padding where the text is long enough for it, breaks between lines left out.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let engines = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+    let engine = &engines[usize::from(!text.len().is_multiple_of(4))];
+    let text = if text.contains(['\r', '\n']) {
+        Cow::Owned(text.replace(['\r', '\n'], ""))
+    } else {
+        Cow::Borrowed(text)
     };
-    T::try_from(wide).ok()
+    engine.decode(text.as_bytes()).ok()
 }
 
 /// A message as JSON.

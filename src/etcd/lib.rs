@@ -12,6 +12,7 @@ extern crate alloc;
 mod decode;
 mod failure;
 pub mod json;
+mod json_value;
 pub mod log_entry;
 pub mod proto;
 mod protobuf;

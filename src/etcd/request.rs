@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use base::{AlarmKind, NodeId};
 use wire::{AlarmChange, MemberOperation, Numbers};
 
+use crate::CLUSTER_VERSION;
 use crate::failure::{Code, Failure};
 use crate::proto::cluster::{
     MemberAddRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
@@ -406,11 +407,22 @@ pub fn alarm(message: &AlarmRequest) -> Result<AlarmAsk, Failure> {
     })
 }
 
-/// Whether this is a version of two or three numbers, as downgrades take them.
-pub fn is_version(text: &str) -> bool {
+/// Whether etcd would go back to this version, of two or three numbers: it must be the one before.
+///
+/// # Errors
+/// It would not.
+pub fn downgrade_target(text: &str) -> Result<(), Failure> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let count = text.split('.').count();
-    (2..=3).contains(&count) && text.split('.').all(is_number)
+    if !(2..=3).contains(&count) || !text.split('.').all(is_number) {
+        return Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT);
+    }
+    let numbers = |text: &str| {
+        let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    let before = numbers(CLUSTER_VERSION).map(|(major, minor)| (major, minor - 1));
+    if numbers(text) == before { Ok(()) } else { Err(Failure::INVALID_DOWNGRADE_VERSION) }
 }
 
 /// A lease as the keys of locks and elections name it: in hexadecimal, a negative one with its sign.

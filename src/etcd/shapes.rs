@@ -34,17 +34,24 @@ pub struct Field {
     pub kind: Kind,
     /// A list of it.
     pub is_list: bool,
+    /// One of those of which a message has only one.
+    pub is_choice: bool,
 }
 
 /// A message: its fields, in the order of their numbers.
 pub struct Shape(pub &'static [Field]);
 
 const fn one(number: u32, name: &'static str, kind: Kind) -> Field {
-    Field { number, name, kind, is_list: false }
+    Field { number, name, kind, is_list: false, is_choice: false }
+}
+
+/// One of those of which a message has only one.
+const fn choice(number: u32, name: &'static str, kind: Kind) -> Field {
+    Field { number, name, kind, is_list: false, is_choice: true }
 }
 
 const fn list(number: u32, name: &'static str, kind: Kind) -> Field {
-    Field { number, name, kind, is_list: true }
+    Field { number, name, kind, is_list: true, is_choice: false }
 }
 
 static EMPTY: Shape = Shape(&[]);
@@ -111,18 +118,18 @@ static COMPARE: Shape = Shape(&[
     one(1, "result", Enum(&["EQUAL", "GREATER", "LESS", "NOT_EQUAL"])),
     one(2, "target", Enum(&["VERSION", "CREATE", "MOD", "VALUE", "LEASE"])),
     one(3, "key", Bytes),
-    one(4, "version", Int64),
-    one(5, "create_revision", Int64),
-    one(6, "mod_revision", Int64),
-    one(7, "value", Bytes),
-    one(8, "lease", Int64),
+    choice(4, "version", Int64),
+    choice(5, "create_revision", Int64),
+    choice(6, "mod_revision", Int64),
+    choice(7, "value", Bytes),
+    choice(8, "lease", Int64),
     one(64, "range_end", Bytes),
 ]);
 static OPERATION: Shape = Shape(&[
-    one(1, "request_range", Message(&RANGE)),
-    one(2, "request_put", Message(&PUT)),
-    one(3, "request_delete_range", Message(&DELETE_RANGE)),
-    one(4, "request_txn", Message(&TXN)),
+    choice(1, "request_range", Message(&RANGE)),
+    choice(2, "request_put", Message(&PUT)),
+    choice(3, "request_delete_range", Message(&DELETE_RANGE)),
+    choice(4, "request_txn", Message(&TXN)),
 ]);
 static TXN: Shape = Shape(&[
     list(1, "compare", Message(&COMPARE)),
@@ -153,9 +160,9 @@ static WATCH_CREATE: Shape = Shape(&[
 ]);
 static WATCH_CANCEL: Shape = Shape(&[one(1, "watch_id", Int64)]);
 static WATCH: Shape = Shape(&[
-    one(1, "create_request", Message(&WATCH_CREATE)),
-    one(2, "cancel_request", Message(&WATCH_CANCEL)),
-    one(3, "progress_request", Message(&EMPTY)),
+    choice(1, "create_request", Message(&WATCH_CREATE)),
+    choice(2, "cancel_request", Message(&WATCH_CANCEL)),
+    choice(3, "progress_request", Message(&EMPTY)),
 ]);
 static WATCH_ANSWER: Shape = Shape(&[
     one(1, "header", Message(&HEADER)),

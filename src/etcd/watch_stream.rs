@@ -6,7 +6,8 @@
 //! - ids are the stream's, counted from 0 unless the client chooses them; a refused creation is answered as
 //!   created and canceled at once;
 //! - a revision is told whole, unless the client takes fragments;
-//! - progress is asked for of the stream, and told once, when every watch of it has come to one revision.
+//! - progress is asked for of the stream, and told once, when every watch of it has come to one revision, and none
+//!   begins with a later one.
 //!
 //! The rules are those that etcd 3.7 keeps; `tests/clients` compares them.
 
@@ -96,6 +97,8 @@ struct Watcher {
     is_created: bool,
     /// The client takes fragments.
     fragments: bool,
+    /// The revision that it begins with; 0: the next one.
+    start: i64,
     /// Pieces of a revision that is not whole yet.
     held: Vec<u8>,
     /// Where it has come to, as it was told in this round.
@@ -113,6 +116,9 @@ pub struct WatchStream {
     next_id: i64,
     /// The client has asked how far the stream has come.
     wants_progress: bool,
+    /// A watch has answered that the revision it begins with is still to come. Nothing is told then, and asking again
+    /// is worth it.
+    is_early: bool,
 }
 
 impl WatchStream {
@@ -123,6 +129,7 @@ impl WatchStream {
             by_request: BTreeMap::new(),
             next_id: 0,
             wants_progress: false,
+            is_early: false,
         }
     }
 
@@ -147,7 +154,7 @@ impl WatchStream {
                     self.tell_progress(from, effects);
                 }
             }
-            Some(WatchUnion::Progress(_)) if self.wants_progress => {}
+            Some(WatchUnion::Progress(_)) if self.wants_progress && !self.is_early => {}
             Some(WatchUnion::Progress(_)) => {
                 self.wants_progress = true;
                 self.ask_progress(effects);
@@ -174,6 +181,7 @@ impl WatchStream {
             request: None,
             is_created: false,
             fragments: create.fragment,
+            start: create.start_revision,
             held: Vec::new(),
             progress: None,
             is_ended: false,
@@ -245,7 +253,9 @@ impl WatchStream {
                 }
             }
             WatchStep::Progress => {
-                if self.wants_progress {
+                if self.wants_progress && reply.revision < watcher.start {
+                    self.is_early = true;
+                } else if self.wants_progress {
                     watcher.progress = Some(reply.revision);
                     self.tell_progress(from, effects);
                 } else {
@@ -299,6 +309,7 @@ impl WatchStream {
     }
 
     fn ask_progress(&mut self, effects: &mut Vec<Effect>) {
+        self.is_early = false;
         for watcher in self.watchers.values_mut() {
             watcher.progress = None;
             if let Some(request) = watcher.request.filter(|_| watcher.is_created) {

@@ -28,6 +28,7 @@ extern crate alloc;
 
 mod admin;
 mod alarms;
+mod applied_ops;
 mod apply_lag;
 mod beginner;
 mod boot;
@@ -74,6 +75,7 @@ mod watches;
 mod watching;
 
 pub use admin::AdminRequest;
+pub use applied_ops::AppliedOps;
 pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 pub use checkpoint::CheckpointConfig;
 pub use consensus::{Consensus, ConsensusConfig, ForPeers};

@@ -36,6 +36,7 @@ use tree::{Miss, WARM_MAX};
 use wire::{Kind, ReplyWriter, Request, Status, VerifyLimits};
 
 use crate::alarms::QuotaAlarm;
+use crate::applied_ops::AppliedOps;
 use crate::checkpoint::{Checkpoint, CheckpointConfig};
 use crate::gauges::{Bound, Gauges, Use};
 use crate::message::{
@@ -306,6 +307,7 @@ pub struct Store<B> {
     pub(crate) writer: ReplyWriter,
     /// How many entries of each kind have been applied since the start.
     applied_kinds: [u64; KINDS],
+    applied_ops: AppliedOps,
     /// Committed and not applied.
     pub(crate) entries: VecDeque<Committed>,
     /// What the first of them waits for.
@@ -380,6 +382,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             allocate,
             writer: ReplyWriter::new(),
             applied_kinds: [0; KINDS],
+            applied_ops: AppliedOps::default(),
             entries: VecDeque::new(),
             apply_waits_for: None,
             answers: Queue::new(ANSWERS_SIZE_MAX),
@@ -425,6 +428,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// How many entries of each kind have been applied since the start, by the number of the kind.
     pub fn applied_kinds(&self) -> &[u64; KINDS] {
         &self.applied_kinds
+    }
+
+    /// What they consisted of.
+    pub fn applied_ops(&self) -> AppliedOps {
+        self.applied_ops
     }
 
     /// Bytes that reads in progress hold, or have set aside for them.
@@ -571,6 +579,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             }
         };
         self.applied_kinds[entry.kind as usize] += 1;
+        self.applied_ops.count(&command, &outcome);
         self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
         match outcome {
             Outcome::Granted { lease, .. } | Outcome::PutWithLease { lease, .. } => {

@@ -317,6 +317,8 @@ pub struct Config {
     pub log_entries_kept: u64,
     /// What etcd's clients meet.
     pub etcd: EtcdApi,
+    /// Origins whose pages a browser lets read what is answered over HTTP; `*`: all of them.
+    pub origins: Vec<String>,
     /// Bytes of states that are sent to members behind the log in a second, at most.
     pub transfer_rate: u64,
     /// When a lease expires each of its keys is deleted in a revision of its own, not all in one.
@@ -369,6 +371,7 @@ impl Config {
             quota_size: 0,
             log_entries_kept: node::ForPeers::SERVER.log_entries,
             etcd: EtcdApi::DEFAULT,
+            origins: Vec::new(),
             transfer_rate: node::TRANSFER_RATE,
             lease_per_key: false,
             retention: node::Retention::Everything,

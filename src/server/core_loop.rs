@@ -206,6 +206,11 @@ impl CoreLoop {
             for (shown, count) in self.counters.applied.iter().zip(seat.role.applied_kinds()) {
                 shown.set(*count);
             }
+            let ops = seat.role.applied_ops();
+            self.counters.puts.set(ops.puts);
+            self.counters.put_bytes.set(ops.put_bytes);
+            self.counters.deletes.set(ops.deletes);
+            self.counters.txns.set(ops.txns);
         }
     }
 

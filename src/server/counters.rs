@@ -157,6 +157,14 @@ pub struct Counters {
     pub proposals_pending: Counter,
     /// Entries that the store has applied, by kind.
     pub applied: [Counter; node::KINDS],
+    /// Puts that the store has applied, in transactions too.
+    pub puts: Counter,
+    /// Bytes of their keys and values.
+    pub put_bytes: Counter,
+    /// Deletes, of keys or ranges.
+    pub deletes: Counter,
+    /// Writes of more than one operation.
+    pub txns: Counter,
 }
 
 impl Default for Counters {
@@ -177,6 +185,10 @@ impl Default for Counters {
             leader_changes: Counter::default(),
             proposals_pending: Counter::default(),
             applied: [const { Counter(AtomicU64::new(0)) }; node::KINDS],
+            puts: Counter::default(),
+            put_bytes: Counter::default(),
+            deletes: Counter::default(),
+            txns: Counter::default(),
         }
     }
 }

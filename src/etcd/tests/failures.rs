@@ -137,6 +137,10 @@ fn a_write_whose_answer_is_too_large_is_not_told_that_the_request_was() {
     let failure = Failure::of(&refused, Subject::Write);
     assert_eq!(failure.code, Code::ResourceExhausted);
     assert_eq!(failure.message, "etcdserver: the write took effect");
+    // A transaction that only reads.
+    let refused = Refused::new(Status::TooLarge).with_message("the reply is too large: 20 MiB");
+    let failure = Failure::of(&refused, Subject::Write);
+    assert_eq!(failure.code, Code::ResourceExhausted);
 }
 
 #[test]

@@ -96,7 +96,20 @@ fn texts_that_say_no_message_are_refused_and_odd_ones_that_do_are_read() {
         "{\"limit\":\"x\"}",
         "{\"limit\":1.5}",
         "{\"limit\":9223372036854775808}",
-        "{\"sort_order\":\"SIDEWAYS\"}",
+        "{\"limit\":\"+1\"}",
+        "{\"limit\":\"01\"}",
+        "{\"limit\":\"1 \"}",
+        "{\"limit\":\"1.\"}",
+        "{\"limit\":\"1e\"}",
+        "{\"limit\":\"5e-1\"}",
+        "{\"limit\":\"1e1000000000000\"}",
+        "{\"limit\":9.1e15}",
+        "{\"limit\":1e19}",
+        "{\"sort_order\":1.5}",
+        "{\"sort_order\":4294967297}",
+        "{\"key\":\"YQ=\"}",
+        "{\"key\":\"YQ==\",\"key\":\"YQ==\"}",
+        "{\"range_end\":null,\"rangeEnd\":\"YQ==\"}",
         "{\"keys_only\":1}",
         "[]",
         "{",
@@ -106,9 +119,17 @@ fn texts_that_say_no_message_are_refused_and_odd_ones_that_do_are_read() {
         let failure = json::read(text.as_bytes(), shape).expect_err(text);
         assert_eq!(failure.code, Code::InvalidArgument, "{text}");
     }
+    let txn = route("kv/txn").unwrap().request;
+    for text in [
+        "{\"success\":[{\"request_range\":{},\"request_put\":{}}]}",
+        "{\"compare\":[{\"version\":1,\"lease\":2}]}",
+    ] {
+        let failure = json::read(text.as_bytes(), txn).expect_err(text);
+        assert_eq!(failure.code, Code::InvalidArgument, "{text}");
+    }
     let deep = format!("{}{}", "{\"success\":[{\"request_txn\":".repeat(200), "{}");
     let deep = format!("{deep}{}", "}]}".repeat(200));
-    assert!(json::read(deep.as_bytes(), route("kv/txn").unwrap().request).is_err());
+    assert!(json::read(deep.as_bytes(), txn).is_err());
     let read = |text: &str| {
         let bytes = json::read(text.as_bytes(), shape).unwrap();
         RangeRequest::decode(bytes.as_slice()).unwrap()
@@ -118,6 +139,25 @@ fn texts_that_say_no_message_are_refused_and_odd_ones_that_do_are_read() {
     let message = read("{\"key\":\"-_8\",\"limit\":\"-1\",\"sortOrder\":2,\"countOnly\":true}");
     assert_eq!(message.key.as_ref(), [0xfb, 0xff]);
     assert_eq!((message.limit, message.sort_order, message.count_only), (-1, 2, true));
+    for (number, limit) in [
+        ("1e3", 1_000),
+        ("\"1e3\"", 1_000),
+        ("1.0", 1),
+        ("\"10e-1\"", 1),
+        ("-0.0", 0),
+        ("\"0e5\"", 0),
+        ("\"-1.50E+1\"", -15),
+        ("9e15", 9_000_000_000_000_000),
+        ("\"9.223372036854775807e18\"", i64::MAX),
+    ] {
+        assert_eq!(read(&format!("{{\"limit\":{number}}}")).limit, limit, "{number}");
+    }
+    for order in ["\"SIDEWAYS\"", "\"ascend\"", "\"1\"", "\"\"", "null"] {
+        assert_eq!(read(&format!("{{\"sort_order\":{order}}}")).sort_order, 0, "{order}");
+    }
+    for key in ["YQ==", "YQ", "YR==", "Y\\nQ==\\n\\r\\n"] {
+        assert_eq!(read(&format!("{{\"key\":\"{key}\"}}")).key, "a", "{key}");
+    }
 }
 
 #[test]

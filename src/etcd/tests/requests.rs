@@ -384,16 +384,19 @@ fn leases_are_named_in_hexadecimal_with_their_sign() {
 }
 
 #[test]
-fn versions_have_two_or_three_numbers() {
+fn what_etcd_would_go_back_to_is_the_version_before_in_two_or_three_numbers() {
     for (text, expected) in [
-        ("3.6", true),
-        ("3.6.0", true),
-        ("3", false),
-        ("3.6.0.1", false),
-        ("3.", false),
-        ("x", false),
-        ("", false),
+        ("3.6", Ok(())),
+        ("3.6.9", Ok(())),
+        ("3.7", Err(Failure::INVALID_DOWNGRADE_VERSION)),
+        ("3.5", Err(Failure::INVALID_DOWNGRADE_VERSION)),
+        ("3.99999999999999999999", Err(Failure::INVALID_DOWNGRADE_VERSION)),
+        ("3", Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT)),
+        ("3.6.0.1", Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT)),
+        ("3.", Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT)),
+        ("x", Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT)),
+        ("", Err(Failure::WRONG_DOWNGRADE_VERSION_FORMAT)),
     ] {
-        assert_eq!(request::is_version(text), expected, "{text}");
+        assert_eq!(request::downgrade_target(text), expected, "{text}");
     }
 }

@@ -245,3 +245,31 @@ fn a_member_that_stops_ends_the_stream_and_cancels_nothing() {
         assert_eq!(driver.sent(), []);
     }
 }
+
+#[test]
+fn no_progress_is_told_before_a_watch_has_come_to_the_revision_that_it_begins_with() {
+    let mut driver = Driver::new();
+    let ask = |driver: &mut Driver| {
+        driver.ask(WatchUnion::Progress(WatchProgressRequest {}));
+    };
+    let start_revision = 6;
+    let early = driver.begin(WatchCreateRequest { start_revision, ..key(b"a") }, 5);
+    let live = driver.begin(key(b"b"), 5);
+    driver.sent();
+    let both = [Effect::Remind { request: early }, Effect::Remind { request: live }];
+    ask(&mut driver);
+    assert_eq!(std::mem::take(&mut driver.effects), both);
+    for request in [early, live] {
+        driver.tell(request, WatchStep::Progress, 5, false, &[]);
+    }
+    assert_eq!(driver.sent(), []);
+    // When it has come there, who asks again is told.
+    ask(&mut driver);
+    assert_eq!(std::mem::take(&mut driver.effects), both);
+    for request in [early, live] {
+        driver.tell(request, WatchStep::Progress, 6, false, &[]);
+    }
+    let responses = driver.sent();
+    let [response] = responses.as_slice() else { panic!("{responses:?}") };
+    assert_eq!((response.watch_id, revision_of(response)), (-1, 6));
+}

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use etcd::shapes::{self, Route};
-use etcd::{Failure, PREFIX_SIZE, json};
+use etcd::{Code, Failure, PREFIX_SIZE, json};
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 
 use super::Link;
 use super::grpc::{self, Messages};
@@ -23,6 +23,9 @@ pub async fn respond(
     let Some(route) = shapes::route(path) else {
         return plain::json(StatusCode::NOT_FOUND, "{\"code\":5,\"message\":\"Not Found\"}".into());
     };
+    if parts.method != Method::POST {
+        return refused(&Failure::new(Code::Unimplemented, "Method Not Allowed"));
+    }
     let orphaned = match service::admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return refused(&failure),

@@ -245,27 +245,26 @@ impl Unary<'_> {
         })
     }
 
-    /// `Downgrade`: there is no older format to go back to.
+    /// `Downgrade`: what etcd would go back to is looked at, and nothing goes back: there is no older release that
+    /// could read these files.
     pub async fn downgrade(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let request: DowngradeRequest = self.decode()?;
         match DowngradeAction::try_from(request.action) {
-            Ok(DowngradeAction::Cancel) => {
-                let header = Some(self.now().await?);
-                let version = etcd::CLUSTER_VERSION.trim_end_matches(".0").to_owned();
-                tell(out, &DowngradeResponse { header, version })
+            Ok(DowngradeAction::Cancel) => {}
+            Ok(DowngradeAction::Validate) => request::downgrade_target(&request.version)?,
+            Ok(DowngradeAction::Enable) => {
+                request::downgrade_target(&request.version)?;
+                return Err(Failure::new(
+                    Code::FailedPrecondition,
+                    "etcdserver: a member of Quorate cannot become one of etcd; etcd restores what `etcdctl snapshot \
+                     save` takes of it",
+                ));
             }
-            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
-                let is_version = request::is_version(&request.version);
-                Err(match is_version {
-                    true => Failure::INVALID_DOWNGRADE_VERSION,
-                    false => Failure::WRONG_DOWNGRADE_VERSION_FORMAT,
-                })
-            }
-            Err(_) => Err(Failure::new(
-                Code::InvalidArgument,
-                format!("etcdserver: there is no downgrade action {}", request.action),
-            )),
+            Err(_) => return Err(Failure::UNKNOWN_METHOD),
         }
+        let header = Some(self.now().await?);
+        let version = etcd::CLUSTER_VERSION.trim_end_matches(".0").to_owned();
+        tell(out, &DowngradeResponse { header, version })
     }
 
     /// The header of an answer that says no more, at the revision of this moment.

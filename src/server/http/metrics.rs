@@ -15,7 +15,7 @@ use super::calls::{CODE_NAMES, METHODS, Shape};
 use super::grpc;
 use super::plain::whole;
 use super::service::{ask, read, unexpected};
-use crate::counters::{Board, Counter, Method, Times, bucket_end};
+use crate::counters::{Board, Counter, Counters, Method, Times, bucket_end};
 use crate::process::Process;
 
 /// How long the member may take to say its figures.
@@ -259,6 +259,7 @@ fn counts(board: &Board, figures: &mut Figures) {
         "Leases that have expired.",
         applied(&[EntryKind::LeaseExpire]),
     );
+    written(board, figures);
     figures.begin("quorate_applied_total", "counter", "Log entries that were applied, by kind.");
     for (number, name) in KIND_NAMES.iter().enumerate() {
         let value = board.sum(|all| &all.applied[number]);
@@ -285,6 +286,38 @@ fn counts(board: &Board, figures: &mut Figures) {
         "Bytes written to the log.",
         board.sum(|all| &all.wal_bytes),
     );
+}
+
+/// What the writes consisted of that were applied here.
+fn written(board: &Board, figures: &mut Figures) {
+    type Pick = fn(&Counters) -> &Counter;
+    let all: [(&str, &str, &str, Pick); 6] = [
+        ("etcd_mvcc_put_total", "counter", "Puts, in transactions too.", |all| &all.puts),
+        ("etcd_mvcc_delete_total", "counter", "Deletes, in transactions too.", |all| &all.deletes),
+        ("etcd_mvcc_txn_total", "counter", "Writes of more than one operation.", |all| &all.txns),
+        (
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "gauge",
+            "Bytes of keys and values that were put.",
+            |all| &all.put_bytes,
+        ),
+        // Of all members together: etcd tells them by member.
+        (
+            "etcd_network_peer_sent_bytes_total",
+            "counter",
+            "Bytes that were sent to other members.",
+            |all| &all.links_sent_bytes,
+        ),
+        (
+            "etcd_network_peer_received_bytes_total",
+            "counter",
+            "Bytes that came from other members.",
+            |all| &all.links_received_bytes,
+        ),
+    ];
+    for (name, kind, help, pick) in all {
+        figures.add(name, kind, help, board.sum(pick));
+    }
 }
 
 /// Names of the kinds of entries, by number.

@@ -21,6 +21,7 @@ mod lease;
 mod maintenance;
 mod metrics;
 mod native;
+mod page;
 mod plain;
 mod recipes;
 mod remote;
@@ -95,6 +96,8 @@ pub struct Standing {
 pub(crate) struct Api {
     config: EtcdApi,
     txn_ops_max: usize,
+    /// Origins whose pages may read what is answered; `*`: all.
+    origins: Vec<String>,
     /// More figures than usual.
     extensive_metrics: bool,
     /// Where clients find this member.
@@ -118,6 +121,7 @@ impl Api {
         Self {
             config: config.etcd,
             txn_ops_max: config.txn_ops_max,
+            origins: config.origins.clone(),
             extensive_metrics: config.etcd.extensive_metrics,
             advertised: config.cluster.advertise_client.clone().unwrap_or_default(),
             request_timeout_ms: 5_000 + 2 * election_ms,

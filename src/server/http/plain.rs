@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use etcd::Subject;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode, Uri};
+use hyper::{Method, Response, StatusCode};
 use wire::{Call, Range, Reply, StatusReply};
 
 use super::grpc;
@@ -22,17 +22,13 @@ const CHECK_TIMEOUT_MS: u32 = 5_000;
 
 const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
-/// Whether what is asked for is served at this address.
-pub fn is_served(serves: Serves, parts: &Parts) -> bool {
-    let path = parts.uri.path();
-    let is_json = path.starts_with("/v3/") || path.starts_with("/v3beta/");
+/// Whether a page is served at this address.
+pub fn is_served(serves: Serves, path: &str) -> bool {
     match serves {
-        Serves::Everything => true,
-        Serves::Http => parts.method == Method::GET || is_json,
+        Serves::Everything | Serves::Http => true,
         Serves::Metrics => {
             let first = path.split('/').nth(1).unwrap_or_default();
-            parts.method == Method::GET
-                && matches!(first, "metrics" | "health" | "livez" | "readyz")
+            matches!(first, "metrics" | "health" | "livez" | "readyz")
         }
     }
 }
@@ -42,10 +38,18 @@ pub fn nothing() -> Response<grpc::Reply> {
     text(StatusCode::NOT_FOUND, "404 page not found\n".into())
 }
 
-/// Answers a request with GET, if it is for one of these paths.
-pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
-    let parameters = Parameters(uri.query().unwrap_or(""));
-    let path = uri.path();
+/// Answers a request, if it is for one of these paths. As in etcd figures are told whatever the method is.
+pub async fn respond(link: &Rc<Link>, parts: &Parts) -> Response<grpc::Reply> {
+    let parameters = Parameters(parts.uri.query().unwrap_or(""));
+    let path = parts.uri.path();
+    let is_probe = ["/livez", "/readyz"].iter().any(|name| {
+        path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if parts.method != Method::GET && (is_probe || ["/health", "/version"].contains(&path)) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".into());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
     match path {
         "/health" => health(link, &parameters).await,
         "/version" => json(StatusCode::OK, version()),
@@ -62,16 +66,6 @@ pub async fn respond(link: &Rc<Link>, uri: &Uri) -> Response<grpc::Reply> {
                 None => nothing(),
             }
         }
-    }
-}
-
-/// What is asked by another method than GET and is no call.
-pub fn not_allowed(path: &str) -> Response<grpc::Reply> {
-    let is_page = ["/health", "/livez", "/readyz", "/version", "/metrics"].contains(&path);
-    if is_page {
-        text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".into())
-    } else {
-        nothing()
     }
 }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use etcd::{Code, Failure, Message, Subject, begin_message, decode};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response};
 use wire::{Call, Range, Reply};
 
 use super::Link;
@@ -16,7 +17,8 @@ use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
-use super::{gateway, keys, lease, plain, recipes, snapshot, watch};
+use super::{gateway, keys, lease, page, plain, recipes, snapshot, watch};
+use crate::config::Serves;
 
 /// How long a request waits before it is tried again while there is no leader.
 const ELECTION_PAUSE: Duration = Duration::from_millis(20);
@@ -38,28 +40,33 @@ const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 /// Answers a request.
 pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
     let (parts, body) = request.into_parts();
-    if !plain::is_served(link.serves, &parts) {
-        return plain::nothing();
-    }
-    if parts.method == Method::GET {
-        return plain::respond(link, &parts.uri).await;
-    }
-    if parts.method != Method::POST {
-        let mut response = Response::new(grpc::Reply::Whole(None, None));
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        return response;
-    }
     let path = parts.uri.path();
-    if let Some(path) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
-        return gateway::respond(link, path, &parts, body).await;
+    let of_gateway = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/"));
+    let is_grpc = of_gateway.is_none()
+        && parts.method == Method::POST
+        && parts
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc && link.serves == Serves::Everything {
+        return call(link, &parts, body).await;
     }
-    let is_grpc = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if !is_grpc {
-        return plain::not_allowed(path);
-    }
+    let mut response = if let Some(response) = page::preflight(&parts) {
+        response
+    } else if is_grpc || !plain::is_served(link.serves, path) {
+        plain::nothing()
+    } else if let Some(path) = of_gateway {
+        gateway::respond(link, path, &parts, body).await
+    } else {
+        plain::respond(link, &parts).await
+    };
+    page::finish(&mut response, &parts, &link.gate.api.origins);
+    response
+}
+
+/// Answers a call of gRPC.
+async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::Reply> {
+    let path = parts.uri.path();
     let orphaned = match admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return grpc::refusal(failure),

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -130,6 +131,12 @@ func (r *run) gateway() {
 		body = pick(&r.generator, [][]byte{
 			nil, []byte("{"), []byte("[]"), []byte("null"), []byte(`{"nope":1}`), []byte(`{"key":1}`),
 			[]byte(`{"key":"!"}`), []byte(`{"ID":"x"}`), []byte(`{"ID":7}`), []byte(`{"ID":null}`), []byte("{} {}"),
+			[]byte(`{"key":"YQ==","limit":1e3}`), []byte(`{"key":"YQ==","limit":"1.0"}`), []byte(`{"key":"YQ==","limit":1.5}`),
+			[]byte(`{"key":"YQ==","limit":"+1"}`), []byte(`{"key":"YQ==","limit":-0}`), []byte(`{"limit":01}`),
+			[]byte(`{"key":"YQ==","sort_order":"nope"}`), []byte(`{"key":"YQ==","sort_order":1e0}`),
+			[]byte(`{"key":"YQ==","key":"Yg=="}`), []byte(`{"range_end":"Yg==","rangeEnd":"Yg=="}`),
+			[]byte(`{"key":"YQ="}`), []byte(`{"key":"YQ"}`), []byte(`{"key":"YR=="}`), []byte(`{"ID":"1e1"}`),
+			[]byte(`{"success":[{"request_range":{},"request_put":{}}]}`), []byte(`{"compare":[{"version":1,"lease":2}]}`),
 		})
 	}
 	r.post("/v3/"+one.path, body)
@@ -212,7 +219,8 @@ func unlike(path string, etcd, quorate any) string {
 	if reflect.DeepEqual(etcd, quorate) {
 		return ""
 	}
-	if text, is := etcd.(string); is && (strings.HasPrefix(text, "proto:") || text == "unexpected EOF") {
+	if text, is := etcd.(string); is && (strings.HasPrefix(text, "proto:") ||
+		strings.HasPrefix(text, "invalid character ") || text == "unexpected EOF") {
 		// The words of a library that reads JSON.
 		return ""
 	}
@@ -244,6 +252,17 @@ func (r *run) watchGateway() {
 	go func() { lines[0] = r.firstLines(r.etcd, body); close(done) }()
 	lines[1] = r.firstLines(r.quorate, body)
 	<-done
+	for index := range lines {
+		lines[index] = withoutSuperseded(lines[index], r.compacted, func(line any) (string, int64) {
+			event, _ := line.(map[string]any)
+			kv, _ := event["kv"].(map[string]any)
+			revision, err := strconv.ParseInt(fmt.Sprint(kv["mod_revision"]), 10, 64)
+			if err != nil {
+				return "", math.MinInt64
+			}
+			return fmt.Sprint(kv["key"]), revision
+		})
+	}
 	r.count("JSON /v3/watch")
 	for index := range max(len(lines[0]), len(lines[1])) {
 		if index >= len(lines[0]) || index >= len(lines[1]) {

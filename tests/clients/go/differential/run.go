@@ -24,9 +24,6 @@ import (
 // callTimeout is how long a call may take.
 const callTimeout = 15 * time.Second
 
-// catchUp is how long etcd takes at most to let a watch of the past catch up.
-const catchUp = 400 * time.Millisecond
-
 // epochCalls are made before both servers begin anew.
 const epochCalls = 3_000
 
@@ -49,15 +46,17 @@ type run struct {
 	generator
 	binaries [2]string
 	scratch  string
-	actions  []action
-	trace    int
+	// lane is the number of this run among those that go on at the same time.
+	lane    int
+	actions []action
+	trace   int
 
 	etcd, quorate *side
 	streams       []*watchStream
 	alives        [2]grpc.BidiStreamingClient[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
 
-	// watched is when the last watch of the past was created.
-	watched time.Time
+	// watched: a watch of the past was created since etcd last had none that was behind.
+	watched bool
 	// hasMany keys, until they are deleted.
 	hasMany bool
 	// held are the keys of locks, leaders those of elections.
@@ -70,11 +69,14 @@ type run struct {
 	found    []*found
 	recent   []string
 	diverged bool
+	// uncompared are calls that were answered by one side just when they were given up.
+	uncompared int
 }
 
-func newRun(seed uint64, etcd, quorate, scratch string) *run {
+func newRun(seed uint64, lane int, etcd, quorate, scratch string) *run {
 	return &run{
-		generator: generator{random: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))},
+		generator: generator{random: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15+uint64(lane)))},
+		lane:      lane,
 		binaries:  [2]string{etcd, quorate},
 		scratch:   scratch,
 		actions:   allActions(),
@@ -196,7 +198,7 @@ func (r *run) begin() (err error) {
 	r.epochs++
 	r.diverged = false
 	r.revision, r.compacted, r.chosen, r.recent = 1, -1, nil, nil
-	r.held, r.leaders, r.hasMany = nil, nil, false
+	r.held, r.leaders, r.hasMany, r.watched = nil, nil, false, false
 	if r.etcd, err = startEtcd(r.binaries[0], r.scratch); err != nil {
 		return err
 	}
@@ -243,7 +245,8 @@ func (r *run) note(method, where, shown string, request proto.Message) {
 	if shown != "" {
 		example += "\n    " + shorten(shown, 1500)
 	}
-	example += fmt.Sprintf("\n    at revision %d, compacted at %d, call %d", r.revision, r.compacted, r.made)
+	example += fmt.Sprintf("\n    at revision %d, compacted at %d, call %d of lane %d",
+		r.revision, r.compacted, r.made, r.lane)
 	if r.trace > 0 && deliberateOf(kind) == nil {
 		recent := r.recent[max(0, len(r.recent)-r.trace):]
 		example += "\n    after " + strings.Join(recent, "\n          ")
@@ -382,18 +385,34 @@ func withoutTies(request *pb.RangeRequest) {
 	}
 }
 
+// catchUp waits until etcd's watches are done with the past. It lets them catch up ten times a second, even those
+// that have nothing to tell, and one that is canceled or compacted before is not told its past.
+func (r *run) catchUp() {
+	if !r.watched {
+		return
+	}
+	for deadline := time.Now().Add(settleTimeout); r.watched && time.Now().Before(deadline); {
+		behind, err := r.etcd.slowWatchers()
+		r.watched = err != nil || behind > 0
+		// The last time for what has been told to arrive.
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 func (r *run) compactBoth() {
 	// A watch that is not done with the past would be told of its end by one side and not by the other.
+	r.catchUp()
 	if !r.settle() {
 		return
 	}
-	// etcd lets watches of the past catch up ten times a second, even those that have nothing to tell, and gives
-	// no sign when it has: one that has not yet would be ended.
-	time.Sleep(time.Until(r.watched.Add(catchUp)))
 	request := r.compact()
 	etcd, _ := r.unary("/etcdserverpb.KV/Compact", request, &pb.CompactionResponse{})
 	if etcd.code == 0 {
 		r.compacted = max(r.compacted, request.Revision)
+		for _, stream := range r.streams {
+			stream.etcd.compactedAt(r.compacted)
+			stream.quorate.compactedAt(r.compacted)
+		}
 	}
 }
 
@@ -531,6 +550,8 @@ func (r *run) openStream() *watchStream {
 		r.note("Watch", "quorate: "+err.Error(), "", nil)
 		return nil
 	}
+	etcd.compactedAt(r.compacted)
+	quorate.compactedAt(r.compacted)
 	stream := &watchStream{etcd: etcd, quorate: quorate}
 	r.streams = append(r.streams, stream)
 	return stream
@@ -564,6 +585,9 @@ func (r *run) settle() bool {
 func (r *run) sendBoth(stream *watchStream, request *pb.WatchRequest) bool {
 	r.remember("/Watch", request)
 	r.count("Watch")
+	if request.GetProgressRequest() == nil {
+		stream.asked = append(stream.asked, prototext.MarshalOptions{}.Format(request))
+	}
 	for _, one := range []*end{stream.etcd, stream.quorate} {
 		if err := one.send(request); err != nil {
 			r.note("Watch", fmt.Sprintf("%s takes no more: %v", one.side.name, one.ending()), "", request)
@@ -576,7 +600,14 @@ func (r *run) sendBoth(stream *watchStream, request *pb.WatchRequest) bool {
 
 func (r *run) watchCreate() {
 	stream := r.openStream()
-	if stream == nil || !r.settled(stream, nil) {
+	if stream == nil {
+		return
+	}
+	if slices.Contains(stream.ids, -1) {
+		// What is refused is told under the same id, and may come before the past of the watch.
+		r.catchUp()
+	}
+	if !r.settled(stream, nil) {
 		return
 	}
 	create := r.watch(stream.ids)
@@ -586,7 +617,7 @@ func (r *run) watchCreate() {
 		return
 	}
 	if create.StartRevision > 0 {
-		r.watched = time.Now()
+		r.watched = true
 	}
 	if !until(settleTimeout, func() bool {
 		return stream.etcd.created() > before[0] && stream.quorate.created() > before[1]
@@ -609,6 +640,7 @@ func (r *run) watchCancel() {
 		return
 	}
 	stream := pick(&r.generator, r.streams)
+	r.catchUp()
 	if !r.settled(stream, nil) {
 		return
 	}
@@ -631,17 +663,21 @@ func (r *run) watchCancel() {
 	}
 }
 
-// progressTries is how often the progress is asked for. A busy machine keeps etcd for seconds from being done with
-// the past.
-const progressTries = 20
+// progressTries is how often the progress is asked for where one of the two has told it, silentTries where neither
+// has. A busy machine keeps a server for seconds from answering.
+const (
+	progressTries = 40
+	silentTries   = 3
+)
 
 // watchProgress asks for the progress. etcd tells it only when every watch is done with the past, and says
-// nothing else; so it is asked again for a while.
+// nothing else; so that is waited for, and it is asked again for a while.
 func (r *run) watchProgress() {
 	if len(r.streams) == 0 {
 		return
 	}
 	stream := pick(&r.generator, r.streams)
+	r.catchUp()
 	if !r.settled(stream, nil) {
 		return
 	}
@@ -651,11 +687,17 @@ func (r *run) watchProgress() {
 	answered := func() (bool, bool) {
 		return stream.etcd.progressCount() > before[0], stream.quorate.progressCount() > before[1]
 	}
-	for range progressTries {
+	for try := range progressTries {
 		if !r.sendBoth(stream, request) {
 			return
 		}
 		if until(150*time.Millisecond, func() bool { a, b := answered(); return a && b }) {
+			break
+		}
+		theirs, ours := answered()
+		// On a stream with a watch that compaction has ended etcd is known to be silent.
+		isSilent := !ours || stream.etcd.hasEnded()
+		if !theirs && isSilent && try+1 >= silentTries {
 			break
 		}
 	}
@@ -665,7 +707,7 @@ func (r *run) watchProgress() {
 		if stream.etcd.hasEnded() {
 			text += ", on a stream with a watch that compaction has ended"
 		}
-		r.note("Watch", fmt.Sprintf(text, theirs, ours), "", nil)
+		r.note("Watch", fmt.Sprintf(text, theirs, ours), strings.Join(stream.asked, "\n    "), nil)
 		return
 	}
 	for _, one := range []*end{stream.etcd, stream.quorate} {
@@ -698,36 +740,4 @@ func (r *run) watchClose() {
 	if r.settled(stream, nil) {
 		r.drop(stream)
 	}
-}
-
-// report prints what was compared; false: there are differences that are not meant.
-func (r *run) report() bool {
-	names := make([]string, 0, len(r.calls))
-	for name := range r.calls {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	fmt.Printf("compared %d calls in %d lives of both servers\n", r.made, r.epochs)
-	for _, name := range names {
-		fmt.Printf("  %8d  %s\n", r.calls[name], name)
-	}
-	unmeant := 0
-	for _, one := range r.found {
-		if meant := deliberateOf(one.kind); meant != nil {
-			fmt.Printf("deliberate, %d times: %s\n    %s\n", one.count, one.kind, meant.reason)
-		} else {
-			unmeant++
-		}
-	}
-	for _, one := range r.found {
-		if deliberateOf(one.kind) == nil {
-			fmt.Printf("DIFFERENT, %d times: %s\n", one.count, one.kind)
-		}
-	}
-	if unmeant == 0 {
-		fmt.Println("no other differences")
-	} else {
-		fmt.Printf("%d kinds of differences that are not meant\n", unmeant)
-	}
-	return unmeant == 0
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -166,6 +167,21 @@ func (s *side) connect(address string) error {
 	}
 	s.stop()
 	return fmt.Errorf("%s does not answer: %w\n%s", s.name, err, s.output())
+}
+
+// slowWatchers is how many of etcd's watches are behind, which it tells among its figures.
+func (s *side) slowWatchers() (float64, error) {
+	answer, err := web.Get("http://" + s.address + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		if value, found := strings.CutPrefix(lines.Text(), "etcd_debugging_mvcc_slow_watcher_total "); found {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.New("there is no figure for watches that are behind")
 }
 
 func (s *side) isRunning() bool {

@@ -59,13 +59,16 @@ type end struct {
 	broken []string
 	// last is the revision of the last event of a watch whose response was whole.
 	last map[int64]int64
+	// compacted is the newest compaction.
+	compacted int64
 }
 
 // watchStream is a stream on both sides.
 type watchStream struct {
 	etcd, quorate *end
 	ids           []int64
-	fragments     map[int64]bool
+	// asked is all that was asked on it but its progress.
+	asked []string
 }
 
 func openWatch(one *side) (*end, error) {
@@ -99,8 +102,28 @@ func (e *end) read() {
 	}
 }
 
+// withoutSuperseded takes out of events of the compacted revision what a later change of that revision made of the
+// same key. etcd drops that from its history some time after the compaction was answered, and tells it until then.
+func withoutSuperseded[E any](events []E, compacted int64, of func(E) (key string, revision int64)) []E {
+	kept := events[:0:0]
+	for index, event := range events {
+		key, revision := of(event)
+		if revision == compacted && slices.ContainsFunc(events[index+1:], func(later E) bool {
+			laterKey, laterRevision := of(later)
+			return laterKey == key && laterRevision == revision
+		}) {
+			continue
+		}
+		kept = append(kept, event)
+	}
+	return kept
+}
+
 func (e *end) take(response *pb.WatchResponse) {
 	translate(response, e.side.ofEtcd)
+	response.Events = withoutSuperseded(response.Events, e.compacted, func(event *mvccpb.Event) (string, int64) {
+		return string(event.Kv.GetKey()), event.Kv.GetModRevision()
+	})
 	id := response.WatchId
 	if len(response.Events) == 0 && !response.Created && !response.Canceled {
 		if id == -1 {
@@ -135,6 +158,13 @@ func (e *end) take(response *pb.WatchResponse) {
 	bare := proto.Clone(response).(*pb.WatchResponse)
 	normalise(bare)
 	e.byWatch[id] = append(e.byWatch[id], told{response: bare})
+}
+
+// compactedAt notes a compaction.
+func (e *end) compactedAt(revision int64) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.compacted = revision
 }
 
 func (e *end) send(request *pb.WatchRequest) error { return e.stream.Send(request) }
@@ -225,12 +255,22 @@ func (e *end) created() int {
 	return count
 }
 
-// hasEnded is whether a watch was ended by a compaction, and the client has not canceled it since.
+// hasEnded is whether a watch was ended by a compaction, and the client has not canceled it since. Its id may be -1,
+// which answers to what is refused have too.
 func (e *end) hasEnded() bool {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	for _, list := range e.byWatch {
-		if count := len(list); count > 0 && list[count-1].response.GetCompactRevision() != 0 {
+		isEnded := false
+		for _, one := range list {
+			switch {
+			case one.response.GetCompactRevision() != 0:
+				isEnded = true
+			case one.response.GetCanceled() && !one.response.GetCreated():
+				isEnded = false
+			}
+		}
+		if isEnded {
 			return true
 		}
 	}
