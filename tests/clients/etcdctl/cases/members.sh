@@ -25,10 +25,12 @@ again() {
   cat told
 }
 
-# A member is listed as started as soon as it has told its name.
-for _ in $(seq 100); do
-  [ "$(quiet member list | grep -c ', started,')" = 3 ] && break
-  sleep 0.1
+# Quorate serves clients before all members know each other's names.
+for endpoint in "${clients[@]}"; do
+  for _ in $(seq 100); do
+    [ "$("$ETCDCTL" --endpoints "$endpoint" member list | grep -c ', started,')" = 3 ] && break
+    sleep 0.1
+  done
 done
 at=${clients[0]}
 ctl member list | shown
@@ -76,7 +78,7 @@ learner=$(quiet member list | sed -n 's/^\([0-9a-f]*\), unstarted.*/\1/p')
 at=$(leader) ctl member promote "$learner" 2>&1 | grep -v '"level"' | shown
 member m3 "${fourth[0]}" "${fourth[1]}" "$cluster,m3=http://${fourth[1]}" existing
 for _ in $(seq 100); do
-  [ -n "$(id m3)" ] && break
+  "$ETCDCTL" --endpoints "${clients[0]}" member list | grep -q ', started, m3,' && break
   sleep 0.1
 done
 ctl member list | shown
