@@ -1,5 +1,6 @@
 //! The standard health service: `grpc.health.v1`.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 /// Asks whether a service is there.
@@ -30,4 +31,12 @@ pub struct HealthCheckResponse {
     /// The answer.
     #[prost(enumeration = "ServingStatus", tag = "1")]
     pub status: i32,
+}
+
+/// Whether each service is there; asked for by an empty message.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HealthListResponse {
+    /// The answers by the names of services.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub statuses: BTreeMap<String, HealthCheckResponse>,
 }

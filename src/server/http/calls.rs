@@ -92,6 +92,8 @@ pub const METHODS: &[(&str, &str, Shape)] = &[
     ("v3electionpb.Election", "Observe", Shape::ServerStream),
     ("v3electionpb.Election", "Resign", Shape::Unary),
     ("grpc.health.v1.Health", "Check", Shape::Unary),
+    ("grpc.health.v1.Health", "List", Shape::Unary),
+    ("grpc.health.v1.Health", "Watch", Shape::ServerStream),
 ];
 
 /// The place of a method in the list, by the path of its calls.

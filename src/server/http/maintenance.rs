@@ -6,7 +6,6 @@ use etcd::proto::cluster::{
     MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     MemberUpdateRequest,
 };
-use etcd::proto::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use etcd::proto::kv::ResponseHeader;
 use etcd::proto::maintenance::{
     AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeAction, DowngradeRequest,
@@ -291,17 +290,6 @@ impl Unary<'_> {
                 format!("etcdserver: users and roles are not supported: {method} does nothing"),
             )),
         }
-    }
-
-    /// `Check` of the health service: whether the member knows a leader.
-    pub fn health(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let request: HealthCheckRequest = self.decode()?;
-        if !request.service.is_empty() && !etcd::shapes::is_service(&request.service) {
-            return Err(Failure::new(Code::NotFound, "unknown service"));
-        }
-        let status =
-            if self.link.has_leader() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        tell(out, &HealthCheckResponse { status: status.into() })
     }
 }
 

@@ -15,6 +15,7 @@ mod debug;
 mod event;
 mod gateway;
 mod grpc;
+mod health;
 mod imaging;
 mod keys;
 mod lease;

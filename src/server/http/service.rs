@@ -17,13 +17,13 @@ use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
-use super::{gateway, keys, lease, page, plain, recipes, snapshot, watch};
+use super::{gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
 use crate::config::Serves;
 
 /// How long a request waits before it is tried again while there is no leader.
 const ELECTION_PAUSE: Duration = Duration::from_millis(20);
 
-/// The stream that learners serve, too.
+/// A stream that learners serve, too, as [`health::WATCH`].
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 /// The other streams.
@@ -86,7 +86,7 @@ pub fn stream(
     method: &str,
     messages: Messages,
 ) -> Result<Response<grpc::Reply>, Messages> {
-    if link.is_learner() && method != SNAPSHOT {
+    if link.is_learner() && ![SNAPSHOT, health::WATCH].contains(&method) {
         // What is no stream is looked at later, and refused there.
         return if STREAMS.contains(&method) {
             let (response, sender) = grpc::streaming(messages.form());
@@ -102,6 +102,7 @@ pub fn stream(
         SNAPSHOT => Ok(snapshot::serve(link, messages)),
         "/etcdserverpb.KV/RangeStream" => Ok(keys::range_stream(link, messages)),
         "/v3electionpb.Election/Observe" => Ok(recipes::observe(link, messages)),
+        health::WATCH => Ok(health::serve(link, messages)),
         _ => Err(messages),
     }
 }
@@ -206,6 +207,7 @@ async fn dispatch(
             call.auth(name, &mut out).await?;
         }
         ("grpc.health.v1.Health", "Check") => call.health(&mut out)?,
+        ("grpc.health.v1.Health", "List") => call.health_list(&mut out)?,
         _ => return Err(unknown(method)),
     }
     Ok(out)
