@@ -17,7 +17,8 @@ use wire::{AlarmChange, Call, HEADER_SIZE, RequestEncoder};
 
 use crate::ConsensusEvent;
 use crate::message::EntryKind;
-use crate::store::{Store, StoreEffect};
+use crate::store::Store;
+use crate::store_link::StoreEffect;
 
 /// The connection of the ticket of an alarm that this member raises: nobody's, so nobody is told.
 const NOBODY: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX - 1 };

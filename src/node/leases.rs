@@ -21,7 +21,8 @@ use raft::RoleName;
 use crate::consensus::Consensus;
 use crate::message::EntryKind;
 use crate::proposals::Proposal;
-use crate::store::{Store, StoreEffect};
+use crate::store::Store;
+use crate::store_link::StoreEffect;
 use crate::tail::Kept;
 use crate::{ConsensusEffect, ConsensusEvent, StoreEvent};
 

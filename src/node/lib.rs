@@ -63,6 +63,7 @@ mod session;
 mod snapshots;
 mod status;
 mod store;
+mod store_link;
 mod sweep;
 mod tail;
 mod transfer;
@@ -90,7 +91,8 @@ pub use peers::Introduction;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
 pub use retention::Retention;
 pub use snapshots::TRANSFER_RATE;
-pub use store::{Store, StoreConfig, StoreEffect, StoreEvent};
+pub use store::{Store, StoreConfig};
+pub use store_link::{StoreEffect, StoreEvent};
 pub use tail::{Kept, Tail};
 
 use alloc::boxed::Box;

@@ -28,7 +28,8 @@ use wire::{REPLY_BODY_SIZE_MAX, Status};
 
 use crate::message::ReadKind;
 use crate::message::Refused;
-use crate::store::{Store, StoreEffect};
+use crate::store::Store;
+use crate::store_link::StoreEffect;
 use crate::watch_reads::WatchTask;
 
 /// Units of work that reads may take in one turn.

@@ -24,7 +24,8 @@ use wire::{Call, Compact, HEADER_SIZE, RequestEncoder, VERSION_MIN};
 
 use crate::consensus::Consensus;
 use crate::message::EntryKind;
-use crate::store::{Store, StoreEffect};
+use crate::store::Store;
+use crate::store_link::StoreEffect;
 use crate::{ConsensusEvent, translate};
 
 /// What history is kept.

@@ -19,7 +19,8 @@ use wire::Status;
 
 use crate::message::{Refused, ReplyBody};
 use crate::reads::Gone;
-use crate::store::{Store, StoreEffect};
+use crate::store::Store;
+use crate::store_link::StoreEffect;
 use crate::transfer::{Sender, Sent};
 
 /// States that are saved at once: each keeps a chunk and a page of each level in memory.

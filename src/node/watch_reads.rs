@@ -11,7 +11,8 @@ use wire::{ReplyWriter, Status, WatchStep};
 
 use crate::message::{Refused, ReplyBody, WatchRead, WatchRequest};
 use crate::reads::{Task, Work};
-use crate::store::{BYTES_PER_UNIT, Store, StoreEffect};
+use crate::store::{BYTES_PER_UNIT, Store};
+use crate::store_link::StoreEffect;
 use crate::{ReactorEvent, translate};
 
 /// Units of work that reading for one watch may take at a time.

@@ -431,8 +431,8 @@ fn completions_of_writes_that_were_superseded() {
         world.input(1, Input::Unreachable { peer: node(3) });
         // As if 3 had said before where its log ends.
         let leader = world.raft(1);
-        let next = leader.peers().iter().find(|peer| peer.id() == node(3)).unwrap().next();
-        let previous = next.previous().unwrap();
+        let next = leader.peers().iter().find(|peer| peer.id() == node(3)).expect("a peer").next();
+        let previous = next.previous().expect("an entry is not at zero");
         let hint = Position { index: LogIndex::new(1), term: Term::new(1) };
         let message = Message::Rejected { term: leader.term(), previous, hint };
         world.input(1, Input::Receive { from: node(3), message });
