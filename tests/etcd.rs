@@ -411,3 +411,44 @@ fn alarms_are_raised_and_disarmed_by_hand() {
     assert_eq!(told["alarms"], json!([of(7, "CORRUPT")]));
     assert_eq!(http.post("/v3/kv/put", &key).0, 200);
 }
+
+#[test]
+fn users_and_roles_that_nobody_has_added_are_told_as_etcd_tells_them() {
+    let folder = DataDir::new("etcd-auth");
+    let server = Server::start(folder.path(), &[]);
+    let mut http = Http::connect(server.address());
+    assert_eq!(http.post("/v3/auth/disable", &json!({})).0, 200);
+    let no_user = (9, "etcdserver: user name not found");
+    let no_role = (9, "etcdserver: role name not found");
+    let invalid = (3, "etcdserver: invalid auth management");
+    let refusals = [
+        ("enable", json!({}), (9, "etcdserver: root user does not exist")),
+        ("authenticate", json!({"name": "a"}), (9, "etcdserver: authentication is not enabled")),
+        ("user/get", json!({"name": "a"}), no_user),
+        ("user/delete", json!({"name": "a"}), no_user),
+        ("user/changepw", json!({"name": "a", "password": "p"}), no_user),
+        ("user/grant", json!({"user": "a", "role": "r"}), no_user),
+        ("user/revoke", json!({"name": "a", "role": "r"}), no_user),
+        ("role/get", json!({"role": "r"}), no_role),
+        ("role/delete", json!({"role": "r"}), no_role),
+        ("role/revoke", json!({"role": "r", "key": "YQ=="}), no_role),
+        ("role/grant", json!({"name": "r"}), (3, "etcdserver: permission not given")),
+        ("role/grant", json!({"name": "r", "perm": {}}), invalid),
+        ("role/grant", json!({"perm": {"key": "Yg==", "range_end": "YQ=="}}), invalid),
+        (
+            "role/grant",
+            json!({"perm": {"permType": "READ", "key": "Yg==", "range_end": "AA=="}}),
+            no_role,
+        ),
+        ("user/add", json!({}), (3, "etcdserver: user name is empty")),
+        ("role/add", json!({}), (3, "etcdserver: role name is empty")),
+    ];
+    for (path, request, (code, text)) in refusals {
+        let (_, answer) = http.post(&format!("/v3/auth/{path}"), &request);
+        assert_eq!(answer, json!({"code": code, "message": text}), "{path} {request}");
+    }
+    for path in ["user/add", "role/add"] {
+        let (status, answer) = http.post(&format!("/v3/auth/{path}"), &json!({"name": "a"}));
+        assert_eq!((status, &answer["code"]), (501, &json!(12)), "{path}: {answer}");
+    }
+}

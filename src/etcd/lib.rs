@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod auth;
 mod decode;
 mod failure;
 pub mod json;

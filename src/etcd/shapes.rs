@@ -279,8 +279,16 @@ static AUTH_STATUS_ANSWER: Shape = Shape(&[
     one(2, "enabled", Bool),
     one(3, "authRevision", Uint64),
 ]);
-/// Requests of the auth service, whose calls are refused whatever they say.
-static ANYTHING: Shape = Shape(&[one(1, "name", Text), one(2, "password", Text)]);
+/// Requests of the auth service of which nothing more is looked at than who is named.
+static USER: Shape = Shape(&[one(1, "name", Text), one(2, "password", Text)]);
+static ROLE: Shape = Shape(&[one(1, "name", Text)]);
+static PERMISSION: Shape = Shape(&[
+    one(1, "permType", Enum(&["READ", "WRITE", "READWRITE"])),
+    one(2, "key", Bytes),
+    one(3, "range_end", Bytes),
+]);
+static PERMISSION_GRANT: Shape =
+    Shape(&[one(1, "name", Text), one(2, "perm", Message(&PERMISSION))]);
 
 /// A path of the gateway.
 pub struct Route {
@@ -397,20 +405,20 @@ pub static ROUTES: &[Route] = &[
     unary("auth/enable", auth!("AuthEnable"), &EMPTY, &HEADER_ONLY),
     unary("auth/disable", auth!("AuthDisable"), &EMPTY, &HEADER_ONLY),
     unary("auth/status", auth!("AuthStatus"), &EMPTY, &AUTH_STATUS_ANSWER),
-    unary("auth/authenticate", auth!("Authenticate"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/add", auth!("UserAdd"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/get", auth!("UserGet"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/list", auth!("UserList"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/delete", auth!("UserDelete"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/changepw", auth!("UserChangePassword"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/grant", auth!("UserGrantRole"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/user/revoke", auth!("UserRevokeRole"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/add", auth!("RoleAdd"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/get", auth!("RoleGet"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/list", auth!("RoleList"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/delete", auth!("RoleDelete"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/grant", auth!("RoleGrantPermission"), &ANYTHING, &HEADER_ONLY),
-    unary("auth/role/revoke", auth!("RoleRevokePermission"), &ANYTHING, &HEADER_ONLY),
+    unary("auth/authenticate", auth!("Authenticate"), &USER, &HEADER_ONLY),
+    unary("auth/user/add", auth!("UserAdd"), &USER, &HEADER_ONLY),
+    unary("auth/user/get", auth!("UserGet"), &USER, &HEADER_ONLY),
+    unary("auth/user/list", auth!("UserList"), &USER, &HEADER_ONLY),
+    unary("auth/user/delete", auth!("UserDelete"), &USER, &HEADER_ONLY),
+    unary("auth/user/changepw", auth!("UserChangePassword"), &USER, &HEADER_ONLY),
+    unary("auth/user/grant", auth!("UserGrantRole"), &USER, &HEADER_ONLY),
+    unary("auth/user/revoke", auth!("UserRevokeRole"), &USER, &HEADER_ONLY),
+    unary("auth/role/add", auth!("RoleAdd"), &ROLE, &HEADER_ONLY),
+    unary("auth/role/get", auth!("RoleGet"), &ROLE, &HEADER_ONLY),
+    unary("auth/role/list", auth!("RoleList"), &ROLE, &HEADER_ONLY),
+    unary("auth/role/delete", auth!("RoleDelete"), &ROLE, &HEADER_ONLY),
+    unary("auth/role/grant", auth!("RoleGrantPermission"), &PERMISSION_GRANT, &HEADER_ONLY),
+    unary("auth/role/revoke", auth!("RoleRevokePermission"), &ROLE, &HEADER_ONLY),
     unary("lock/lock", service!("v3lockpb.Lock", "Lock"), &LOCK, &LOCK_ANSWER),
     unary("lock/unlock", service!("v3lockpb.Lock", "Unlock"), &UNLOCK, &HEADER_ONLY),
     unary("election/campaign", election!("Campaign"), &CAMPAIGN, &CAMPAIGN_ANSWER),
