@@ -238,12 +238,14 @@ fn a_quota_raises_an_alarm_that_stays_until_it_is_disarmed() {
     let server = Etcd::start(folder.path(), &flags);
     until("the alarm after a restart", || alarms(&server, &get) == up);
     refused(&server, "/v3/kv/put", &put(0));
-    // Disarmed too early, it is raised again by the next write.
+    // Disarmed too early, it is raised again by the next write, however soon that comes.
     let disarm = json!({"action": "DEACTIVATE", "memberID": own, "alarm": "NOSPACE"});
-    assert_eq!(alarms(&server, &disarm), up);
-    assert_eq!(alarms(&server, &get), json!([]));
-    refused(&server, "/v3/kv/put", &put(0));
-    until("the alarm again", || alarms(&server, &get) == up);
+    for _ in 0..3 {
+        assert_eq!(alarms(&server, &disarm), up);
+        assert_eq!(alarms(&server, &get), json!([]));
+        refused(&server, "/v3/kv/put", &put(0));
+        until("the alarm again", || alarms(&server, &get) == up);
+    }
 
     // What gives space back is taken, and so are reads.
     assert_eq!(server.post("/v3/kv/range", &json!({"key": encoded(&[0])})).0, 200);

@@ -48,9 +48,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     pub(crate) fn raise_alarm(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
         let has_written = core::mem::take(&mut self.quota_alarm.has_written);
         let own = Alarm { kind: AlarmKind::NoSpace, member: self.config.member };
+        if self.state.alarms().contains(&own) {
+            // It came to be: who disarms it while the store is still too large has it again at once.
+            self.quota_alarm.asked_at = None;
+            return;
+        }
         if !has_written
             || !self.checkpoint.quota_is_met()
-            || self.state.alarms().contains(&own)
             || self.quota_alarm.asked_at.is_some_and(|at| now.since(at) < AGAIN)
         {
             return;
