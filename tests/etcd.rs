@@ -89,6 +89,41 @@ fn refusals_have_the_codes_and_texts_that_clients_of_etcd_know() {
     assert_eq!(status, 400);
 }
 
+/// Longer than what is held of an answer: it comes in parts, and is one object.
+#[test]
+fn a_long_list_is_one_object_of_json() {
+    let folder = DataDir::new("etcd-long");
+    let server = Server::start(folder.path(), &[]);
+    let mut client = server.client();
+    let value = vec![b'v'; 300_000];
+    for index in 0..40_u8 {
+        client.put(&Put::new(&[b'k', index], &value)).unwrap();
+    }
+    let mut http = Http::connect(server.address());
+    let asked = json!({"key": "aw==", "range_end": "bA==", "limit": 39});
+    http.send("POST", "/v3/kv/range", &asked.to_string());
+    assert_eq!(http.head(), (200, None), "its size is not known before");
+    let mut text = String::new();
+    loop {
+        let chunk = http.chunk();
+        if chunk.is_empty() {
+            break;
+        }
+        text.push_str(&chunk);
+    }
+    let list: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(list["header"]["revision"], json!("41"));
+    assert_eq!((&list["count"], &list["more"]), (&json!("40"), &json!(true)));
+    let kvs = list["kvs"].as_array().unwrap();
+    assert_eq!(kvs.len(), 39);
+    for (kv, index) in kvs.iter().zip(0_u8..) {
+        assert_eq!(kv["key"], json!(STANDARD.encode([b'k', index])));
+        assert_eq!(kv["value"], json!(STANDARD.encode(&value)));
+    }
+    // The connection goes on.
+    assert_eq!(http.post("/v3/kv/put", &json!({"key": "YQ=="})).0, 200);
+}
+
 #[test]
 fn a_watch_tells_changes_line_by_line() {
     let folder = DataDir::new("etcd-watch");

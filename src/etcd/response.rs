@@ -95,9 +95,8 @@ fn key_values_size(members: KeyValues<'_>) -> usize {
 }
 
 /// Bytes of the answer to a read without its keys.
-fn range_rest_size(header: &ResponseHeader, end: &RangeReply<'_>) -> usize {
-    let more = number_size(u64::from(end.more));
-    nested_size(header_size(header)) + more + signed_size(end.count)
+fn range_rest_size(header: &ResponseHeader, more: bool, count: i64) -> usize {
+    nested_size(header_size(header)) + number_size(u64::from(more)) + signed_size(count)
 }
 
 /// Writes the answer to a read from its pieces. The last one is the end of the answer; no pieces are
@@ -120,13 +119,62 @@ pub fn range(out: &mut Vec<u8>, from: &Answerer, pieces: &[RangeReply<'_>]) {
     write_range(out, &from.header(revision), pieces);
 }
 
+/// A `RangeResponse` that is longer than one wants to hold: the pieces of its answer are measured, and read once
+/// more to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LongRange {
+    header: ResponseHeader,
+    more: bool,
+    count: i64,
+    keys_size: usize,
+}
+
+impl LongRange {
+    /// Of pieces whose keys take so many bytes ([`keys_size`]), the last of which is `end`.
+    pub fn new(from: &Answerer, keys_size: usize, end: &RangeReply<'_>) -> Self {
+        let header = from.header(end.revision);
+        Self { header, more: end.more, count: end.count, keys_size }
+    }
+
+    /// The revision in its header.
+    pub const fn revision(&self) -> i64 {
+        self.header.revision
+    }
+
+    /// Bytes of all of it.
+    pub fn size(&self) -> usize {
+        range_rest_size(&self.header, self.more, self.count) + self.keys_size
+    }
+
+    /// Writes what stands in front of the keys.
+    pub fn write_head(&self, out: &mut Vec<u8>) {
+        write_header(out, &self.header);
+    }
+
+    /// Writes what stands behind them.
+    pub fn write_end(&self, out: &mut Vec<u8>) {
+        flag(out, 3, self.more);
+        signed(out, 4, self.count);
+    }
+}
+
+/// Bytes of the keys of a piece as they stand in a `RangeResponse`.
+pub fn keys_size(piece: &RangeReply<'_>) -> usize {
+    key_values_size(piece.kvs)
+}
+
+/// Writes a key as it stands in a `RangeResponse`.
+pub fn range_key(out: &mut Vec<u8>, member: &KeyValue<'_>) {
+    write_key_value(out, 2, member);
+}
+
 /// Writes a `RangeStreamResponse` from one piece of an answer. Header, count and more stand in the last
 /// one alone.
 pub fn range_part(out: &mut Vec<u8>, from: &Answerer, piece: &RangeReply<'_>, is_last: bool) {
     let keys = key_values_size(piece.kvs);
     if is_last {
         let header = from.header(piece.revision);
-        nested(out, 1, range_rest_size(&header, piece) + keys);
+        nested(out, 1, range_rest_size(&header, piece.more, piece.count) + keys);
         write_range(out, &header, core::slice::from_ref(piece));
     } else {
         nested(out, 1, keys);
@@ -185,7 +233,8 @@ fn txn_size(header: &ResponseHeader, reply: &TxnReplyView<'_>, sizes: &mut Vec<u
         sizes.push(0);
         let size = match &response {
             OpReply::Range(reply) => {
-                range_rest_size(&bare(reply.revision), reply) + key_values_size(reply.kvs)
+                let header = bare(reply.revision);
+                range_rest_size(&header, reply.more, reply.count) + key_values_size(reply.kvs)
             }
             OpReply::Put(reply) => put_size(&bare(reply.revision), reply),
             OpReply::DeleteRange(reply) => delete_range_size(&bare(reply.revision), reply),

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::limits::{PARTIAL_BYTES_MAX, RECEIVE_CHUNK_SIZE};
+use base::limits::{PARTIAL_BYTES_MAX, RECEIVE_CHUNK_SIZE, UNSENT_MAX};
 use base::{
     ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, NodeId, ReactorId, Revision,
     STAMP_SIZE, Term, Ticket,
@@ -28,10 +28,6 @@ use crate::session::{Phase, Session};
 use crate::watches::Watches;
 use crate::watching::Scratch;
 use crate::{ConsensusEvent, Role, StoreEvent, translate, usage};
-
-/// Bytes of replies, over all connections of a reactor, that sockets may have refused to take before
-/// the connection that adds to them is closed.
-pub(crate) const UNSENT_MAX: usize = 256 << 20;
 
 /// How often time-outs of sessions are looked for.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -116,6 +112,15 @@ pub enum ReactorEvent {
     Published(Arc<Recorded>),
     /// The state has been replaced by that of another member, at this revision.
     Jumped(Revision),
+    /// What clients of HTTP have left unread, since this was told last.
+    HttpUnsent {
+        /// Bytes.
+        size: usize,
+        /// The most that it was.
+        highest: usize,
+        /// Connections that have been cut for it, in all.
+        cuts: u64,
+    },
     /// Who leads, as far as consensus knows.
     Leader {
         /// The raft term.
@@ -911,6 +916,11 @@ impl Role for Reactor {
             ReactorEvent::Published(recorded) => self.publish(&recorded, effects),
             ReactorEvent::Jumped(revision) => self.jump(revision),
             ReactorEvent::Leader { term: _, member, address } => self.leader = (member, address),
+            ReactorEvent::HttpUnsent { size, highest, cuts } => {
+                self.gauges.see_size(Bound::HttpUnsent, highest);
+                self.gauges.see_size(Bound::HttpUnsent, size);
+                self.gauges.set_hits(Bound::HttpUnsent, cuts);
+            }
             ReactorEvent::Stop => {
                 self.stopping = true;
                 self.end_all_watches(effects);

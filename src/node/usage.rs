@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use base::limits::{
     ANSWERS_SIZE_MAX, ANSWERS_WAITING_MAX, CLIENTS_MAX, CONNECTION_REQUESTS_MAX,
-    CONNECTION_WATCHES_MAX, LEASES_MAX, PARTIAL_BYTES_MAX, READS_SIZE_MAX, WATCHES_MAX,
+    CONNECTION_WATCHES_MAX, LEASES_MAX, PARTIAL_BYTES_MAX, READS_SIZE_MAX, UNSENT_MAX, WATCHES_MAX,
 };
 use base::{ConnectionId, ReactorId, Ticket};
 use wire::{Limit, Limits};
@@ -12,7 +12,7 @@ use wire::{Limit, Limits};
 use crate::consensus::{Consensus, ConsensusConfig};
 use crate::gauges::{Bound, Gauges, Use, add};
 use crate::message::ReplyBody;
-use crate::reactor::{Reactor, ReactorConfig, ReactorEffect, UNSENT_MAX};
+use crate::reactor::{Reactor, ReactorConfig, ReactorEffect};
 use crate::store::{Store, StoreConfig};
 use crate::{ConsensusEffect, ConsensusEvent, StoreEvent};
 
@@ -26,6 +26,7 @@ pub fn of_reactor(config: &ReactorConfig) -> Gauges {
         (Bound::ConnectionBytes, config.bytes_max),
         (Bound::PartialFrames, PARTIAL_BYTES_MAX),
         (Bound::UnsentReplies, UNSENT_MAX),
+        (Bound::HttpUnsent, UNSENT_MAX),
         (Bound::Watches, WATCHES_MAX),
         (Bound::ConnectionWatches, CONNECTION_WATCHES_MAX),
     ])

@@ -13,7 +13,8 @@ use core::mem;
 use core::num::NonZeroU32;
 
 use base::limits::{
-    CONNECTION_WATCHES_MAX, KEY_SIZE_MAX, SEND_STALL_TIMEOUT_MS, WATCH_RANGES_MAX, WATCHES_MAX,
+    CONNECTION_WATCHES_MAX, KEY_SIZE_MAX, SEND_STALL_TIMEOUT_MS, UNSENT_MAX, WATCH_RANGES_MAX,
+    WATCHES_MAX,
 };
 use base::{ConnectionId, Duration, Frame, Instant, Mutant, RequestId, Revision, Ticket};
 use kv::{Point, Previous, Recorded, Wanted};
@@ -21,7 +22,7 @@ use wire::{Header, Kind, Request, Status, Watch, WatchStep};
 
 use crate::StoreEvent;
 use crate::message::{Refused, Reply, ReplyBody, WatchRead, WatchRequest};
-use crate::reactor::{Reactor, ReactorEffect, UNSENT_MAX};
+use crate::reactor::{Reactor, ReactorEffect};
 use crate::translate;
 use crate::watches::{Stage, Watcher};
 

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use base::{Alarm, AlarmKind, FileId, NodeId, Prng, RequestId};
 use bytes::Bytes;
+use etcd::Answerer;
 use etcd::proto::kv;
 use etcd::proto::maintenance::{AlarmMember, AlarmType};
 use etcd::proto::watch::WatchResponse;
-use etcd::{Answerer, response};
+use etcd::response::{self, LongRange};
 use prost::Message;
 use wire::{
     Alarms, ChangeKind, HEADER_SIZE, Header, KeyValue, LeaseListReply, LeaseTimeToLiveReply,
@@ -131,6 +132,18 @@ fn a_range_in_pieces_is_one_response_and_its_parts_merge_to_the_same() {
         let mut out = Vec::new();
         response::range(&mut out, &FROM, &pieces);
         agrees(&out, &expected);
+
+        let keys_size = pieces.iter().map(response::keys_size).sum();
+        let end = pieces.last().expect("one at least");
+        let long = LongRange::new(&FROM, keys_size, end);
+        let mut in_turn = Vec::new();
+        long.write_head(&mut in_turn);
+        pieces
+            .iter()
+            .flat_map(|piece| piece.kvs)
+            .for_each(|member| response::range_key(&mut in_turn, &member));
+        long.write_end(&mut in_turn);
+        assert_eq!((in_turn.len(), in_turn), (long.size(), out));
 
         let mut merged = kv::RangeStreamResponse::default();
         for (index, piece) in pieces.iter().enumerate() {

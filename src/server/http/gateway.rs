@@ -11,6 +11,7 @@ use hyper::{Method, Response, StatusCode};
 use super::Link;
 use super::grpc::{self, Messages};
 use super::plain;
+use super::range;
 use super::service;
 
 /// Answers a request; `path` begins behind the version.
@@ -37,16 +38,25 @@ pub async fn respond(
             refused(&service::unknown(route.method))
         });
     }
-    match unary(link, route, messages).await {
+    let deadline_ms = link.gate.api.request_timeout_ms;
+    if route.method == range::METHOD {
+        let answer = range::serve(link, Some(route), deadline_ms, messages).await;
+        return answer.unwrap_or_else(|failure| refused(&failure));
+    }
+    match unary(link, route, deadline_ms, messages).await {
         Ok(text) => plain::json(StatusCode::OK, text),
         Err(failure) => refused(&failure),
     }
 }
 
-async fn unary(link: &Rc<Link>, route: &Route, mut messages: Messages) -> Result<String, Failure> {
-    // An empty body is an empty message.
-    let message = messages.next().await?.unwrap_or_default();
-    let out = service::unary(link, route.method, link.gate.api.request_timeout_ms, message).await?;
+async fn unary(
+    link: &Rc<Link>,
+    route: &Route,
+    deadline_ms: u32,
+    mut messages: Messages,
+) -> Result<String, Failure> {
+    let message = messages.next_one().await?;
+    let out = service::unary(link, route.method, deadline_ms, message).await?;
     json::write(&out[PREFIX_SIZE..], route.answer)
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
@@ -21,10 +21,11 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use hyper::HeaderMap;
 use hyper::Response;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::event::Waiter;
+use super::unsent::Account;
 
 /// Bytes of a stream that wait to be sent, beyond which its source waits.
 const OUTGOING_MAX: usize = 256 << 10;
@@ -66,15 +67,22 @@ pub struct Form {
     /// As JSON, for this path of the gateway.
     route: Option<&'static Route>,
     has_gzip: bool,
+    /// What is sent is the body as it is.
+    is_raw: bool,
 }
 
 impl Form {
-    const PLAIN: Self = Self { route: None, has_gzip: false };
+    const PLAIN: Self = Self { route: None, has_gzip: false, is_raw: false };
+
+    /// The same for one message that is sent in parts: its prefix comes with the first, and it is not compressed.
+    pub fn in_parts(self) -> Self {
+        Self { is_raw: true, ..self }
+    }
 
     /// The headers of a response.
     fn announce(self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, if self.route.is_some() { JSON } else { CONTENT });
-        if self.has_gzip {
+        if self.has_gzip && !self.is_raw {
             headers.insert(GRPC_ENCODING, GZIP);
         }
     }
@@ -147,7 +155,7 @@ impl Messages {
 
     /// How the answers go out.
     pub fn form(&self) -> Form {
-        Form { route: self.route, has_gzip: self.encoding == Encoding::Gzip }
+        Form { route: self.route, has_gzip: self.encoding == Encoding::Gzip, is_raw: false }
     }
 
     /// The next message; none: the client sends no more.
@@ -186,6 +194,18 @@ impl Messages {
     /// Bytes that are no messages, a message that is too large, or a client that went away.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The message of a request with one.
+    ///
+    /// # Errors
+    /// As [`Self::next`], or gRPC sends none. As JSON an empty body is an empty message.
+    pub async fn next_one(&mut self) -> Result<Bytes, Failure> {
+        match self.next().await? {
+            Some(message) => Ok(message),
+            None if self.route.is_some() => Ok(Bytes::new()),
+            None => Err(Failure::new(Code::Internal, "the request has no message")),
+        }
     }
 
     fn append(&mut self, bytes: Bytes) {
@@ -270,17 +290,24 @@ fn unpacked(message: &[u8], size_max: usize) -> Result<Bytes, Failure> {
 /// # Errors
 /// The message is larger than a message may be.
 pub fn end_message(mut message: Vec<u8>) -> Result<Bytes, Failure> {
-    let size = u32::try_from(message.len() - PREFIX_SIZE)
-        .ok()
-        .filter(|size| *size <= i32::MAX.cast_unsigned())
-        .ok_or_else(|| {
-            let size = message.len() - PREFIX_SIZE;
-            let text =
-                format!("grpc: trying to send message larger than max ({size} vs. {})", i32::MAX);
-            Failure::new(Code::ResourceExhausted, text)
-        })?;
-    message[1..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+    let prefix = message_prefix(message.len() - PREFIX_SIZE)?;
+    message[..PREFIX_SIZE].copy_from_slice(&prefix);
     Ok(Bytes::from(message))
+}
+
+/// The prefix of a message of this size that is not compressed.
+///
+/// # Errors
+/// The message is larger than a message may be.
+pub fn message_prefix(size: usize) -> Result<[u8; PREFIX_SIZE], Failure> {
+    let fitting = u32::try_from(size).ok().filter(|size| *size <= i32::MAX.cast_unsigned());
+    let Some(fitting) = fitting else {
+        let text =
+            format!("grpc: trying to send message larger than max ({size} vs. {})", i32::MAX);
+        return Err(Failure::new(Code::ResourceExhausted, text));
+    };
+    let [a, b, c, d] = fitting.to_be_bytes();
+    Ok([0, a, b, c, d])
 }
 
 /// How long a client waits, in milliseconds; none: it does not say.
@@ -314,36 +341,46 @@ pub enum Reply {
     Stream(Stream),
 }
 
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
+impl Reply {
+    /// What comes next of it.
+    pub fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self {
             Self::Whole(data, trailers) => {
                 let data = data.take().map(Frame::data);
                 let frame = data.or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            Self::Stream(stream) => stream.poll(context).map(|frame| frame.map(Ok)),
+            Self::Stream(stream) => stream.poll(context),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Whether nothing comes any more, as far as is known.
+    pub fn is_over(&self) -> bool {
         matches!(self, Self::Whole(None, None))
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(data, _) => {
-                let size = data.as_ref().map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(size).expect("usize has at most 64 bits"))
-            }
-            Self::Stream(_) => SizeHint::default(),
-        }
+/// A message has begun to go out and cannot be ended. To clients this is a stream that was not begun: what they have
+/// had of it is no message, and they may ask again.
+#[derive(Debug)]
+pub struct BrokenOff(h2::Error);
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the answer broke off")
+    }
+}
+
+impl std::error::Error for BrokenOff {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // hyper looks there for the reason that it gives to the client.
+        Some(&self.0)
+    }
+}
+
+impl BrokenOff {
+    fn new() -> Self {
+        Self(h2::Error::from(h2::Reason::REFUSED_STREAM))
     }
 }
 
@@ -411,6 +448,10 @@ struct Queue {
     /// How it ended, until that has been sent.
     end: Option<Result<(), Failure>>,
     is_over: bool,
+    /// It ends inside a message.
+    is_broken: bool,
+    /// Where `size` is counted, too.
+    account: Option<Rc<Account>>,
     /// The client has gone, or hyper has.
     is_left: bool,
     reader: Option<Waker>,
@@ -418,6 +459,22 @@ struct Queue {
     writer: Option<Waker>,
     /// Is told when the client goes.
     owner: Option<Waker>,
+}
+
+impl Queue {
+    fn grow(&mut self, size: usize) {
+        self.size += size;
+        if let Some(account) = &self.account {
+            account.take(size);
+        }
+    }
+
+    fn shrink(&mut self, size: usize) {
+        self.size -= size;
+        if let Some(account) = &self.account {
+            account.give_back(size);
+        }
+    }
 }
 
 /// Between the task of a stream and its body.
@@ -440,18 +497,29 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn poll(&self, context: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+    /// Counts there what waits, from here on.
+    pub fn count(&self, account: &Rc<Account>) {
+        self.shared.with(|queue| {
+            account.take(queue.size);
+            queue.account = Some(Rc::clone(account));
+        });
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.shared.with(|queue| {
             if let Some(message) = queue.messages.pop_front() {
-                queue.size -= message.len();
+                queue.shrink(message.len());
                 let shown = self.gathered(message, queue);
                 if let Some(writer) = queue.writer.take_if(|_| queue.size <= OUTGOING_MAX / 2) {
                     writer.wake();
                 }
-                return Poll::Ready(Some(Frame::data(shown)));
+                return Poll::Ready(Some(Ok(Frame::data(shown))));
+            }
+            if queue.is_broken {
+                return Poll::Ready(Some(Err(BrokenOff::new())));
             }
             if queue.is_over {
-                return Poll::Ready(queue.end.take().and_then(|end| self.end(&end)));
+                return Poll::Ready(queue.end.take().and_then(|end| self.end(&end)).map(Ok));
             }
             queue.reader = Some(context.waker().clone());
             Poll::Pending
@@ -473,7 +541,7 @@ impl Stream {
         gathered.extend_from_slice(&self.shown(message));
         while let Some(next) = queue.messages.pop_front_if(|next| has_room(size, next)) {
             size += next.len();
-            queue.size -= next.len();
+            queue.shrink(next.len());
             gathered.extend_from_slice(&self.shown(next));
         }
         gathered.freeze()
@@ -481,6 +549,9 @@ impl Stream {
 
     /// A message as it goes out.
     fn shown(&self, message: Bytes) -> Bytes {
+        if self.form.is_raw {
+            return message;
+        }
         let Some(route) = self.form.route else { return self.form.packed(message) };
         let text = match json::write(&message[PREFIX_SIZE..], route.answer) {
             Ok(text) => format!("{{\"result\":{text}}}\n"),
@@ -497,6 +568,9 @@ impl Stream {
             status_of(&mut trailers, failure);
             return Some(Frame::trailers(trailers));
         }
+        if self.form.is_raw {
+            return None;
+        }
         let text = format!("{{\"error\":{}}}\n", json::failure(failure?));
         Some(Frame::data(Bytes::from(text)))
     }
@@ -507,6 +581,7 @@ impl Drop for Stream {
         self.shared.with(|queue| {
             queue.is_left = true;
             queue.messages.clear();
+            queue.shrink(queue.size);
             for waker in [queue.writer.take(), queue.owner.take()].into_iter().flatten() {
                 waker.wake();
             }
@@ -525,7 +600,7 @@ impl Sender {
     pub fn send(&self, message: Bytes) {
         self.shared.with(|queue| {
             if !queue.is_left {
-                queue.size += message.len();
+                queue.grow(message.len());
                 queue.messages.push_back(message);
             }
             if let Some(reader) = queue.reader.take() {
@@ -549,6 +624,11 @@ impl Sender {
             queue.writer = Some(context.waker().clone());
             Poll::Pending
         })
+    }
+
+    /// Ends it inside a message.
+    pub fn break_off(self) {
+        self.shared.with(|queue| queue.is_broken = true);
     }
 
     /// Ends the stream.

@@ -14,29 +14,9 @@ use super::Link;
 use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Pending};
-use super::service::{Unary, ask_for_all, gone, read, tell, unexpected};
+use super::service::{Unary, gone, read, tell, unexpected};
 
 impl Unary<'_> {
-    /// `Range`: its answer may come in pieces.
-    pub async fn range(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let message: RangeRequest = self.decode()?;
-        if self.link.is_learner() && !message.serializable {
-            return Err(Failure::NOT_FOR_LEARNER);
-        }
-        let range = request::range(&message)?;
-        let (native, call) = (&self.link.native, Call::Range(range));
-        let answers = ask_for_all(native, self.deadline_ms, &call).await?;
-        let mut pieces = Vec::with_capacity(answers.len());
-        for answer in &answers {
-            match read(answer, Subject::Read)? {
-                Reply::Range(piece) => pieces.push(piece),
-                reply => return Err(unexpected(&reply)),
-            }
-        }
-        response::range(out, &self.link.answerer(), &pieces);
-        Ok(())
-    }
-
     /// `Put`.
     pub async fn put(&self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let message: PutRequest = self.decode()?;
@@ -134,7 +114,7 @@ async fn stream_parts(
     let message: RangeRequest = decode(message)?;
     let range = request::range_stream(&message)?;
     // On a connection of its own: a client that does not read holds up nothing else.
-    let own = link.open();
+    let own = link.open_for_one();
     let mut pending = own.native().begin(0, &Call::Range(range)).await.map_err(gone)?;
     while let Some(answer) = next_part(&mut pending, sender).await? {
         let is_last = !answer.has_more();
@@ -156,7 +136,7 @@ async fn stream_parts(
 }
 
 /// The next piece once there is room for it; none: the client has gone.
-async fn next_part(pending: &mut Pending, sender: &Sender) -> Result<Option<Answer>, Failure> {
+pub async fn next_part(pending: &mut Pending, sender: &Sender) -> Result<Option<Answer>, Failure> {
     poll_fn(|context| match sender.poll_ready(context) {
         Poll::Ready(true) => pending.poll_next(context).map(|answer| answer.map(Some)),
         Poll::Ready(false) => Poll::Ready(Ok(None)),

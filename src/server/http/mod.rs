@@ -24,12 +24,14 @@ mod metrics;
 mod native;
 mod page;
 mod plain;
+mod range;
 mod recipes;
 mod remote;
 mod role;
 mod service;
 mod snapshot;
 mod stream;
+mod unsent;
 mod watch;
 
 use std::cell::Cell;
@@ -41,13 +43,16 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
 use bytes::BytesMut;
 use glommio::net::TcpStream;
+use glommio::sync::Semaphore;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use node::ReactorEvent;
 use rustix::net::sockopt;
 
 pub use calls::{CODES, METHODS};
@@ -61,6 +66,7 @@ use event::{Event, Waiter};
 use native::Greeting;
 use service::respond;
 use stream::{Held, HttpStream, Tasks};
+use unsent::{Account, Counted, Unsent};
 
 /// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
 /// tell it from a method.
@@ -73,6 +79,10 @@ const SEND_BUFFER_SIZE: usize = 256 << 10;
 const STREAM_WINDOW: u32 = 1 << 20;
 /// See [`STREAM_WINDOW`].
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Answers of several pieces that an executor reads at once, to send them whole or to learn how long they are. Each
+/// holds some MiB meanwhile.
+const LONG_READS_MAX: u64 = 16;
 
 /// For so long a member that has lost its leader counts as one that has it still: as members of etcd do, who notice
 /// no earlier.
@@ -160,6 +170,11 @@ pub struct Gate {
     board: Board,
     stop: Event,
     held: Held,
+    unsent: Rc<Unsent>,
+    /// Places for answers of several pieces that are read.
+    long_reads: Rc<Semaphore>,
+    /// When compaction overtook one that was on its way to its client.
+    overtaken: Cell<Option<Instant>>,
     /// The data directory, for files that snapshots are sorted in.
     folder: PathBuf,
     /// Snapshots that are being made.
@@ -188,6 +203,9 @@ impl Gate {
             board: board.clone(),
             stop: Event::default(),
             held: Held::default(),
+            unsent: Rc::default(),
+            long_reads: Rc::new(Semaphore::new(LONG_READS_MAX)),
+            overtaken: Cell::new(None),
             folder,
             snapshots: Cell::new(0),
         })
@@ -221,6 +239,10 @@ impl Gate {
     /// A tick of the clock has passed.
     pub fn tick(&self) {
         self.held.tick();
+        self.unsent.look();
+        if let Some((size, highest, cuts)) = self.unsent.news() {
+            self.inbox.push_reactor(ReactorEvent::HttpUnsent { size, highest, cuts });
+        }
         if !self.has_leader() && self.leaderless.get().elapsed() >= self.api.leader_lost {
             self.orphaned.come();
         }
@@ -274,13 +296,25 @@ impl Gate {
         };
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
-        let own = Own(Native::open(&self.inbox));
+        let account = Account::new(&self.unsent);
+        let cut = account.cut.wait();
+        let own = Own(Native::open(&self.inbox, &account));
         let native = Rc::clone(own.native());
         let Ok(greeting) = native.greeting().await else { return Ok(()) };
-        let link = Rc::new(Link { gate: Rc::clone(self), native, greeting, reached, serves });
+        let link = Rc::new(Link {
+            gate: Rc::clone(self),
+            native,
+            account: Rc::clone(&account),
+            greeting,
+            reached,
+            serves,
+        });
         let service = service_fn(move |request| {
-            let link = Rc::clone(&link);
-            async move { Ok::<_, Infallible>(respond(&link, request).await) }
+            let (link, account) = (Rc::clone(&link), Rc::clone(&account));
+            async move {
+                let response = respond(&link, request).await;
+                Ok::<_, Infallible>(response.map(|reply| Counted::new(reply, &account)))
+            }
         });
         let end = self.stop.wait();
         let served = if is_http2 {
@@ -291,23 +325,24 @@ impl Gate {
                 .max_send_buf_size(SEND_BUFFER_SIZE)
                 .auto_date_header(false)
                 .serve_connection(stream, service);
-            until(connection, &end, |connection| connection.graceful_shutdown()).await
+            until(connection, &end, &cut, |connection| connection.graceful_shutdown()).await
         } else {
             // A client that ends its side has gone: nothing else would end a watch that has nothing to tell.
             let connection = http1::Builder::new().serve_connection(stream, service);
-            until(connection, &end, |connection| connection.graceful_shutdown()).await
+            until(connection, &end, &cut, |connection| connection.graceful_shutdown()).await
         };
         drop(own);
-        served.map_err(io::Error::other)
+        served.map_or(Ok(()), |served| served.map_err(io::Error::other))
     }
 }
 
-/// Serves a connection to its end, which is begun with `shut_down` when the server stops.
+/// Serves a connection to its end, which is begun with `shut_down` when the server stops; none: it was cut.
 async fn until<C: Future>(
     connection: C,
     end: &Waiter,
+    cut: &Waiter,
     shut_down: impl FnOnce(Pin<&mut C>),
-) -> C::Output {
+) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut shut_down = Some(shut_down);
     poll_fn(|context| {
@@ -317,7 +352,10 @@ async fn until<C: Future>(
         {
             shut_down(connection.as_mut());
         }
-        connection.as_mut().poll(context)
+        if cut.poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        connection.as_mut().poll(context).map(Some)
     })
     .await
 }
@@ -341,6 +379,8 @@ impl Drop for Own {
 pub(crate) struct Link {
     gate: Rc<Gate>,
     native: Rc<Native>,
+    /// Where what the client has not taken is counted.
+    account: Rc<Account>,
     greeting: Greeting,
     /// The address at which the client has reached this member.
     reached: String,
@@ -360,7 +400,12 @@ impl Link {
 
     /// One more connection to the reactor, for what must not hold up the others.
     fn open(&self) -> Own {
-        Own(Native::open(&self.gate.inbox))
+        Own(Native::open(&self.gate.inbox, &self.account))
+    }
+
+    /// The same for a single long answer: no more than a piece of it waits there.
+    fn open_for_one(&self) -> Own {
+        Own(Native::open_for_one(&self.gate.inbox, &self.account))
     }
 
     fn has_leader(&self) -> bool {

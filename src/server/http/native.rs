@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Nothing is copied to a socket and back. What nobody has taken yet counts as unread: beyond
-//! [`UNREAD_MAX`] the reactor is told that this connection is blocked, as with a socket that is full.
+//! [`UNREAD_MAX`] the reactor is told that this connection is blocked, as with a socket that is full. One that is for
+//! a single long answer is blocked by each piece of it.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +20,7 @@ use base::{ConnectionId, Frame, RequestId};
 use bytes::{Bytes, BytesMut};
 use wire::{Call, DecodeError, HEADER_SIZE, Header, Kind, Reply, RequestEncoder, Splitter, Status};
 
+use super::unsent::Account;
 use crate::inbox::Inbox;
 
 /// Bytes of answers that wait to be taken, beyond which the reactor holds back what can wait.
@@ -55,7 +57,8 @@ impl Answer {
         self.header.status == Status::NoLeader
     }
 
-    fn size(&self) -> usize {
+    /// Its bytes.
+    pub fn size(&self) -> usize {
         HEADER_SIZE + self.body.len()
     }
 }
@@ -92,8 +95,9 @@ struct Flight {
     is_abandoned: bool,
 }
 
-#[derive(Default)]
 struct State {
+    account: Rc<Account>,
+    unread_max: usize,
     connection: Option<ConnectionId>,
     greeting: Option<Greeting>,
     encoder: RequestEncoder,
@@ -137,10 +141,19 @@ pub struct Look {
 }
 
 impl Native {
-    /// Begins a connection.
-    pub fn open(inbox: &Rc<Inbox>) -> Rc<Self> {
-        let native =
-            Rc::new(Self { inbox: Rc::clone(inbox), state: Cell::new(Some(Box::default())) });
+    /// Begins a connection. What is unread of its answers counts there, too.
+    pub fn open(inbox: &Rc<Inbox>, account: &Rc<Account>) -> Rc<Self> {
+        Self::open_with(inbox, account, UNREAD_MAX)
+    }
+
+    /// The same for a single long answer.
+    pub fn open_for_one(inbox: &Rc<Inbox>, account: &Rc<Account>) -> Rc<Self> {
+        Self::open_with(inbox, account, 0)
+    }
+
+    fn open_with(inbox: &Rc<Inbox>, account: &Rc<Account>, unread_max: usize) -> Rc<Self> {
+        let state = Box::new(State::new(account, unread_max));
+        let native = Rc::new(Self { inbox: Rc::clone(inbox), state: Cell::new(Some(state)) });
         let hello = wire::Hello {
             version_min: u16::from(wire::VERSION_MIN),
             version_max: u16::from(wire::VERSION_MAX),
@@ -209,7 +222,7 @@ impl Native {
         let (polled, is_drained) = self.with(|state| {
             let polled = match state.told.pop_front() {
                 Some(answer) => {
-                    state.unread -= answer.size();
+                    state.shrink(answer.size());
                     Poll::Ready(Ok((answer.header.request.get(), answer)))
                 }
                 None if state.is_closed => Poll::Ready(Err(Gone::Closed)),
@@ -295,6 +308,43 @@ impl Native {
 }
 
 impl State {
+    fn new(account: &Rc<Account>, unread_max: usize) -> Self {
+        Self {
+            account: Rc::clone(account),
+            unread_max,
+            connection: None,
+            greeting: None,
+            encoder: RequestEncoder::default(),
+            splitter: Splitter::default(),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            is_queued: false,
+            is_closed: false,
+            is_left: false,
+            flights: HashMap::new(),
+            last_request: 0,
+            requests: 0,
+            bytes: 0,
+            waiting: VecDeque::new(),
+            unread: 0,
+            is_blocked: false,
+            told: VecDeque::new(),
+            watcher: None,
+        }
+    }
+
+    /// So much more is unread.
+    fn grow(&mut self, size: usize) {
+        self.unread += size;
+        self.account.take(size);
+    }
+
+    /// So much has been taken, or nobody will.
+    fn shrink(&mut self, size: usize) {
+        self.unread -= size;
+        self.account.give_back(size);
+    }
+
     fn poll_begin(
         &mut self,
         context: &Context<'_>,
@@ -349,7 +399,11 @@ impl State {
                 }
             }
         }
-        self.unread > UNREAD_MAX && !mem::replace(&mut self.is_blocked, true)
+        if self.input.is_empty() {
+            // It would keep the memory of what was split off.
+            self.input = BytesMut::new();
+        }
+        self.unread > self.unread_max && !mem::replace(&mut self.is_blocked, true)
     }
 
     /// Takes an answer to the call that waits for it.
@@ -362,7 +416,7 @@ impl State {
         let is_last = !answer.has_more();
         let credit = if is_last || flight.is_watch { flight.credit.take() } else { None };
         if flight.is_watch {
-            self.unread += answer.size();
+            self.grow(answer.size());
             self.told.push_back(answer);
             if let Some(waker) = self.watcher.take() {
                 waker.wake();
@@ -375,11 +429,12 @@ impl State {
                 self.flights.remove(&request);
             }
         } else {
-            self.unread += answer.size();
+            let size = answer.size();
             flight.answers.push_back(answer);
             if let Some(waker) = flight.waker.take() {
                 waker.wake();
             }
+            self.grow(size);
         }
         if let Some(size) = credit {
             self.requests -= 1;
@@ -390,7 +445,7 @@ impl State {
 
     /// Its answers have been taken since the reactor was told that it is blocked.
     fn is_drained(&self) -> bool {
-        self.is_blocked && self.unread <= UNREAD_MAX / 2
+        self.is_blocked && self.unread <= self.unread_max / 2
     }
 
     fn greet(&mut self, answer: &Answer) {
@@ -434,7 +489,7 @@ impl State {
         let flight = self.flights.get_mut(&request).expect("it is there until its last answer");
         match flight.answers.pop_front() {
             Some(answer) => {
-                self.unread -= answer.size();
+                self.shrink(answer.size());
                 if !answer.has_more() {
                     self.flights.remove(&request);
                 }
@@ -446,6 +501,12 @@ impl State {
                 Poll::Pending
             }
         }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.account.give_back(self.unread);
     }
 }
 
@@ -489,7 +550,7 @@ impl Drop for Pending {
             flight.is_abandoned = true;
             let was_last = flight.answers.back().is_some_and(|answer| !answer.has_more());
             let unread: usize = flight.answers.drain(..).map(|answer| answer.size()).sum();
-            state.unread -= unread;
+            state.shrink(unread);
             if was_last || state.is_closed {
                 state.flights.remove(&self.request);
             }

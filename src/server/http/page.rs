@@ -1,7 +1,6 @@
 //! What every answer is given that is none of gRPC: who may read it in a browser, and how it goes out that was asked
 //! for with HEAD or OPTIONS.
 
-use hyper::body::Body as _;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     CONTENT_LENGTH, HeaderValue, ORIGIN,
@@ -40,7 +39,10 @@ pub fn finish(response: &mut Response<Reply>, parts: &Parts, allowed: &[String])
         );
     }
     if parts.method == Method::HEAD {
-        let size = response.body().size_hint().exact().unwrap_or(0);
+        let size = match response.body() {
+            Reply::Whole(Some(bytes), _) => bytes.len(),
+            Reply::Whole(None, _) | Reply::Stream(_) => 0,
+        };
         *response.body_mut() = Reply::Whole(None, None);
         response.headers_mut().insert(CONTENT_LENGTH, size.into());
     }

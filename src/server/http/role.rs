@@ -6,6 +6,7 @@ use std::time::Duration;
 use wire::{Call, Reply};
 
 use super::native::Native;
+use super::unsent::Account;
 use super::{Gate, Own};
 
 /// How often a learner looks whether it has a vote now.
@@ -16,7 +17,7 @@ const TIMEOUT_MS: u32 = 2_000;
 
 /// Looks until this member votes: that stays so as long as it runs.
 pub async fn follow(gate: Rc<Gate>) {
-    let own = Own(Native::open(&gate.inbox));
+    let own = Own(Native::open(&gate.inbox, &Account::new(&gate.unsent)));
     let native = Rc::clone(own.native());
     while native.greeting().await.is_ok() {
         let Ok(mut pending) = native.begin(TIMEOUT_MS, &Call::Status).await else { return };

@@ -17,7 +17,7 @@ use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
-use super::{gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
+use super::{gateway, health, keys, lease, page, plain, range, recipes, snapshot, watch};
 use crate::config::Serves;
 
 /// How long a request waits before it is tried again while there is no leader.
@@ -74,9 +74,18 @@ async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::
     let size_max = link.gate.api.message_size_max();
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     let form = messages.form();
+    let longest = link.gate.api.request_timeout_ms;
+    let deadline_ms = match timeout_ms(&parts.headers) {
+        Ok(told) => told.unwrap_or(longest).min(longest),
+        Err(failure) => return grpc::refusal(failure),
+    };
+    if path == range::METHOD {
+        let answer = range::serve(link, None, deadline_ms, messages).await;
+        return answer.unwrap_or_else(|failure| grpc::unary(Err(failure), form));
+    }
     match stream(link, path, messages) {
         Ok(response) => response,
-        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await, form),
+        Err(messages) => grpc::unary(one(link, path, deadline_ms, messages).await, form),
     }
 }
 
@@ -128,15 +137,10 @@ pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, F
 async fn one(
     link: &Rc<Link>,
     method: &str,
-    headers: &HeaderMap,
+    deadline_ms: u32,
     mut messages: Messages,
 ) -> Result<Bytes, Failure> {
-    let longest = link.gate.api.request_timeout_ms;
-    let deadline_ms = timeout_ms(headers)?.unwrap_or(longest).min(longest);
-    let message = messages
-        .next()
-        .await?
-        .ok_or_else(|| Failure::new(Code::Internal, "the request has no message"))?;
+    let message = messages.next_one().await?;
     end_message(unary(link, method, deadline_ms, message).await?)
 }
 
@@ -166,17 +170,15 @@ async fn dispatch(
     deadline_ms: u32,
     message: Bytes,
 ) -> Result<Vec<u8>, Failure> {
-    // A learner answers reads of its own state ([`Unary::range`] looks at that) and tells what it is.
-    let is_for_learner = ["/etcdserverpb.KV/Range", "/etcdserverpb.Maintenance/Status"];
+    // A learner answers reads of its own state ([`range`] looks at that) and tells what it is.
     let is_health = method.starts_with("/grpc.health.v1.Health/");
-    if link.is_learner() && !is_health && !is_for_learner.contains(&method) {
+    if link.is_learner() && !is_health && method != "/etcdserverpb.Maintenance/Status" {
         return Err(Failure::NOT_FOR_LEARNER);
     }
     let call = Unary { link, deadline_ms, message };
     let mut out = begin_message();
     let (service, name) = method.strip_prefix('/').and_then(|path| path.split_once('/')).unzip();
     match (service.unwrap_or_default(), name.unwrap_or_default()) {
-        ("etcdserverpb.KV", "Range") => call.range(&mut out).await?,
         ("etcdserverpb.KV", "Put") => call.put(&mut out).await?,
         ("etcdserverpb.KV", "DeleteRange") => call.delete_range(&mut out).await?,
         ("etcdserverpb.KV", "Txn") => call.txn(&mut out).await?,
@@ -275,29 +277,12 @@ pub async fn ask(
     Ok(answer)
 }
 
-/// Asks and waits for all pieces of the answer.
-///
-/// # Errors
-/// They have not come in time.
-pub async fn ask_for_all(
-    native: &Rc<Native>,
-    deadline_ms: u32,
-    call: &Call<'_>,
-) -> Result<Vec<Answer>, Failure> {
-    let all = async {
-        let (mut pending, first) = begin(native, deadline_ms, call).await?;
-        let mut answers = vec![first];
-        while answers.last().is_some_and(Answer::has_more) {
-            answers.push(pending.next().await.map_err(gone)?);
-        }
-        Ok(answers)
-    };
-    within(deadline_ms, all).await
-}
-
 /// Asks, and asks again while there is no leader: clients of etcd are answered when it has been elected. The
 /// first answer, and those that may follow.
-async fn begin(
+///
+/// # Errors
+/// See [`Gone`].
+pub async fn begin(
     native: &Rc<Native>,
     deadline_ms: u32,
     call: &Call<'_>,

@@ -64,7 +64,7 @@ async fn stream(link: &Link, message: Bytes, sender: &Sender) -> Result<(), Fail
     let turn = Turn::take(&link.gate)?;
     let failed = |text: String| Failure::new(Code::Unavailable, format!("etcdserver: {text}"));
     let mut imaging = Imaging::begin(&link.gate.folder).map_err(failed)?;
-    let own = link.open();
+    let own = link.open_for_one();
     let members = members(&own).await?;
     let mut pending = own.native().begin(0, &Call::Snapshot).await.map_err(gone)?;
     loop {

@@ -219,6 +219,8 @@ impl Write for HttpStream {
             return Poll::Ready(Ok(bytes.len()));
         }
         std::task::ready!(this.poll_send(context))?;
+        // A socket that is full copies what it is given.
+        let bytes = &bytes[..bytes.len().min(GATHERED_MAX)];
         Pin::new(&mut this.stream).poll_write(context, bytes)
     }
 
