@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
 use bytes::BytesMut;
+use etcd::Failure;
 use glommio::net::TcpStream;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -77,6 +78,10 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// For so long a member that has lost its leader counts as one that has it still: as members of etcd do, who notice
 /// no earlier.
 const LEADER_GRACE: Duration = Duration::from_secs(1);
+
+/// So long what is under way may take when the server stops, where it has an end of its own: a streamed range, a
+/// snapshot, a request whose message is still to come.
+const STOP_GRACE: Duration = Duration::from_millis(200);
 
 /// How often one who waits for a leader looks for it.
 const LEADER_PAUSE: Duration = Duration::from_millis(5);
@@ -207,6 +212,24 @@ impl Gate {
     /// No new requests are taken: clients are told to go elsewhere, and connections end with what is under way.
     pub fn stop(&self) {
         self.stop.come();
+    }
+
+    /// What comes of a stream, unless the server stops first: the stream ends then, with an answer that sends its
+    /// client elsewhere. What comes to its end by itself has `grace` for that.
+    async fn until_stop<T>(
+        &self,
+        grace: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let stop = self.stop.wait();
+        let end = async {
+            poll_fn(|context| stop.poll(context)).await;
+            if !grace.is_zero() {
+                glommio::timer::sleep(grace).await;
+            }
+            Err(Failure::STOPPED)
+        };
+        futures_lite::future::or(work, end).await
     }
 
     fn has_leader(&self) -> bool {

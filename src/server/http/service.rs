@@ -12,11 +12,11 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response};
 use wire::{Call, Range, Reply};
 
-use super::Link;
 use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
+use super::{Link, STOP_GRACE};
 use super::{gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
 use crate::config::Serves;
 
@@ -133,8 +133,9 @@ async fn one(
 ) -> Result<Bytes, Failure> {
     let longest = link.gate.api.request_timeout_ms;
     let deadline_ms = timeout_ms(headers)?.unwrap_or(longest).min(longest);
-    let message = messages
-        .next()
+    let message = link
+        .gate
+        .until_stop(STOP_GRACE, messages.next())
         .await?
         .ok_or_else(|| Failure::new(Code::Internal, "the request has no message"))?;
     end_message(unary(link, method, deadline_ms, message).await?)
