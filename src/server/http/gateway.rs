@@ -1,6 +1,7 @@
 //! etcd's API as JSON, below `/v3/`: the same calls, their messages written as JSON.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use etcd::shapes::{self, Route};
 use etcd::{Code, Failure, PREFIX_SIZE, json};
@@ -8,10 +9,11 @@ use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
-use super::Link;
+use super::deadline;
 use super::grpc::{self, Messages};
 use super::plain;
 use super::service;
+use super::{Link, STOP_GRACE};
 
 /// Answers a request; `path` begins behind the version.
 pub async fn respond(
@@ -26,27 +28,43 @@ pub async fn respond(
     if parts.method != Method::POST {
         return refused(&Failure::new(Code::Unimplemented, "Method Not Allowed"));
     }
+    let timeout = match deadline::of_gateway(&parts.headers) {
+        Ok(Some(Duration::ZERO)) => return refused(&Failure::DEADLINE_EXCEEDED),
+        Ok(timeout) => timeout,
+        Err(failure) => return refused(&failure),
+    };
     let orphaned = match service::admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return refused(&failure),
     };
     let messages = Messages::of_json(body, route, link.gate.api.message_size_max(), orphaned);
     if route.is_stream {
-        return service::stream(link, route.method, messages).unwrap_or_else(|messages| {
-            drop(messages);
-            refused(&service::unknown(route.method))
-        });
+        return match service::stream(link, route.method, messages) {
+            Ok(mut response) => {
+                grpc::limit(&mut response, timeout);
+                response
+            }
+            Err(_) => refused(&service::unknown(route.method)),
+        };
     }
-    match unary(link, route, messages).await {
+    match unary(link, route, timeout, messages).await {
         Ok(text) => plain::json(StatusCode::OK, text),
         Err(failure) => refused(&failure),
     }
 }
 
-async fn unary(link: &Rc<Link>, route: &Route, mut messages: Messages) -> Result<String, Failure> {
-    // An empty body is an empty message.
-    let message = messages.next().await?.unwrap_or_default();
-    let out = service::unary(link, route.method, link.gate.api.request_timeout_ms, message).await?;
+async fn unary(
+    link: &Rc<Link>,
+    route: &Route,
+    timeout: Option<Duration>,
+    mut messages: Messages,
+) -> Result<String, Failure> {
+    let work = async |deadline_ms| {
+        // An empty body is an empty message.
+        let message = link.gate.until_stop(STOP_GRACE, messages.next()).await?.unwrap_or_default();
+        service::unary(link, route.method, deadline_ms, message).await
+    };
+    let out = deadline::within(timeout, link.gate.api.request_timeout_ms, work).await?;
     json::write(&out[PREFIX_SIZE..], route.answer)
 }
 

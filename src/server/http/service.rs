@@ -13,8 +13,9 @@ use hyper::{HeaderMap, Method, Request, Response};
 use wire::{Call, Range, Reply};
 
 use super::calls::Counted;
+use super::deadline;
 use super::event::Waiter;
-use super::grpc::{self, Messages, end_message, timeout_ms};
+use super::grpc::{self, Messages, end_message};
 use super::native::{Answer, Gone, Native, Pending};
 use super::{Link, STOP_GRACE};
 use super::{gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
@@ -67,6 +68,11 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
 /// Answers a call of gRPC.
 async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::Reply> {
     let path = parts.uri.path();
+    let timeout = match deadline::of_grpc(&parts.headers) {
+        Ok(Some(Duration::ZERO)) => return grpc::refusal(Failure::DEADLINE_EXCEEDED),
+        Ok(timeout) => timeout,
+        Err(failure) => return grpc::malformed(failure),
+    };
     let orphaned = match admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return grpc::refusal(failure),
@@ -75,8 +81,11 @@ async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     let form = messages.form();
     match stream(link, path, messages) {
-        Ok(response) => response,
-        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await, form),
+        Ok(mut response) => {
+            grpc::limit(&mut response, timeout);
+            response
+        }
+        Err(messages) => grpc::unary(one(link, path, timeout, messages).await, form),
     }
 }
 
@@ -128,17 +137,18 @@ pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, F
 async fn one(
     link: &Rc<Link>,
     method: &str,
-    headers: &HeaderMap,
+    timeout: Option<Duration>,
     mut messages: Messages,
 ) -> Result<Bytes, Failure> {
-    let longest = link.gate.api.request_timeout_ms;
-    let deadline_ms = timeout_ms(headers)?.unwrap_or(longest).min(longest);
-    let message = link
-        .gate
-        .until_stop(STOP_GRACE, messages.next())
-        .await?
-        .ok_or_else(|| Failure::new(Code::Internal, "the request has no message"))?;
-    end_message(unary(link, method, deadline_ms, message).await?)
+    let work = async |deadline_ms| {
+        let message = link
+            .gate
+            .until_stop(STOP_GRACE, messages.next())
+            .await?
+            .ok_or_else(|| Failure::new(Code::Internal, "the request has no message"))?;
+        unary(link, method, deadline_ms, message).await
+    };
+    end_message(deadline::within(timeout, link.gate.api.request_timeout_ms, work).await?)
 }
 
 /// The answer to a call with one message each way, behind the room for its prefix.
