@@ -24,6 +24,7 @@ mod maintenance;
 mod metrics;
 mod native;
 mod page;
+mod pings;
 mod plain;
 mod recipes;
 mod remote;
@@ -298,6 +299,9 @@ impl Gate {
         };
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
+        if is_http2 {
+            stream.mind_pings();
+        }
         let own = Own(Native::open(&self.inbox));
         let native = Rc::clone(own.native());
         let Ok(greeting) = native.greeting().await else { return Ok(()) };

@@ -1,21 +1,17 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -23,31 +19,13 @@ import (
 // HTTP, that of gRPC, and its message. A stream that is reset at its deadline counts as one with that status.
 func (s *server) call(path, timeout string, message proto.Message) string {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.address)
-	check(s.t, err)
-	defer conn.Close()
-	check(s.t, conn.SetDeadline(time.Now().Add(patience)))
-	_, err = io.WriteString(conn, http2.ClientPreface)
-	check(s.t, err)
-	framer := http2.NewFramer(conn, conn)
-	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	check(s.t, framer.WriteSettings())
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"}, {"grpc-timeout", timeout},
-	} {
-		check(s.t, encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}))
-	}
-	check(s.t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}))
 	encoded, err := proto.Marshal(message)
 	check(s.t, err)
-	data := append([]byte{0, 0, 0, 0, byte(len(encoded))}, encoded...)
-	check(s.t, framer.WriteData(1, false, data))
+	own := s.wire()
+	own.call(path, encoded, [2]string{"grpc-timeout", timeout})
 	told := map[string]string{}
 	for {
-		frame, err := framer.ReadFrame()
+		frame, err := own.framer.ReadFrame()
 		if errors.Is(err, io.EOF) {
 			return "closed"
 		}
