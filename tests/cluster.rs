@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -248,6 +249,47 @@ fn no_write_fails_when_the_leader_gets(name: &str, signal: Signal) {
     });
     let line = cluster.line();
     assert!(line.contains(": ready "), "{line}");
+    let (status, stderr) = cluster.stop(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+/// One that went on taking in entries of the leader, as long as there were any, would never have come to rest.
+#[test]
+fn a_follower_that_stops_under_load_is_gone_soon() {
+    let dir = DataDir::new("cluster-follower-stops");
+    let cluster = Cluster::start(dir.path(), &[]);
+    let status = cluster.until("status", |status| {
+        status.as_array().unwrap().iter().any(|member| member["role"] == "leader")
+    });
+    let is_follower = |member: &Value| member["role"] == "follower";
+    let follower = status.as_array().unwrap().iter().position(is_follower).unwrap();
+    let is_over = AtomicBool::new(false);
+    let took = thread::scope(|scope| {
+        for (number, endpoint) in cluster.endpoints.iter().flat_map(|one| [one; 8]).enumerate() {
+            let (is_over, own) = (&is_over, number / 8 == follower);
+            scope.spawn(move || {
+                let mut client = process::connect(endpoint.parse().unwrap()).unwrap();
+                let key = format!("k{number}");
+                while !is_over.load(Ordering::Relaxed) {
+                    match client.put(&Put::new(key.as_bytes(), b"v")) {
+                        Ok(_) => {}
+                        // The follower's own clients learn that it stops.
+                        Err(error) => return assert!(own, "{error}"),
+                    }
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(300));
+        let (begin, pid) = (Instant::now(), cluster.members[follower]);
+        send(pid, Signal::TERM);
+        while Path::new(&format!("/proc/{pid}")).exists() && begin.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let took = begin.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        took
+    });
+    assert!(took < Duration::from_secs(1), "{took:?}");
     let (status, stderr) = cluster.stop(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{stderr}");
 }

@@ -243,6 +243,12 @@ fn a_quota_raises_an_alarm_that_stays_until_it_is_disarmed() {
     for _ in 0..3 {
         assert_eq!(alarms(&server, &disarm), up);
         assert_eq!(alarms(&server, &get), json!([]));
+        // The store is as large as before, and that is no alarm.
+        let (_, status) = server.post("/v3/maintenance/status", &json!({}));
+        let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
+        let told = errors.iter().filter_map(Value::as_str);
+        let told: Vec<&str> = told.collect();
+        assert!(told.len() == 1 && told[0].starts_with("the store is above its quota"), "{told:?}");
         refused(&server, "/v3/kv/put", &put(0));
         until("the alarm again", || alarms(&server, &get) == up);
     }
@@ -264,6 +270,14 @@ fn a_quota_raises_an_alarm_that_stays_until_it_is_disarmed() {
     refused(&server, "/v3/kv/put", &put(0));
     assert_eq!(alarms(&server, &disarm), up);
     assert_eq!(alarms(&server, &disarm), json!([]));
+    // One line for each change: up after the start and three times more, whatever was refused meanwhile.
+    let lines = |part: &str| {
+        let told = server.process.stderr();
+        told.lines().filter(|line| line.contains(part)).count()
+    };
+    until("the last line", || lines(&format!("alarm NOSPACE of member {own} is disarmed")) == 4);
+    assert_eq!(lines(&format!("alarm NOSPACE of member {own} is up")), 4);
+    assert_eq!((lines("has reached its quota"), lines("below its quota again")), (1, 1));
     assert_eq!(server.post("/v3/kv/put", &put(0)).0, 200);
     assert_eq!(alarms(&server, &get), json!([]));
     assert_eq!(server.http().ask("GET", "/health", "").0, 200);

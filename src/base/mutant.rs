@@ -222,6 +222,8 @@ mutants!(
     FutureTold = "future-told" breaks "a watch tells nothing before its start",
     /// A reply from history says that everything has been told.
     PieceSaysNewest = "piece-says-newest" breaks "a reply says how far the watch is",
+    /// What is read back is told as if nothing newer were there.
+    NewestAsTold = "newest-as-told" breaks "what is read back comes with the newest revision",
     /// A reply says one revision more than it tells.
     RevisionAhead = "revision-ahead" breaks "a reply says how far the watch is",
     /// Deletes are not recorded.

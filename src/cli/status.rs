@@ -97,17 +97,26 @@ fn role(status: &MemberStatus) -> &'static str {
     }
 }
 
-/// What an operator should look at.
-fn errors(status: &MemberStatus) -> Vec<String> {
+/// The alarms that are up.
+fn alarms(status: &MemberStatus) -> Vec<String> {
     let alarm = |alarm: &Alarm| format!("{} of member {}", alarm.kind.name(), alarm.member.get());
-    let mut errors: Vec<String> = status.alarms.iter().map(alarm).collect();
-    errors.extend_from_slice(&status.errors);
+    status.alarms.iter().map(alarm).collect()
+}
+
+/// What else an operator should look at.
+fn errors(status: &MemberStatus) -> Vec<String> {
+    let mut errors = status.errors.clone();
     // A member that says so in its own words is not corrected.
-    if errors.is_empty() {
+    if errors.is_empty() && status.alarms.is_empty() {
         errors.extend(status.no_space.then(|| "no space".to_owned()));
         errors.extend(status.corrupt.then(|| "corrupt".to_owned()));
     }
     errors
+}
+
+/// Both.
+fn complaints(status: &MemberStatus) -> Vec<String> {
+    [alarms(status), errors(status)].concat()
 }
 
 /// How far a member's state is behind what is committed; none if the leader of its cluster was not
@@ -135,7 +144,7 @@ fn overview(answers: &[Answer]) -> String {
             lag(answers, status).map_or("-".to_owned(), |lag| lag.to_string()),
             status.revision.to_string(),
             size::display(status.file_size),
-            errors(status).join(", "),
+            complaints(status).join(", "),
         ],
         Err(failure) => {
             let mut row = [const { String::new() }; 11].map(|_| "-".to_owned());
@@ -162,8 +171,10 @@ fn overview(answers: &[Answer]) -> String {
 }
 
 fn lines(endpoint: &str, status: &MemberStatus) -> String {
-    let errors = errors(status);
-    let alarms = if errors.is_empty() { "none".to_owned() } else { errors.join(", ") };
+    let all = |those: Vec<String>| match those.as_slice() {
+        [] => "none".to_owned(),
+        those => those.join(", "),
+    };
     let mut text = String::new();
     for (name, value) in [
         ("endpoint", endpoint.to_owned()),
@@ -182,7 +193,8 @@ fn lines(endpoint: &str, status: &MemberStatus) -> String {
         ("page file in use", size::display(status.file_size_in_use)),
         ("log", size::display(status.log_size)),
         ("client sessions", status.clients.to_string()),
-        ("alarms", alarms),
+        ("alarms", all(alarms(status))),
+        ("errors", all(errors(status))),
     ] {
         text.push_str(&format!("{name:<20}{value}\n"));
     }
@@ -219,7 +231,7 @@ fn object(answers: &[Answer], answer: &Answer) -> Value {
         "log_size": number(|status| status.log_size),
         "client_sessions": number(|status| status.clients),
         "errors": match &answer.status {
-            Ok(status) => errors(status),
+            Ok(status) => complaints(status),
             Err(failure) => vec![reason(failure)],
         },
     })
@@ -260,7 +272,20 @@ mod tests {
         let text = lines("h:1", &status("a", RaftRole::Leader, 8, 7));
         assert!(text.contains("revision            7\n"), "{text}");
         assert!(text.contains("1.5 MiB"), "{text}");
-        assert!(text.contains("alarms              none\n"), "{text}");
+        assert!(text.contains("alarms              none\nerrors              none\n"), "{text}");
+    }
+
+    #[test]
+    fn an_alarm_is_told_apart_from_what_would_raise_it() {
+        let mut status = status("a", RaftRole::Leader, 8, 7);
+        status.errors = vec!["the store is above its quota".into()];
+        let text = lines("h:1", &status);
+        let end = "alarms              none\nerrors              the store is above its quota\n";
+        assert!(text.ends_with(end), "{text}");
+        status.alarms = vec![Alarm { kind: client::AlarmKind::NoSpace, member: NodeId::new(3) }];
+        let text = lines("h:1", &status);
+        assert!(text.contains("alarms              NOSPACE of member 3\n"), "{text}");
+        assert_eq!(complaints(&status), ["NOSPACE of member 3", "the store is above its quota"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use wire::{
     Alarms, ChangeKind, CompactReply, DeleteRangeReply, KeyValue, KeyValues, LeaseGrantReply,
     LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply, MemberList, OpReply, PutReply,
-    RangeReply, StatusReply, TxnReplyView, WatchChange, WatchChanges,
+    RangeReply, StatusReply, TxnReplyView, WatchChange,
 };
 
 use crate::proto::cluster::{
@@ -511,16 +511,16 @@ pub fn watch_progress(out: &mut Vec<u8>, from: &Answerer, revision: i64, watch_i
 }
 
 /// Writes a `WatchResponse` with changes. `fragment`: those of the last revision go on in the next one.
-pub fn watch_events(
+pub fn watch_events<'c>(
     out: &mut Vec<u8>,
     from: &Answerer,
     revision: i64,
     watch_id: i64,
-    changes: WatchChanges<'_>,
+    changes: impl Iterator<Item = WatchChange<'c>> + Clone,
     fragment: bool,
 ) {
     let size = |change| nested_size(event_size(&change));
-    out.reserve(128 + changes.map(size).sum::<usize>());
+    out.reserve(128 + changes.clone().map(size).sum::<usize>());
     watch_progress(out, from, revision, watch_id);
     flag(out, 7, fragment);
     changes.for_each(|change| write_event(out, &change));

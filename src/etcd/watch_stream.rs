@@ -5,7 +5,8 @@
 //!
 //! - ids are the stream's, counted from 0 unless the client chooses them; a refused creation is answered as
 //!   created and canceled at once;
-//! - a revision is told whole, unless the client takes fragments;
+//! - a revision is told whole, unless the client takes fragments, and then the last of them ends with a revision;
+//! - a header's revision is the store's when it was read, or when it was made, never less than that of an event;
 //! - progress is asked for of the stream, and told once, when every watch of it has come to one revision, and none
 //!   begins with a later one.
 //!
@@ -16,7 +17,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use wire::{Refused, Status, WatchReply, WatchStep};
+use wire::{Refused, Status, WatchChange, WatchReply, WatchStep};
 
 use crate::begin_message;
 use crate::decode::decode;
@@ -99,13 +100,90 @@ struct Watcher {
     fragments: bool,
     /// The revision that it begins with; 0: the next one.
     start: i64,
-    /// Pieces of a revision that is not whole yet.
+    /// The revision that has been told in part.
+    open: Option<Open>,
+    /// Its pieces, unless the client takes fragments.
     held: Vec<u8>,
     /// Where it has come to, as it was told in this round.
     progress: Option<i64>,
     /// It was ended because what it had to tell has been given up. The client cancels it all the same, is
     /// answered, and may not use its id before.
     is_ended: bool,
+}
+
+/// A revision that has been told in part.
+#[derive(Clone, Copy)]
+struct Open {
+    revision: i64,
+    /// What the headers of all its pieces say: clients that put them together keep the first.
+    header: i64,
+}
+
+impl Watcher {
+    /// Tells a piece of a revision that is told in parts.
+    fn piece<'c>(
+        &mut self,
+        id: i64,
+        header: i64,
+        changes: impl Iterator<Item = WatchChange<'c>> + Clone,
+        is_last: bool,
+        from: &Answerer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let out = &mut self.held;
+        if out.is_empty() {
+            *out = begin_message();
+        }
+        // One message behind another is both merged: the pieces become one.
+        response::watch_events(out, from, header, id, changes, self.fragments && !is_last);
+        if self.fragments || is_last {
+            effects.push(Effect::Send(core::mem::take(out)));
+        }
+    }
+
+    /// Tells changes. What belongs to a revision that was told in part ends that; whole revisions follow as one
+    /// message, and then a part of the last one. So no more than one revision is held, and what a client puts
+    /// together is one.
+    fn changes(
+        &mut self,
+        id: i64,
+        reply: &WatchReply<'_>,
+        from: &Answerer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let revision = |change: &WatchChange<'_>| change.kv.mod_revision;
+        let mut last = reply.changes.map(|change| revision(&change)).last();
+        let header = last.unwrap_or(0).max(reply.revision).max(reply.newest);
+        let open = self.open.take();
+        if let Some(open) = open {
+            let rest = reply.changes.take_while(|change| revision(change) == open.revision);
+            let is_last = !reply.fragment || last.is_some_and(|last| last > open.revision);
+            // Without an event it is taken for progress, and everything up to its revision is told.
+            let is_bare = self.fragments && rest.clone().next().is_none();
+            let header = if is_bare { reply.revision } else { open.header };
+            self.piece(id, header, rest, is_last, from, effects);
+            if !is_last {
+                self.open = Some(open);
+                return;
+            }
+        }
+        let ended = open.map_or(0, |open| open.revision);
+        let new = reply.changes.skip_while(|change| revision(change) <= ended);
+        if !reply.fragment {
+            last = None;
+        }
+        let is_whole = |change: &WatchChange<'_>| last.is_none_or(|last| revision(change) < last);
+        let whole = new.clone().take_while(is_whole);
+        if whole.clone().next().is_some() {
+            let mut out = begin_message();
+            response::watch_events(&mut out, from, header, id, whole, false);
+            effects.push(Effect::Send(out));
+        }
+        if let Some(revision) = last {
+            self.open = Some(Open { revision, header });
+            self.piece(id, header, new.skip_while(is_whole), false, from, effects);
+        }
+    }
 }
 
 /// A stream.
@@ -182,6 +260,7 @@ impl WatchStream {
             is_created: false,
             fragments: create.fragment,
             start: create.start_revision,
+            open: None,
             held: Vec::new(),
             progress: None,
             is_ended: false,
@@ -238,20 +317,7 @@ impl WatchStream {
                     effects.push(Effect::Remind { request });
                 }
             }
-            WatchStep::Changes => {
-                let newest = reply.changes.map(|change| change.kv.mod_revision).last();
-                let revision = newest.unwrap_or(0).max(reply.revision);
-                let in_pieces = reply.fragment && watcher.fragments;
-                let out = &mut watcher.held;
-                if out.is_empty() {
-                    *out = begin_message();
-                }
-                // One message behind another is both merged: the pieces of a revision become one.
-                response::watch_events(out, from, revision, id, reply.changes, in_pieces);
-                if !reply.fragment || watcher.fragments {
-                    effects.push(Effect::Send(core::mem::take(out)));
-                }
-            }
+            WatchStep::Changes => watcher.changes(id, reply, from, effects),
             WatchStep::Progress => {
                 if self.wants_progress && reply.revision < watcher.start {
                     self.is_early = true;

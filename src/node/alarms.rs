@@ -8,6 +8,7 @@
 //! the leader refuses beyond that, because its own quota is met or its disk is full, comes and goes by itself.
 //! Only a write raises the alarm: one that was disarmed too early is raised again by the next write, as in etcd.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use base::{
@@ -34,6 +35,8 @@ pub struct QuotaAlarm {
     has_written: bool,
     /// When it was asked for last.
     asked_at: Option<Instant>,
+    /// The alarms, of all members, that the operator knows to be up.
+    told: Vec<Alarm>,
 }
 
 impl QuotaAlarm {
@@ -43,7 +46,38 @@ impl QuotaAlarm {
     }
 }
 
+/// What an alarm means.
+fn consequence(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::NoSpace => {
+            "puts and new leases are refused; delete keys and compact, or start the members with a \
+             greater quota, then disarm it"
+        }
+        AlarmKind::Corrupt => {
+            "nothing is written; find out which member differs and replace it, then disarm it"
+        }
+    }
+}
+
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
+    /// Tells the operator which alarms have been raised and disarmed; after a start, which are up.
+    pub(crate) fn tell_alarms(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+        let up = self.state.alarms();
+        if self.quota_alarm.told == up {
+            return;
+        }
+        let told = core::mem::replace(&mut self.quota_alarm.told, up.to_vec());
+        let name =
+            |alarm: &Alarm| format!("alarm {} of member {}", alarm.kind.name(), alarm.member.get());
+        for alarm in up.iter().filter(|alarm| !told.contains(alarm)) {
+            let text = format!("{} is up: {}", name(alarm), consequence(alarm.kind));
+            effects.push(StoreEffect::Tell(text));
+        }
+        for alarm in told.iter().filter(|alarm| !up.contains(alarm)) {
+            effects.push(StoreEffect::Note(format!("{} is disarmed", name(alarm))));
+        }
+    }
+
     /// Has the alarm of this member raised if a write of this turn has met the quota.
     pub(crate) fn raise_alarm(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
         let has_written = core::mem::take(&mut self.quota_alarm.has_written);

@@ -26,6 +26,7 @@
 //! other after a fraction of `room_min`, in the middle of an entry too. Every delete takes less than it
 //! takes off the reserve, so deletes never end before everything is deleted.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use base::{Duration, Instant, LogIndex, Mutant};
@@ -110,6 +111,8 @@ pub struct Checkpoint {
     available: Option<u64>,
     space_is_low: bool,
     quota_is_met: bool,
+    /// The operator has been told that it is.
+    quota_is_told: bool,
     releasing: bool,
     /// Not before this more of it is handed back.
     release_at: Option<Instant>,
@@ -140,6 +143,7 @@ impl Checkpoint {
             available: None,
             space_is_low: false,
             quota_is_met: false,
+            quota_is_told: false,
             releasing: false,
             release_at: None,
             is_waiting: false,
@@ -411,7 +415,21 @@ impl Checkpoint {
     fn judge_space<B>(&mut self, state: &State, effects: &mut Vec<StoreEffect<B>>) {
         let low = self.disk_is_full && state.pages().room() < self.reserve(state);
         let quota = self.config.quota_size;
-        let met = quota > 0 && state.pages().allocated_size() >= quota;
+        let size = state.pages().allocated_size();
+        let met = quota > 0 && size >= quota;
+        // Around the line it comes and goes with every checkpoint.
+        if met && !self.quota_is_told {
+            self.quota_is_told = true;
+            effects.push(StoreEffect::Tell(format!(
+                "the store has reached its quota: {size} bytes in use of {quota}; from the next write on alarm \
+                 NOSPACE refuses puts"
+            )));
+        } else if self.quota_is_told && size < quota - quota / 16 {
+            self.quota_is_told = false;
+            let text =
+                format!("the store is below its quota again: {size} bytes in use of {quota}");
+            effects.push(StoreEffect::Note(text));
+        }
         if (low, met) != (self.space_is_low, self.quota_is_met) {
             (self.space_is_low, self.quota_is_met) = (low, met);
             let event = ConsensusEvent::PageSpace { low, quota_is_met: met };

@@ -1,5 +1,6 @@
 //! The state of a member, for people: what consensus knows of it and what the store has.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use base::{AlarmKind, Ticket};
@@ -24,8 +25,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let mut errors = Vec::new();
         let (low, met) = (self.checkpoint.space_is_low(), self.checkpoint.quota_is_met());
         let is_full = standing.no_space || low;
+        let quota = format!(
+            "the store is above its quota: {} bytes in use of {}",
+            pages.allocated_size(),
+            self.checkpoint.quota_size()
+        );
         if met {
-            errors.push("the quota is reached");
+            errors.push(quota.as_str());
         }
         if is_full {
             errors.push("the disk is full");

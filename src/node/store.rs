@@ -761,6 +761,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             self.run_tasks(now, effects);
             self.checkpoint.step(now, &mut self.state, &mut self.allocate, effects);
             self.raise_alarm(now, effects);
+            self.tell_alarms(effects);
             self.trim(now, effects);
             self.state.pages_mut().evict();
             self.measure();

@@ -215,6 +215,10 @@ pub enum StoreEffect<B> {
     ToReactor(ReactorId, ReactorEvent),
     /// For consensus.
     ToConsensus(ConsensusEvent),
+    /// Tell the operator.
+    Tell(String),
+    /// Tell the operator that all is well again.
+    Note(String),
     /// Stop the process: the stored state is damaged and must not be served.
     Halt(String),
 }

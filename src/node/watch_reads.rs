@@ -96,13 +96,15 @@ impl WatchTask {
         }
         // Without a reply the client would wait for the rest of the last revision.
         if !changes.is_empty() || self.fragment && (caught.is_some() || next.sub == 0) {
-            let mut watch = writer.watch(&mut bytes, request);
+            let is_part = caught.is_none() && next.sub > 0;
+            let told = caught.unwrap_or(Revision::new(next.revision.get() - 1));
+            let is_old = Mutant::NewestAsTold.is_on();
+            let there = translate::i64_of(if is_old { told } else { newest });
+            let mut watch = writer.watch_read(&mut bytes, request, there);
             for change in changes.iter() {
                 watch.push(&translate::change(&change, &self.wanted));
             }
-            let is_part = caught.is_none() && next.sub > 0;
             self.fragment = is_part && !Mutant::FragmentUnsaid.is_on();
-            let told = caught.unwrap_or(Revision::new(next.revision.get() - 1));
             let told = if Mutant::PieceSaysNewest.is_on() && !is_part { newest } else { told };
             let revision = translate::i64_of(told);
             watch

@@ -477,6 +477,8 @@ fn perform_store(
     match effect {
         StoreEffect::ToReactor(reactor, event) => links.to_reactor(inbox, reactor, event),
         StoreEffect::ToConsensus(event) => links.to_consensus(inbox, event),
+        StoreEffect::Tell(text) => crate::log::warn(text),
+        StoreEffect::Note(text) => crate::log::info(text),
         StoreEffect::Halt(damage) => {
             note_damage(&seat.path, &damage);
             halt("verifying", seat.pages.path(), &damage);

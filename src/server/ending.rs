@@ -22,6 +22,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// draining less than 1.5 s: who ends a server waits for no more.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(900);
 
+/// Clients over HTTP whose requests have all ended are waited for no longer than this: who reads nothing has not
+/// learned of it, and may never do.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// How far the executors are, counted in reactors.
 pub struct Remaining {
     draining: AtomicUsize,
@@ -50,6 +54,8 @@ pub enum Ending {
     Answering {
         /// When it is over at the latest.
         until: Instant,
+        /// Until when clients over HTTP are waited for that take no answer.
+        leave: Instant,
         /// The reactor of this executor has no request left.
         has_answered: bool,
     },
@@ -87,26 +93,30 @@ impl Ending {
                     if seats.consensus.is_some() {
                         inbox.push_consensus(ConsensusEvent::Stop);
                     }
-                    *self =
-                        Self::Answering { until: now.after(ANSWER_TIMEOUT), has_answered: false };
+                    let (until, leave) = (now.after(ANSWER_TIMEOUT), now.after(LEAVE_TIMEOUT));
+                    *self = Self::Answering { until, leave, has_answered: false };
                 }
                 false
             }
-            Self::Answering { until, has_answered } => {
+            Self::Answering { until, leave, has_answered } => {
                 if seats.reactor.as_ref().is_some_and(|seat| seat.role.requests() == 0)
                     && !std::mem::replace(has_answered, true)
                 {
                     remaining.answering.fetch_sub(1, Ordering::AcqRel);
                 }
                 let all_answered = remaining.answering.load(Ordering::Acquire) == 0;
-                now >= *until || (all_answered && is_quiet(seats))
+                now >= *until || (all_answered && is_quiet(seats, now >= *leave))
             }
         }
     }
 }
 
-/// Whether nothing that a client waits for is under way here.
-fn is_quiet(seats: &Seats) -> bool {
-    seats.reactor.as_ref().is_none_or(|seat| seat.role.requests() == 0 && seat.gate.is_idle())
+/// Whether nothing that a client waits for is under way here. `alone`: clients over HTTP are not waited for.
+fn is_quiet(seats: &Seats, alone: bool) -> bool {
+    let has_left = |idle: bool| idle || alone;
+    seats
+        .reactor
+        .as_ref()
+        .is_none_or(|seat| seat.role.requests() == 0 && has_left(seat.gate.is_idle()))
         && seats.consensus.as_ref().is_none_or(|seat| seat.role.is_quiet())
 }

@@ -214,7 +214,18 @@ impl ReplyWriter {
 
     /// Begins what a watch tells. Nothing else may be appended to `out` before it ends.
     pub fn watch<'w>(&'w mut self, out: &'w mut Vec<u8>, request: RequestId) -> WatchWriter<'w> {
-        WatchWriter::begin(out, &mut self.entries, &mut self.previous, self.version, request)
+        self.watch_read(out, request, 0)
+    }
+
+    /// As [`Self::watch`], with what was read back when `newest` was the newest revision.
+    pub fn watch_read<'w>(
+        &'w mut self,
+        out: &'w mut Vec<u8>,
+        request: RequestId,
+        newest: i64,
+    ) -> WatchWriter<'w> {
+        let (entries, previous) = (&mut self.entries, &mut self.previous);
+        WatchWriter::begin(out, entries, previous, (self.version, request), newest)
     }
 
     /// Answers that a lease was made.

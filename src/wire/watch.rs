@@ -15,7 +15,8 @@ use crate::request::numbers;
 
 // Widths of the fields, in the order of the schema.
 const REQUEST: Layout<9> = Layout::new([4, 4, 8, 4, 1, 1, 1, 1, 4]);
-const REPLY: Layout<6> = Layout::new([1, 1, 8, 4, 4, 4]);
+const REPLY: Layout<7> = Layout::new([1, 1, 8, 4, 4, 4, 0]);
+const READ_REPLY: Layout<7> = Layout::new([1, 1, 8, 4, 4, 4, 8]);
 
 /// Bytes of a `WatchRange` of the schema.
 const RANGE_SIZE: usize = 8;
@@ -357,6 +358,8 @@ pub struct WatchReply<'a> {
     pub revision: i64,
     /// The changes.
     pub changes: WatchChanges<'a>,
+    /// The newest revision when the changes were read back; 0: they are told as they were made.
+    pub newest: i64,
 }
 
 impl<'a> WatchReply<'a> {
@@ -370,6 +373,7 @@ impl<'a> WatchReply<'a> {
             fragment: table.bool(Slots::VT_FRAGMENT)?,
             revision: table.i64(Slots::VT_REVISION)?,
             changes: WatchChanges::checked(changes, previous, data)?,
+            newest: table.i64(Slots::VT_NEWEST)?,
         })
     }
 }
@@ -381,7 +385,7 @@ pub struct WatchWriter<'w> {
     changes: &'w mut Vec<u8>,
     previous: &'w mut Vec<u8>,
     header: Header,
-    root: NewTable<'static, 6>,
+    root: NewTable<'static, 7>,
     data: usize,
     count: usize,
     previous_count: usize,
@@ -392,13 +396,17 @@ impl<'w> WatchWriter<'w> {
         out: &'w mut Vec<u8>,
         changes: &'w mut Vec<u8>,
         previous: &'w mut Vec<u8>,
-        version: u8,
-        request: RequestId,
+        (version, request): (u8, RequestId),
+        newest: i64,
     ) -> Self {
         changes.clear();
         previous.clear();
         let mut body = Body::begin(out, REPLY_BODY_SIZE_MAX);
-        let root = body.table(body.root_offset(), &REPLY);
+        let is_read = newest > 0;
+        let root = body.table(body.root_offset(), if is_read { &READ_REPLY } else { &REPLY });
+        if is_read {
+            body.set_i64(root, 6, newest);
+        }
         let data = body.bytes_begin(root.offset(3));
         let header = Header::reply(version, Kind::WatchReply, request);
         let header = Header { flags: Flags::MORE, ..header };

@@ -474,6 +474,7 @@ impl World {
                     }
                     process.to_consensus[STORE].push_back(event);
                 }
+                StoreEffect::Tell(_) | StoreEffect::Note(_) => {}
                 StoreEffect::Halt(text) => self.halted(node, &text),
                 effect => self.perform_pages(node, process.pages, None, effect),
             }

@@ -52,6 +52,7 @@ pub struct Step {
     pub step: WatchStep,
     pub fragment: bool,
     pub revision: i64,
+    pub newest: i64,
     pub changes: Vec<Told>,
 }
 
@@ -69,6 +70,7 @@ impl Step {
             step: reply.step,
             fragment: reply.fragment,
             revision: reply.revision,
+            newest: reply.newest,
             changes: reply.changes.map(told).collect(),
         }
     }
@@ -105,6 +107,8 @@ pub struct Watched {
     told: i64,
     /// The last change that it was told.
     last: Option<Point>,
+    /// The newest revision that its member has told it.
+    newest: i64,
     fragment: bool,
     /// It was asked for before.
     pub is_resumed: bool,
@@ -166,7 +170,7 @@ impl Watched {
         self.told = self.next.0 - 1;
         self.is_resumed = self.there.asked;
         (self.created, self.fragment, self.cancelled) = (false, false, false);
-        (self.asked, self.owed) = (0, false);
+        (self.asked, self.owed, self.newest) = (0, false, 0);
         (self.request, self.there) = (Some(request), there);
         self.start
     }
@@ -229,11 +233,25 @@ impl Watched {
             check(!step.changes.is_empty() || self.fragment, || "says nothing".to_string())?;
             let end = if step.fragment { revision + 1 } else { revision };
             check(last <= end, || format!("is at {revision}, and was told of {last}"))?;
+            self.judge_newest(model, step, last)?;
         }
         self.fragment = step.fragment;
         self.told = revision;
         self.next = self.next.max((revision + 1, 0));
         Ok(step.changes.len() as u64)
+    }
+
+    /// What was read back comes with a newest revision that is not older than anything that its client has seen.
+    fn judge_newest(&mut self, model: &Model, step: &Step, last: i64) -> Verdict {
+        let newest = step.newest;
+        if newest == 0 {
+            return Ok(());
+        }
+        let seen = self.newest.max(self.there.seen).max(self.told).max(step.revision).max(last);
+        self.newest = newest;
+        check((seen..=model.revision).contains(&newest), || {
+            format!("is told that {newest} is the newest revision, which is at least {seen}")
+        })
     }
 
     fn judge_created(&mut self, model: &Model, step: &Step) -> Verdict {

@@ -6,7 +6,7 @@ use etcd::proto::watch::{
 };
 use etcd::request::WatchRefusal;
 use etcd::{Answerer, Effect, Message, Notice, PREFIX_SIZE, WatchStream};
-use wire::{Refused, Status, WatchChanges, WatchReply, WatchStep};
+use wire::{Refused, Status, WatchReply, WatchStep};
 
 const FROM: Answerer = Answerer { cluster_id: 1, member_id: 2, term: 3 };
 
@@ -42,8 +42,7 @@ impl Stream {
 
     fn tell(&mut self, request: u64, step: WatchStep, revision: i64) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let changes = WatchChanges::default();
-        let reply = WatchReply { step, fragment: false, revision, changes };
+        let reply = WatchReply { step, revision, ..WatchReply::default() };
         self.0.told(request, &reply, &FROM, &mut effects);
         effects
     }

@@ -12,6 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use etcd::shapes::Route;
@@ -20,9 +21,9 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use hyper::HeaderMap;
-use hyper::Response;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
 
 use super::event::Waiter;
 use super::unsent::Account;
@@ -36,7 +37,6 @@ const GATHERED_MAX: usize = 16 << 10;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -310,29 +310,6 @@ pub fn message_prefix(size: usize) -> Result<[u8; PREFIX_SIZE], Failure> {
     Ok([0, a, b, c, d])
 }
 
-/// How long a client waits, in milliseconds; none: it does not say.
-///
-/// # Errors
-/// What it says is no time.
-pub fn timeout_ms(headers: &HeaderMap) -> Result<Option<u32>, Failure> {
-    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
-    let malformed = || Failure::new(Code::Internal, "malformed grpc-timeout");
-    let text = value.to_str().map_err(|_| malformed())?;
-    let (number, unit) =
-        text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
-    let number: u64 = number.parse().map_err(|_| malformed())?;
-    let ms = match unit {
-        "H" => number.saturating_mul(3_600_000),
-        "M" => number.saturating_mul(60_000),
-        "S" => number.saturating_mul(1_000),
-        "m" => number,
-        "u" => number.div_ceil(1_000),
-        "n" => number.div_ceil(1_000_000),
-        _ => return Err(malformed()),
-    };
-    Ok(Some(u32::try_from(ms).unwrap_or(u32::MAX).max(1)))
-}
-
 /// The body of a response.
 pub enum Reply {
     /// Bytes, then trailers.
@@ -414,6 +391,24 @@ pub fn refusal(failure: Failure) -> Response<Reply> {
     unary(Err(failure), Form::PLAIN)
 }
 
+/// The response to a call whose headers are wrong.
+pub fn malformed(failure: Failure) -> Response<Reply> {
+    let mut response = refusal(failure);
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}
+
+/// Ends a stream when its client has waited for so long.
+pub fn limit(response: &mut Response<Reply>, timeout: Option<Duration>) {
+    if let (Reply::Stream(stream), Some(timeout)) = (response.body_mut(), timeout) {
+        let shared = Rc::clone(&stream.shared);
+        stream.timer = Some(glommio::spawn_local(async move {
+            glommio::timer::sleep(timeout).await;
+            shared.expire();
+        }));
+    }
+}
+
 /// The response to a call with one answer.
 pub fn unary(answer: Result<Bytes, Failure>, form: Form) -> Response<Reply> {
     let mut response = match answer {
@@ -435,7 +430,7 @@ pub fn unary(answer: Result<Bytes, Failure>, form: Form) -> Response<Reply> {
 /// The response to a call that is answered as long as it lives, and where its answers go.
 pub fn streaming(form: Form) -> (Response<Reply>, Sender) {
     let shared = Rc::new(Shared::default());
-    let stream = Stream { shared: Rc::clone(&shared), form };
+    let stream = Stream { shared: Rc::clone(&shared), form, timer: None };
     let mut response = Response::new(Reply::Stream(stream));
     form.announce(response.headers_mut());
     (response, Sender { shared })
@@ -488,12 +483,28 @@ impl Shared {
         self.0.set(queue);
         result
     }
+
+    /// Its time is up: what waits is not sent any more, and nobody sends more.
+    fn expire(&self) {
+        self.with(|queue| {
+            if queue.is_over {
+                return;
+            }
+            (queue.is_left, queue.is_over) = (true, true);
+            queue.end = Some(Err(Failure::DEADLINE_EXCEEDED));
+            queue.messages.clear();
+            let wakers = [queue.reader.take(), queue.writer.take(), queue.owner.take()];
+            wakers.into_iter().flatten().for_each(Waker::wake);
+        });
+    }
 }
 
 /// The body of a stream.
 pub struct Stream {
     shared: Rc<Shared>,
     form: Form,
+    /// Ends it when its client waits no longer.
+    timer: Option<glommio::Task<()>>,
 }
 
 impl Stream {
@@ -633,7 +644,11 @@ impl Sender {
 
     /// Ends the stream.
     pub fn end(self, end: Result<(), Failure>) {
-        self.shared.with(|queue| queue.end = Some(end));
+        self.shared.with(|queue| {
+            if !queue.is_over {
+                queue.end = Some(end);
+            }
+        });
     }
 }
 

@@ -53,7 +53,8 @@ pub fn serve(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let mut counted = Counted::begin(&link.gate, WATCH);
-        let end = watch(&link, &mut messages, &mut counted, &sender).await;
+        let watch = watch(&link, &mut messages, &counted, &sender);
+        let end = link.gate.until_stop(Duration::ZERO, watch).await;
         counted.end(&end);
         sender.end(end);
     })
@@ -64,7 +65,7 @@ pub fn serve(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
 async fn watch(
     link: &Link,
     messages: &mut Messages,
-    counted: &mut Counted,
+    counted: &Counted,
     sender: &Sender,
 ) -> Result<(), Failure> {
     let message = messages.next().await?.unwrap_or_default();

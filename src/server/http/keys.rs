@@ -10,11 +10,11 @@ use etcd::{Failure, Subject, begin_message, decode, decode_txn, request, respons
 use hyper::Response;
 use wire::{Call, Reply};
 
-use super::Link;
 use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::native::{Answer, Pending};
 use super::service::{Unary, gone, read, tell, unexpected};
+use super::{Link, STOP_GRACE};
 
 impl Unary<'_> {
     /// `Put`.
@@ -90,14 +90,12 @@ pub fn range_stream(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::R
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let mut counted = Counted::begin(&link.gate, "/etcdserverpb.KV/RangeStream");
-        let end = match messages.next().await {
-            Ok(message) => {
-                let message = message.unwrap_or_default();
-                counted.received(message.len());
-                stream_parts(&link, message, &sender, &counted).await
-            }
-            Err(failure) => Err(failure),
+        let work = async {
+            let message = messages.next().await?.unwrap_or_default();
+            counted.received(message.len());
+            stream_parts(&link, message, &sender, &counted).await
         };
+        let end = link.gate.until_stop(STOP_GRACE, work).await;
         counted.end(&end);
         sender.end(end);
     })

@@ -11,6 +11,7 @@
 //! stream that is not read holds up nothing else.
 
 mod calls;
+mod deadline;
 mod debug;
 mod event;
 mod gateway;
@@ -23,6 +24,7 @@ mod maintenance;
 mod metrics;
 mod native;
 mod page;
+mod pings;
 mod plain;
 mod range;
 mod recipes;
@@ -48,6 +50,7 @@ use std::time::{Duration, Instant};
 
 use base::{NodeId, Term};
 use bytes::BytesMut;
+use etcd::Failure;
 use glommio::net::TcpStream;
 use glommio::sync::Semaphore;
 use hyper::server::conn::{http1, http2};
@@ -87,6 +90,10 @@ const LONG_READS_MAX: u64 = 16;
 /// For so long a member that has lost its leader counts as one that has it still: as members of etcd do, who notice
 /// no earlier.
 const LEADER_GRACE: Duration = Duration::from_secs(1);
+
+/// So long what is under way may take when the server stops, where it has an end of its own: a streamed range, a
+/// snapshot, a request whose message is still to come.
+const STOP_GRACE: Duration = Duration::from_millis(200);
 
 /// How often one who waits for a leader looks for it.
 const LEADER_PAUSE: Duration = Duration::from_millis(5);
@@ -227,6 +234,24 @@ impl Gate {
         self.stop.come();
     }
 
+    /// What comes of a stream, unless the server stops first: the stream ends then, with an answer that sends its
+    /// client elsewhere. What comes to its end by itself has `grace` for that.
+    async fn until_stop<T>(
+        &self,
+        grace: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let stop = self.stop.wait();
+        let end = async {
+            poll_fn(|context| stop.poll(context)).await;
+            if !grace.is_zero() {
+                glommio::timer::sleep(grace).await;
+            }
+            Err(Failure::STOPPED)
+        };
+        futures_lite::future::or(work, end).await
+    }
+
     fn has_leader(&self) -> bool {
         self.standing.get().leader != NodeId::default()
     }
@@ -296,6 +321,9 @@ impl Gate {
         };
         let mut stream = HttpStream::new(adopt(stranger.stream), stranger.bytes, &self.held);
         let is_http2 = stream.begin(PREFACE.len()).await?.starts_with(PREFACE);
+        if is_http2 {
+            stream.mind_pings();
+        }
         let account = Account::new(&self.unsent);
         let cut = account.cut.wait();
         let own = Own(Native::open(&self.inbox, &account));

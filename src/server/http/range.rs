@@ -25,14 +25,15 @@ use etcd::{Code, Failure, PREFIX_SIZE, Subject, begin_message, decode, json, req
 use hyper::{Response, StatusCode};
 use wire::{Call, RangeReply, Reply};
 
-use super::Link;
 use super::calls::Counted;
+use super::deadline;
 use super::grpc::{self, Messages, Sender, end_message, message_prefix};
 use super::keys::next_part;
 use super::native::Answer;
 use super::plain;
 use super::service::{begin, gone, read, unexpected, within};
 use super::unsent::Booking;
+use super::{Link, STOP_GRACE};
 
 /// The path of its calls.
 pub const METHOD: &str = "/etcdserverpb.KV/Range";
@@ -64,14 +65,19 @@ enum Read {
 pub async fn serve(
     link: &Rc<Link>,
     route: Option<&'static Route>,
-    deadline_ms: u32,
+    timeout: Option<Duration>,
     mut messages: Messages,
 ) -> Result<Response<grpc::Reply>, Failure> {
     let form = messages.form();
-    let message = messages.next_one().await?;
-    let mut counted = Counted::begin(&link.gate, METHOD);
-    counted.received(message.len());
-    let answer = within(deadline_ms, answer(link, deadline_ms, message)).await;
+    let begun = async |deadline_ms| {
+        let message = link.gate.until_stop(STOP_GRACE, messages.next_one()).await?;
+        let counted = Counted::begin(&link.gate, METHOD);
+        counted.received(message.len());
+        let answer = within(deadline_ms, answer(link, deadline_ms, message)).await;
+        Ok((counted, answer))
+    };
+    let longest = link.gate.api.request_timeout_ms;
+    let (mut counted, answer) = deadline::within(timeout, longest, begun).await?;
     let (request, long) = match answer {
         Ok(Read::Long(request, long)) => (request, long),
         Ok(Read::Whole(out)) => {
@@ -92,14 +98,16 @@ pub async fn serve(
         }
     };
     let prefix = message_prefix(long.size())?;
-    let (response, sender) = grpc::streaming(form.in_parts());
+    let (mut response, sender) = grpc::streaming(form.in_parts());
+    grpc::limit(&mut response, timeout);
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         counted.sent(long.size());
         if route.is_none() {
             sender.send(Bytes::copy_from_slice(&prefix));
         }
-        let end = write(&link, &request, &long, route, &sender).await;
+        let end = write(&link, &request, &long, route, &sender);
+        let end = link.gate.until_stop(STOP_GRACE, end).await;
         if end == Err(Failure::COMPACTED) {
             link.gate.overtaken.set(Some(Instant::now()));
         }
@@ -298,7 +306,10 @@ mod tests {
 
     #[test]
     fn parts_are_one_object_of_json() {
-        let expected = "{\"header\":{},\"kvs\":[{\"key\":\"YQ==\"},{\"key\":\"YQ==\"},{\"key\":\"Yg==\"}],\"count\":\"9\"}";
+        let expected = concat!(
+            "{\"header\":{},\"kvs\":[{\"key\":\"YQ==\"},{\"key\":\"YQ==\"},",
+            "{\"key\":\"Yg==\"}],\"count\":\"9\"}"
+        );
         assert_eq!(joined(&[1, 2]), expected);
         assert_eq!(joined(&[1, 2, 0]), expected);
     }

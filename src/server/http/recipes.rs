@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use etcd::proto::kv::KeyValue;
@@ -362,16 +363,13 @@ pub fn observe(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply>
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let mut counted = Counted::begin(&link.gate, "/v3electionpb.Election/Observe");
-        let end = match messages.next().await {
-            Ok(message) => {
-                let message = message.unwrap_or_default();
-                counted.received(message.len());
-                let deadline_ms = link.gate.api.request_timeout_ms;
-                let call = Unary { link: &link, deadline_ms, message };
-                call.observe(&sender).await
-            }
-            Err(failure) => Err(failure),
+        let work = async {
+            let message = messages.next().await?.unwrap_or_default();
+            counted.received(message.len());
+            let deadline_ms = link.gate.api.request_timeout_ms;
+            Unary { link: &link, deadline_ms, message }.observe(&sender).await
         };
+        let end = link.gate.until_stop(Duration::ZERO, work).await;
         counted.end(&end);
         sender.end(end);
     })

@@ -12,11 +12,12 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response};
 use wire::{Call, Range, Reply};
 
-use super::Link;
 use super::calls::Counted;
+use super::deadline;
 use super::event::Waiter;
-use super::grpc::{self, Messages, end_message, timeout_ms};
+use super::grpc::{self, Messages, end_message};
 use super::native::{Answer, Gone, Native, Pending};
+use super::{Link, STOP_GRACE};
 use super::{gateway, health, keys, lease, page, plain, range, recipes, snapshot, watch};
 use crate::config::Serves;
 
@@ -67,6 +68,11 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
 /// Answers a call of gRPC.
 async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::Reply> {
     let path = parts.uri.path();
+    let timeout = match deadline::of_grpc(&parts.headers) {
+        Ok(Some(Duration::ZERO)) => return grpc::refusal(Failure::DEADLINE_EXCEEDED),
+        Ok(timeout) => timeout,
+        Err(failure) => return grpc::malformed(failure),
+    };
     let orphaned = match admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return grpc::refusal(failure),
@@ -74,18 +80,16 @@ async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::
     let size_max = link.gate.api.message_size_max();
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     let form = messages.form();
-    let longest = link.gate.api.request_timeout_ms;
-    let deadline_ms = match timeout_ms(&parts.headers) {
-        Ok(told) => told.unwrap_or(longest).min(longest),
-        Err(failure) => return grpc::refusal(failure),
-    };
     if path == range::METHOD {
-        let answer = range::serve(link, None, deadline_ms, messages).await;
+        let answer = range::serve(link, None, timeout, messages).await;
         return answer.unwrap_or_else(|failure| grpc::unary(Err(failure), form));
     }
     match stream(link, path, messages) {
-        Ok(response) => response,
-        Err(messages) => grpc::unary(one(link, path, deadline_ms, messages).await, form),
+        Ok(mut response) => {
+            grpc::limit(&mut response, timeout);
+            response
+        }
+        Err(messages) => grpc::unary(one(link, path, timeout, messages).await, form),
     }
 }
 
@@ -137,11 +141,14 @@ pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, F
 async fn one(
     link: &Rc<Link>,
     method: &str,
-    deadline_ms: u32,
+    timeout: Option<Duration>,
     mut messages: Messages,
 ) -> Result<Bytes, Failure> {
-    let message = messages.next_one().await?;
-    end_message(unary(link, method, deadline_ms, message).await?)
+    let work = async |deadline_ms| {
+        let message = link.gate.until_stop(STOP_GRACE, messages.next_one()).await?;
+        unary(link, method, deadline_ms, message).await
+    };
+    end_message(deadline::within(timeout, link.gate.api.request_timeout_ms, work).await?)
 }
 
 /// The answer to a call with one message each way, behind the room for its prefix.

@@ -15,7 +15,7 @@ use super::calls::Counted;
 use super::grpc::{self, Messages, Sender, end_message};
 use super::imaging::Imaging;
 use super::service::{gone, read, tell, unexpected};
-use super::{Gate, Link};
+use super::{Gate, Link, STOP_GRACE};
 
 /// Snapshots that are made at once by one executor: each has a thread, and some 30 MiB of memory.
 const SNAPSHOTS_MAX: usize = 2;
@@ -29,10 +29,11 @@ pub fn serve(link: &Rc<Link>, mut messages: Messages) -> Response<grpc::Reply> {
     let link = Rc::clone(link);
     glommio::spawn_local(async move {
         let mut counted = Counted::begin(&link.gate, "/etcdserverpb.Maintenance/Snapshot");
-        let end = match messages.next().await {
-            Ok(message) => stream(&link, message.unwrap_or_default(), &sender).await,
-            Err(failure) => Err(failure),
+        let work = async {
+            let message = messages.next().await?.unwrap_or_default();
+            stream(&link, message, &sender).await
         };
+        let end = link.gate.until_stop(STOP_GRACE, work).await;
         counted.end(&end);
         sender.end(end);
     })

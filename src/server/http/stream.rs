@@ -10,11 +10,14 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+
+use super::pings::{GOAWAY, Pings};
 
 /// A read takes at most so much: hyper offers more room than it will use.
 const READ_SIZE: usize = 16 << 10;
@@ -99,6 +102,36 @@ impl Held {
     }
 }
 
+/// A client that was told to go has so long to read that.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Reads in a row of what is thrown away.
+const THROWN_AWAY_MAX: usize = 16;
+
+/// The last second of a connection whose client was told to go: what it sends is thrown away, for a socket that is
+/// closed with bytes unread takes back what was sent.
+#[derive(Default)]
+struct Parting {
+    is_over: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Parting {
+    fn begin() -> Rc<Self> {
+        let parting = Rc::new(Self::default());
+        let own = Rc::clone(&parting);
+        glommio::spawn_local(async move {
+            glommio::timer::sleep(PARTING).await;
+            own.is_over.set(true);
+            if let Some(waker) = own.waker.take() {
+                waker.wake();
+            }
+        })
+        .detach();
+        parting
+    }
+}
+
 /// A socket, with what was read from it before it was known to speak HTTP.
 pub struct HttpStream {
     stream: TcpStream,
@@ -111,6 +144,9 @@ pub struct HttpStream {
     is_asked: bool,
     pace: Rc<Pace>,
     held: Held,
+    /// Of HTTP/2.
+    pings: Option<Pings>,
+    parting: Option<Rc<Parting>>,
 }
 
 impl HttpStream {
@@ -127,7 +163,48 @@ impl HttpStream {
             is_asked: false,
             pace: Rc::default(),
             held: held.clone(),
+            pings: None,
+            parting: None,
         }
+    }
+
+    /// Minds the pings of a client of HTTP/2 from now on.
+    pub fn mind_pings(&mut self) {
+        self.pings = Some(Pings::new());
+    }
+
+    /// Takes note of bytes that hyper gets; whether it does.
+    fn minds(&mut self, bytes: &[u8]) -> bool {
+        let has_too_many = self.pings.as_mut().is_some_and(|own| own.received(bytes, Instant::now));
+        if has_too_many {
+            self.parting = Some(Parting::begin());
+            if self.pings.as_ref().is_some_and(Pings::is_between) {
+                self.gathered.extend_from_slice(GOAWAY);
+            }
+        }
+        !has_too_many
+    }
+
+    /// Reads on without listening.
+    fn poll_part(&mut self, parting: &Parting, context: &mut Context<'_>) -> Poll<io::Error> {
+        let end = || Poll::Ready(io::Error::from(io::ErrorKind::ConnectionAborted));
+        // Where it does not take that it learns nothing.
+        drop(self.poll_send(context));
+        for _ in 0..THROWN_AWAY_MAX {
+            if parting.is_over.get() {
+                return end();
+            }
+            match Pin::new(&mut self.stream).poll_read(context, &mut self.room) {
+                Poll::Ready(Ok(0) | Err(_)) => return end(),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    parting.waker.set(Some(context.waker().clone()));
+                    return Poll::Pending;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads on until so many bytes are known that say which version of HTTP it is; what they are.
@@ -165,6 +242,12 @@ impl HttpStream {
         true
     }
 
+    fn note_sent(&mut self, bytes: &[u8]) {
+        if let Some(pings) = &mut self.pings {
+            pings.sent(bytes);
+        }
+    }
+
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_sending = !self.gathered.is_empty();
         while !self.gathered.is_empty() {
@@ -187,15 +270,26 @@ impl Read for HttpStream {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(parting) = this.parting.clone() {
+            return this.poll_part(&parting, context).map(Err);
+        }
         if !this.begun.is_empty() {
-            let count = this.begun.len().min(buffer.remaining());
-            buffer.put_slice(&this.begun[..count]);
-            this.begun.advance(count);
+            let bytes = this.begun.split_to(this.begun.len().min(buffer.remaining()));
+            if !this.minds(&bytes) {
+                return self.poll_read(context, buffer);
+            }
+            buffer.put_slice(&bytes);
             return Poll::Ready(Ok(()));
         }
         let size = this.room.len().min(buffer.remaining());
-        let room = &mut this.room[..size];
-        match Pin::new(&mut this.stream).poll_read(context, room) {
+        let mut room = std::mem::take(&mut this.room);
+        let read = Pin::new(&mut this.stream).poll_read(context, &mut room[..size]);
+        let is_taken = !matches!(read, Poll::Ready(Ok(count)) if !this.minds(&room[..count]));
+        this.room = room;
+        if !is_taken {
+            return self.poll_read(context, buffer);
+        }
+        match read {
             Poll::Ready(Ok(count)) => {
                 buffer.put_slice(&this.room[..count]);
                 this.is_asked |= !are_all(&this.room[..count], is_control);
@@ -214,14 +308,20 @@ impl Write for HttpStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.parting.is_some() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if this.gathered.len() + bytes.len() <= GATHERED_MAX {
             this.gathered.extend_from_slice(bytes);
+            this.note_sent(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         std::task::ready!(this.poll_send(context))?;
         // A socket that is full copies what it is given.
         let bytes = &bytes[..bytes.len().min(GATHERED_MAX)];
-        Pin::new(&mut this.stream).poll_write(context, bytes)
+        let count = std::task::ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        this.note_sent(&bytes[..count]);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -164,6 +164,11 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         });
         watch.finish(WatchStep::Changes, 3, true).unwrap();
     });
+    frame("watch reply, read", &mut |writer, out| {
+        let mut watch = writer.watch_read(out, ID, 9);
+        watch.push(&WatchChange { kv: member, ..WatchChange::default() });
+        watch.finish(WatchStep::Changes, 3, false).unwrap();
+    });
     frame("lease grant reply", &mut |writer, out| {
         writer.lease_grant(out, ID, &LeaseGrantReply { revision: 5, lease: 7, ttl_ms: 9_000 });
     });

@@ -602,8 +602,9 @@ fn what_a_watch_is_told_is_read_as_written_by_ours_and_by_the_library() {
         let changes: Vec<_> = (0..prng.below(4)).map(|_| change(&mut prng, &pool)).collect();
         let step = WatchStep::try_from(small(&mut prng, 3)).unwrap();
         let (revision, fragment) = (number(&mut prng), flag(&mut prng));
+        let newest = if flag(&mut prng) { number(&mut prng).max(0) } else { 0 };
         let mut out = Vec::new();
-        let mut watch = writer.watch(&mut out, ID);
+        let mut watch = writer.watch_read(&mut out, ID, newest);
         changes.iter().for_each(|change| watch.push(change));
         watch.finish(step, revision, fragment).unwrap();
         let other = RequestId::new(prng.next_u64());
@@ -613,9 +614,11 @@ fn what_a_watch_is_told_is_read_as_written_by_ours_and_by_the_library() {
         assert!(header.flags.has_more());
         let Reply::Watch(read) = Reply::verify(&header, body).unwrap() else { panic!() };
         assert_eq!((read.step, read.revision, read.fragment), (step, revision, fragment));
+        assert_eq!(read.newest, newest);
         assert_eq!(read.changes.collect::<Vec<_>>(), changes);
         let table = flatbuffers::root::<schema::WatchReply<'_>>(body).unwrap();
         assert_eq!(table.changes().map_or(0, |list| list.len()), changes.len());
+        assert_eq!(table.newest(), newest);
         let olds = changes.iter().filter(|change| change.previous.is_some()).count();
         assert_eq!(table.previous().map_or(0, |list| list.len()), olds);
         // Whatever happens to the bytes, reading ends in an error or in changes that can be read.

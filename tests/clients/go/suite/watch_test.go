@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 )
 
 // events takes that many off a watch.
@@ -127,6 +128,40 @@ func TestLargeHistoriesComeInFragments(t *testing.T) {
 	for index, event := range events(t, watch, 20) {
 		equal(t, "key", string(event.Kv.Key), fmt.Sprintf("k/%02d", index))
 		equal(t, "size", len(event.Kv.Value), len(value))
+	}
+}
+
+// Somebody who comes late is told how far the store is, and never a part of a revision without being told so.
+func TestAWatchThatCatchesUpIsToldTheRevisionOfTheStore(t *testing.T) {
+	ctx, client := begin(t)
+	value := strings.Repeat("v", 10_000)
+	const rounds = 30
+	for round := range rounds {
+		var writes []clientv3.Op
+		for index := range 40 {
+			writes = append(writes, clientv3.OpPut(fmt.Sprintf("k/%d/%02d", round, index), value))
+		}
+		_, err := client.Txn(ctx).Then(writes...).Commit()
+		check(t, err)
+	}
+	newest := int64(rounds + 1)
+	for _, options := range [][]clientv3.OpOption{{}, {clientv3.WithFragment()}} {
+		options = append(options, clientv3.WithPrefix(), clientv3.WithRev(1), clientv3.WithCreatedNotify())
+		// A stream of its own.
+		own := metadata.AppendToOutgoingContext(ctx, "own", fmt.Sprint(len(options)))
+		watch := client.Watch(own, "k/", options...)
+		equal(t, "revision at the creation", receive(t, "creation", watch).Header.Revision, newest)
+		for next := int64(2); next <= newest; {
+			answer := receive(t, "changes", watch)
+			check(t, answer.Err())
+			equal(t, "revision of the store", answer.Header.Revision, newest)
+			equal(t, "progress", answer.IsProgressNotify(), false)
+			equal(t, "changes of whole revisions", len(answer.Events)%40, 0)
+			for index, event := range answer.Events {
+				equal(t, "revision", event.Kv.ModRevision, next+int64(index/40))
+			}
+			next += int64(len(answer.Events) / 40)
+		}
 	}
 }
 
