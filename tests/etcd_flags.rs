@@ -585,3 +585,32 @@ fn pages_of_any_origin_may_read_unless_some_are_named() {
     assert_eq!(origin.as_deref(), Some("http://b"));
     assert_eq!(allowed_origin(&server, "GET", "/health", "http://c"), None);
 }
+
+/// How a command line ends that is not to be served with, and what it says.
+fn refusal(flags: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let folder = DataDir::new("flags-refused");
+    let dir = folder.path().join("m");
+    let mut command = std::process::Command::new(process::BINARY);
+    command.args(["etcd", "--data-dir", dir.to_str().unwrap()]).args(flags);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    assert!(!dir.exists(), "{flags:?} leaves a directory");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Unit files and scripts look at the code: with 2 the line itself is wrong, with 1 what it asks for.
+#[test]
+fn a_line_that_cannot_be_read_ends_with_2_and_one_that_asks_for_too_much_with_1() {
+    for (flags, variables, code, said) in [
+        (&["--max-wals=x"][..], &[][..], 2, "invalid value \"x\" for flag -max-wals: parse error"),
+        (&["--feature-gates=Foo=true"][..], &[][..], 2, "unrecognized feature gate: Foo"),
+        (&["--listen-client-urlz=x"][..], &[][..], 2, "did you mean --listen-client-urls?"),
+        (&["--max-txn-ops=8193"][..], &[][..], 1, "choose 0 to 8192"),
+        (&["--logger=other"][..], &[][..], 1, "zap is the only one"),
+        (&["--config-file=/no/such/file"][..], &[][..], 1, "cannot be read"),
+        (&["--name=a"][..], &[("ETCD_NAME", "a")][..], 1, "ETCD_NAME is shadowed"),
+        (&[][..], &[("ETCD_MAX_TXN_OPS", "x")][..], 1, "for ETCD_MAX_TXN_OPS"),
+    ] {
+        let (ended, told) = refusal(flags, variables);
+        assert!(ended == Some(code) && told.contains(said), "{flags:?}: {ended:?} {told}");
+    }
+}

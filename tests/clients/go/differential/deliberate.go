@@ -22,7 +22,7 @@ var deliberates = []deliberate{
 	},
 	{
 		regexp.MustCompile(`^(Maintenance/Status: |JSON /v3/maintenance/status: \.)dbSizeQuota`),
-		"there is no limit unless one is given, where etcd begins with one of 2 GiB",
+		"quorate server has no limit unless one is given, where etcd, and quorate etcd, begin with one of 2 GiB",
 	},
 	{
 		regexp.MustCompile(`^v3(lockpb.Lock|electionpb.Election)/.*: etcd Unknown "(.*)", quorate NotFound "(.*)"$`),
