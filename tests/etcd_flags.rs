@@ -600,6 +600,7 @@ fn refusal(flags: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) 
 /// Unit files and scripts look at the code: with 2 the line itself is wrong, with 1 what it asks for.
 #[test]
 fn a_line_that_cannot_be_read_ends_with_2_and_one_that_asks_for_too_much_with_1() {
+    let founders = "--initial-cluster=a=http://127.0.0.1:1";
     for (flags, variables, code, said) in [
         (&["--max-wals=x"][..], &[][..], 2, "invalid value \"x\" for flag -max-wals: parse error"),
         (&["--feature-gates=Foo=true"][..], &[][..], 2, "unrecognized feature gate: Foo"),
@@ -609,8 +610,24 @@ fn a_line_that_cannot_be_read_ends_with_2_and_one_that_asks_for_too_much_with_1(
         (&["--config-file=/no/such/file"][..], &[][..], 1, "cannot be read"),
         (&["--name=a"][..], &[("ETCD_NAME", "a")][..], 1, "ETCD_NAME is shadowed"),
         (&[][..], &[("ETCD_MAX_TXN_OPS", "x")][..], 1, "for ETCD_MAX_TXN_OPS"),
+        (&["--name=b", founders][..], &[][..], 1, "couldn't find local name \\\"b\\\""),
+        (
+            &["--name=a", founders, "--initial-advertise-peer-urls=http://127.0.0.1:2"][..],
+            &[][..],
+            1,
+            "--initial-cluster has a=http://127.0.0.1:1 but missing from",
+        ),
     ] {
         let (ended, told) = refusal(flags, variables);
         assert!(ended == Some(code) && told.contains(said), "{flags:?}: {ended:?} {told}");
     }
+}
+
+/// etcd looks at the founders once; who has begun knows them.
+#[test]
+fn a_member_that_has_begun_may_be_given_other_founders() {
+    let folder = DataDir::new("flags-founders");
+    let founders = ["--name=default", "--initial-cluster=default=http://127.0.0.1:1"];
+    drop(Etcd::start(folder.path(), &[]));
+    drop(Etcd::start(folder.path(), &founders));
 }

@@ -225,7 +225,13 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
                 etcd_urls::hosts("initial-advertise-peer-urls", default)?.remove(0),
             )]
         }
-        text => etcd_urls::founders(text)?,
+        text => {
+            // A member that has begun knows its cluster.
+            if !config.data_dir.join("identity").exists() {
+                etcd_urls::check_founders(given, text)?;
+            }
+            etcd_urls::founders(text)?
+        }
     };
     config.cluster = server::ClusterConfig {
         name: name.to_owned(),
@@ -503,6 +509,38 @@ mod tests {
     }
 
     #[test]
+    fn the_founders_must_have_this_member_at_the_urls_that_it_tells() {
+        let two = "--name a --initial-cluster a=http://127.0.0.1:1,b=http://127.0.0.1:2";
+        for (flags, said) in [
+            ("--name c", "couldn't find local name \"c\" in the initial cluster configuration"),
+            ("--name c --initial-cluster-state existing", "couldn't find local name \"c\""),
+            (
+                "--initial-advertise-peer-urls http://127.0.0.1:3",
+                "--initial-cluster has a=http://127.0.0.1:1 but missing from \
+                 --initial-advertise-peer-urls=http://127.0.0.1:3",
+            ),
+            ("", "missing from --initial-advertise-peer-urls=http://localhost:2380"),
+            ("--initial-advertise-peer-urls http://localhost:1", "has a=http://127.0.0.1:1 but"),
+            (
+                "--initial-advertise-peer-urls http://127.0.0.1:1,http://127.0.0.1:5",
+                "--initial-advertise-peer-urls has http://127.0.0.1:5 but missing from",
+            ),
+        ] {
+            let error = configured(&format!("{two} {flags}")).unwrap_err().to_string();
+            assert!(error.contains(said), "{flags}: {error}");
+        }
+        for flags in [
+            "--initial-advertise-peer-urls http://127.0.0.1:1",
+            "--initial-cluster-state existing",
+            "--initial-cluster a=http://127.0.0.1:1,a=http://127.0.0.1:5 \
+             --initial-advertise-peer-urls http://127.0.0.1:5,http://127.0.0.1:1",
+        ] {
+            let config = configured(&format!("{two} {flags}")).unwrap();
+            assert_eq!(config.cluster.initial_cluster[0].1, "127.0.0.1:1", "{flags}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
@@ -513,9 +551,12 @@ mod tests {
             ("--listen-peer-urls unix://a", "http://10.0.0.1:2380"),
             ("--listen-client-urls 127.0.0.1:2379", "URL scheme must be"),
             ("--listen-peer-urls http://127.0.0.1", "host:port"),
-            ("--initial-cluster a=http://127.0.0.1", "no port"),
+            (
+                "--initial-cluster default=http://127.0.0.1 --initial-cluster-state existing",
+                "no port",
+            ),
             ("--listen-peer-urls http://127.0.0.1:1,http://127.0.0.1:2", "give one"),
-            ("--initial-cluster a", "NAME=URL"),
+            ("--initial-cluster a", "couldn't find local name"),
             ("--initial-cluster-state old", "new, existing"),
             ("--max-request-bytes many", "no number"),
             ("--max-request-bytes 16777217", "choose 1 to 16777216"),
