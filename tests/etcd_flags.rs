@@ -553,6 +553,8 @@ fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
         founder.post("/v3/cluster/member/promote", &json!({"ID": id})).0 == 200
     });
     until("it serves like the others", || learner.post("/v3/kv/range", &read).0 == 200);
+    let (_, figures) = founder.http().ask("GET", "/metrics", "");
+    assert_eq!(figure(&figures, "etcd_server_learner_promote_successes"), 1.0);
 }
 
 /// What a page of this origin is told that it may read.
@@ -630,4 +632,241 @@ fn a_member_that_has_begun_may_be_given_other_founders() {
     let founders = ["--name=default", "--initial-cluster=default=http://127.0.0.1:1"];
     drop(Etcd::start(folder.path(), &[]));
     drop(Etcd::start(folder.path(), &founders));
+}
+
+/// What etcd 3.7.3 tells on /metrics, without what its Go runtime tells, and is told here as well.
+const TOLD: &[&str] = &[
+    "etcd_cluster_version",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_ttl_total",
+    "etcd_debugging_mvcc_compact_revision",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_db_compaction_last",
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+    "etcd_debugging_mvcc_events_total",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_slow_watcher_total",
+    "etcd_debugging_mvcc_total_put_size_in_bytes",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_debugging_server_alarms",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_disk_backend_commit_duration_seconds",
+    "etcd_disk_backend_snapshot_duration_seconds",
+    "etcd_disk_wal_fsync_duration_seconds",
+    "etcd_disk_wal_write_bytes_total",
+    "etcd_disk_wal_write_duration_seconds",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_hash_duration_seconds",
+    "etcd_mvcc_hash_rev_duration_seconds",
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_network_known_peers",
+    "etcd_network_peer_received_bytes_total",
+    "etcd_network_peer_sent_bytes_total",
+    "etcd_server_client_requests_total",
+    "etcd_server_has_leader",
+    "etcd_server_health_failures",
+    "etcd_server_health_success",
+    "etcd_server_heartbeat_send_failures_total",
+    "etcd_server_id",
+    "etcd_server_is_leader",
+    "etcd_server_is_learner",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_learner_promote_successes",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_quota_backend_bytes",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_server_snapshot_apply_in_progress_total",
+    "etcd_server_version",
+    "grpc_server_handled_total",
+    "grpc_server_handling_seconds",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "grpc_server_started_total",
+    "os_fd_limit",
+    "os_fd_used",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_network_receive_bytes_total",
+    "process_network_transmit_bytes_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+    "process_virtual_memory_max_bytes",
+];
+
+/// What etcd tells and is not told here, and why.
+const NOT_TOLD: &[(&str, &[&str])] = &[
+    ("There are no users.", &["etcd_debugging_auth_revision"]),
+    (
+        "There is no bbolt, no index in memory and nothing to defragment.",
+        &[
+            "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+            "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+            "etcd_debugging_disk_backend_commit_write_duration_seconds",
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+            "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+            "etcd_disk_backend_defrag_duration_seconds",
+            "etcd_disk_defrag_inflight",
+            "etcd_mvcc_db_open_read_transactions",
+        ],
+    ),
+    (
+        "A watch is a position: nothing is pending, and there is one loop that sends.",
+        &[
+            "etcd_debugging_mvcc_pending_events_total",
+            "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+            "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+        ],
+    ),
+    (
+        "There are no snapshot files of the log, no store of v2, no proxy, no Go.",
+        &[
+            "etcd_debugging_snap_save_marshalling_duration_seconds",
+            "etcd_debugging_snap_save_total_duration_seconds",
+            "etcd_debugging_store_expires_total",
+            "etcd_debugging_store_watch_requests_total",
+            "etcd_debugging_store_watchers",
+            "etcd_grpc_proxy_cache_hits_total",
+            "etcd_grpc_proxy_cache_keys_total",
+            "etcd_grpc_proxy_cache_misses_total",
+            "etcd_grpc_proxy_events_coalescing_total",
+            "etcd_grpc_proxy_watchers_coalescing_total",
+            "etcd_server_feature_enabled",
+            "etcd_server_go_version",
+            "etcd_snap_db_fsync_duration_seconds",
+            "etcd_snap_db_save_total_duration_seconds",
+            "etcd_snap_fsync_duration_seconds",
+            "promhttp_metric_handler_requests_in_flight",
+            "promhttp_metric_handler_requests_total",
+        ],
+    ),
+    (
+        "Nobody looks at the clock for each entry; quorate_request_duration_seconds has the times of calls.",
+        &[
+            "etcd_server_apply_duration_seconds",
+            "etcd_server_range_duration_seconds",
+            "etcd_server_request_duration_seconds",
+        ],
+    ),
+    (
+        "By member, or only while states are sent: quorate_links_* have the sums of what members send each other.",
+        &[
+            "etcd_network_active_peers",
+            "etcd_network_disconnected_peers_total",
+            "etcd_network_peer_received_failures_total",
+            "etcd_network_peer_round_trip_time_seconds",
+            "etcd_network_peer_sent_failures_total",
+            "etcd_network_server_stream_failures_total",
+            "etcd_network_snapshot_receive_failures",
+            "etcd_network_snapshot_receive_inflights_total",
+            "etcd_network_snapshot_receive_success",
+            "etcd_network_snapshot_receive_total_duration_seconds",
+            "etcd_network_snapshot_send_failures",
+            "etcd_network_snapshot_send_inflights_total",
+            "etcd_network_snapshot_send_success",
+            "etcd_network_snapshot_send_total_duration_seconds",
+            "etcd_server_learner_promote_failures",
+        ],
+    ),
+];
+
+/// Dashboards and alerts look for names: each of etcd's is there, or is known not to be.
+#[test]
+fn every_figure_of_etcd_is_told_or_is_named_as_one_that_is_not() {
+    let folder = DataDir::new("etcd-figures");
+    let server = Etcd::start(folder.path(), &["--metrics=extensive"]);
+    let ask = |path: &str, body: Value| {
+        let (status, answer) = server.post(path, &body);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    };
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    let ranges = figure(&figures, "etcd_mvcc_range_total");
+    // The page of figures counts its own look at the keys.
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    assert_eq!(figure(&figures, "etcd_mvcc_range_total"), ranges + 1.0);
+
+    let lease = ask("/v3/lease/grant", json!({"TTL": 100}))["ID"].clone();
+    let stream = |path: &str, body: Value| {
+        let mut http = server.http();
+        http.send("POST", path, &body.to_string());
+        assert_eq!(http.head().0, 200, "{path}");
+        http.chunk();
+        http
+    };
+    drop(stream("/v3/lease/keepalive", json!({"ID": lease})));
+    for _ in 0..3 {
+        ask("/v3/kv/put", json!({"key": "YQ==", "lease": lease}));
+    }
+    ask("/v3/kv/range", json!({"key": "YQ=="}));
+    let range = json!({"request_range": {"key": "YQ=="}});
+    ask("/v3/kv/txn", json!({"success": [range, range]}));
+    ask("/v3/kv/txn", json!({"success": [range, {"request_put": {"key": "YQ=="}}]}));
+    ask("/v3/kv/compaction", json!({"revision": 4, "physical": true}));
+    ask("/v3/maintenance/hash", json!({}));
+    ask("/v3/maintenance/hashkv", json!({}));
+    ask("/v3/maintenance/hashkv", json!({"revision": 4}));
+    drop(stream("/v3/maintenance/snapshot", json!({})));
+    ask(
+        "/v3/maintenance/alarm",
+        json!({"action": "ACTIVATE", "memberID": "7", "alarm": "CORRUPT"}),
+    );
+    let created = json!({"create_request": {"key": "YQ==", "start_revision": 4}});
+    let _watch = stream("/v3/watch", created);
+    until("the change is told", || {
+        let (_, figures) = server.http().ask("GET", "/metrics", "");
+        figure(&figures, "etcd_debugging_mvcc_events_total") == 2.0
+    });
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    for (name, value) in [
+        ("etcd_debugging_lease_ttl_total_bucket{le=\"64\"}", 0.0),
+        ("etcd_debugging_lease_ttl_total_bucket{le=\"128\"}", 1.0),
+        ("etcd_debugging_lease_ttl_total_sum", 100.0),
+        ("etcd_debugging_lease_renewed_total", 1.0),
+        ("etcd_debugging_mvcc_slow_watcher_total", 0.0),
+        ("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count", 1.0),
+        ("etcd_debugging_server_alarms{alarm_type=\"CORRUPT\",server_id=\"7\"}", 1.0),
+        ("etcd_disk_backend_snapshot_duration_seconds_count", 1.0),
+        ("etcd_mvcc_hash_duration_seconds_count", 1.0),
+        ("etcd_mvcc_hash_rev_duration_seconds_count", 2.0),
+        ("etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"stream\"}", 3.0),
+        ("etcd_server_proposals_failed_total", 0.0),
+    ] {
+        assert_eq!(figure(&figures, name), value, "{name}");
+    }
+    assert!(figure(&figures, "etcd_debugging_mvcc_db_compaction_last") > 1e9);
+    assert!(figure(&figures, "etcd_mvcc_range_total") >= ranges + 6.0);
+    let told: Vec<&str> = figures
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ').map(|(name, _)| name))
+        .collect();
+    for name in TOLD {
+        assert!(told.contains(name), "{name} is not told");
+    }
+    for (why, names) in NOT_TOLD {
+        for name in *names {
+            assert!(!told.contains(name) && !TOLD.contains(name), "{name} is told; {why}");
+        }
+    }
+    for name in told.iter().filter(|name| name.starts_with("etcd_")) {
+        assert!(TOLD.contains(name), "{name} is none of etcd's names");
+    }
 }

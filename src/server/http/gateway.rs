@@ -26,6 +26,7 @@ pub async fn respond(
     if parts.method != Method::POST {
         return refused(&Failure::new(Code::Unimplemented, "Method Not Allowed"));
     }
+    link.gate.count_client(&parts.headers, route.is_stream);
     let orphaned = match service::admit(link, &parts.headers).await {
         Ok(orphaned) => orphaned,
         Err(failure) => return refused(&failure),

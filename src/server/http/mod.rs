@@ -213,6 +213,12 @@ impl Gate {
         self.standing.get().leader != NodeId::default()
     }
 
+    /// Counts a call of a client with these headers.
+    fn count_client(&self, headers: &hyper::HeaderMap, is_stream: bool) {
+        let version = headers.get(service::CLIENT_VERSION).map(|version| version.as_bytes());
+        self.counters.clients.count(version, is_stream);
+    }
+
     /// Learns what this member is, as a task of its own.
     pub fn follow_role(self: &Rc<Self>) {
         glommio::spawn_local(role::follow(Rc::clone(self))).detach();

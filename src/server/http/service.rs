@@ -37,6 +37,9 @@ const STREAMS: [&str; 4] = [
 /// Metadata of a client that wants no answer of a member without a leader.
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
+/// Metadata in which a client says its version.
+pub const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
 /// Answers a request.
 pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
     let (parts, body) = request.into_parts();
@@ -75,8 +78,14 @@ async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     let form = messages.form();
     match stream(link, path, messages) {
-        Ok(response) => response,
-        Err(messages) => grpc::unary(one(link, path, &parts.headers, messages).await, form),
+        Ok(response) => {
+            link.gate.count_client(&parts.headers, true);
+            response
+        }
+        Err(messages) => {
+            link.gate.count_client(&parts.headers, false);
+            grpc::unary(one(link, path, &parts.headers, messages).await, form)
+        }
     }
 }
 
