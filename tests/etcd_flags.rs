@@ -79,6 +79,13 @@ fn encoded(bytes: &[u8]) -> String {
 
 /// Three members with these flags each.
 fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
+    let members = beginning(dir, flags);
+    members.iter().for_each(Etcd::ready);
+    members
+}
+
+/// The same, not ready yet.
+fn beginning(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
     let peers = [free_address(), free_address(), free_address()];
     let names = ["a", "b", "c"];
     let founder = |(name, peer)| format!("{name}=http://{peer}");
@@ -91,9 +98,7 @@ fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
         all.extend(flags);
         Etcd::spawn(dir, name, free_address(), &all)
     };
-    let members: Vec<Etcd> = names.into_iter().zip(peers).map(start).collect();
-    members.iter().for_each(Etcd::ready);
-    members
+    names.into_iter().zip(peers).map(start).collect()
 }
 
 /// The names in the list of members, as this one tells it.
@@ -869,4 +874,42 @@ fn every_figure_of_etcd_is_told_or_is_named_as_one_that_is_not() {
     for name in told.iter().filter(|name| name.starts_with("etcd_")) {
         assert!(TOLD.contains(name), "{name} is none of etcd's names");
     }
+}
+
+/// The URLs at which a member is found that has this name, as `from` lists it.
+fn urls_of(from: &Etcd, name: &str) -> Vec<String> {
+    let (status, list) = from.post("/v3/cluster/member/list", &json!({}));
+    assert_eq!(status, 200, "{list}");
+    let all = list["members"].as_array().into_iter().flatten();
+    let of_name = all.filter(|one| one["name"] == name);
+    let urls = of_name.flat_map(|one| one["clientURLs"].as_array().cloned().unwrap_or_default());
+    urls.map(|url| url.as_str().unwrap().to_owned()).collect()
+}
+
+/// Clients that balance, and scripts that wait for the line and then list the members, rely on it.
+#[test]
+fn who_is_ready_is_in_the_list_of_members_and_who_asks_earlier_waits_for_that() {
+    let folder = DataDir::new("etcd-ready-alone");
+    let peer = format!("http://{}", free_address());
+    let flags =
+        [format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")];
+    let flags = flags.each_ref().map(String::as_str);
+    let alone = Etcd::spawn(folder.path(), "default", free_address(), &flags);
+    until("a door", || std::net::TcpStream::connect(alone.client).is_ok());
+    assert_eq!(urls_of(&alone, "default"), [format!("http://{}", alone.client)]);
+
+    let folder = DataDir::new("etcd-ready");
+    let members = beginning(folder.path(), &[]);
+    let mut waiting: Vec<(&Etcd, &str)> = members.iter().zip(["a", "b", "c"]).collect();
+    until("all of them", || {
+        waiting.retain(|(member, name)| {
+            let is_ready = member.process.stderr().contains("ready to serve client requests");
+            // Any of them knows it, whichever came first.
+            for one in members.iter().filter(|_| is_ready) {
+                assert_eq!(urls_of(one, name), [format!("http://{}", member.client)]);
+            }
+            !is_ready
+        });
+        waiting.is_empty()
+    });
 }

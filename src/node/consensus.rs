@@ -275,6 +275,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
+    /// Whether the list of members that is committed has what this one says of itself. One that stays alone says
+    /// nothing.
+    pub fn is_published(&self) -> bool {
+        if self.is_alone() && self.peers.own().peer_address.is_empty() {
+            return true;
+        }
+        let id = self.raft.id();
+        let is_known = |said| self.members.introduced(id, said).is_none();
+        self.introduced.get(&id).is_none_or(is_known)
+            && self.members.index() <= self.raft.log().committed()
+    }
+
     /// Whether this member takes part in no election: it may have forgotten what it promised.
     pub fn abstains(&self) -> bool {
         self.beginner.is_some()

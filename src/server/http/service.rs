@@ -124,6 +124,7 @@ pub fn stream(
 /// # Errors
 /// [`Failure::NO_LEADER`].
 pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, Failure> {
+    link.awaits_publication().await;
     if headers.get(HAS_LEADER).is_none_or(|value| value != "true") {
         return Ok(None);
     }
