@@ -395,10 +395,14 @@ fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
     let add = json!({"peerURLs": [url]});
     let (status, added) = founder.post("/v3/cluster/member/add", &add);
     assert_eq!((status, added["member"].get("name")), (200, None), "{added}");
+    assert_eq!(added["member"].get("isLearner"), None, "to clients it is a voter: {added}");
     assert_eq!(names(&founder), ["first", ""]);
+    let learner = json!({"peerURLs": ["http://127.0.0.1:1"], "isLearner": true});
+    assert_eq!(founder.post("/v3/cluster/member/add", &learner).0, 200, "there is none yet");
     let joined = join(folder.path(), first, &url);
-    until("its name", || names(&founder) == ["first", "second"]);
-    until("its name there, too", || names(&joined) == ["first", "second"]);
+    // It is ready when it votes.
+    assert_eq!(names(&joined), ["first", "second", ""]);
+    assert_eq!(names(&founder), ["first", "second", ""]);
 }
 
 #[test]

@@ -28,7 +28,7 @@ use core::mem;
 use base::{Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
-use wire::{ReplyWriter, Status};
+use wire::{MemberRole, ReplyWriter, Status};
 
 use crate::admin::Admin;
 use crate::apply_lag::ApplyLag;
@@ -275,13 +275,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
-    /// Whether the list of members that is committed has what this one says of itself. One that stays alone says
-    /// nothing.
+    /// Whether the list of members that is committed has what this one says of itself, and it votes if it is to. One
+    /// that stays alone says nothing.
     pub fn is_published(&self) -> bool {
         if self.is_alone() && self.peers.own().peer_address.is_empty() {
             return true;
         }
         let id = self.raft.id();
+        if self.members.get(id).is_some_and(|own| own.role == MemberRole::Promotable) {
+            return false;
+        }
         let is_known = |said| self.members.introduced(id, said).is_none();
         self.introduced.get(&id).is_none_or(is_known)
             && self.members.index() <= self.raft.log().committed()
@@ -305,6 +308,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// Members that this one has given a vote to, as the leader.
     pub fn promotions(&self) -> u64 {
         self.promotions
+    }
+
+    /// Whether this member is in the list without a vote.
+    pub fn is_learner(&self) -> bool {
+        self.raft.membership().learners().contains(&self.raft.id())
     }
 
     /// Whether a state that came from another member takes the place of the own one.
@@ -590,7 +598,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         Standing {
             name: self.members.name_of(id),
             role: self.raft.role(),
-            is_learner: self.raft.membership().learners().contains(&id),
+            is_learner: self.is_learner(),
             term: self.raft.term(),
             leader: self.raft.leader(),
             last: self.raft.log().last(),

@@ -217,6 +217,7 @@ impl CoreLoop {
             self.counters.late_heartbeats.set(mishaps.late_heartbeats);
             self.counters.slow_applies.set(mishaps.slow_applies);
             self.counters.promotions.set(seat.role.promotions());
+            self.counters.is_learner.set(seat.role.is_learner().into());
             self.counters.installing.set(seat.role.is_installing().into());
         }
         if let Some(seat) = &self.seats.reactor {

@@ -243,6 +243,8 @@ pub struct Counters {
     pub slow_applies: Counter,
     /// Members that were given a vote.
     pub promotions: Counter,
+    /// 1 while this member has no vote.
+    pub is_learner: Counter,
     /// 1 once the list of members has what this one says of itself.
     pub published: Counter,
     /// 1 while a state of another member takes the place of the own one.
@@ -292,6 +294,7 @@ impl Default for Counters {
             late_heartbeats: Counter::default(),
             slow_applies: Counter::default(),
             promotions: Counter::default(),
+            is_learner: Counter::default(),
             published: Counter::default(),
             installing: Counter::default(),
             slow_questions: Counter::default(),

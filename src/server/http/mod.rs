@@ -381,7 +381,9 @@ impl Link {
     }
 
     fn is_learner(&self) -> bool {
-        self.gate.is_learner.get()
+        // It may have been given its vote since it was looked at.
+        let gate = &self.gate;
+        gate.is_learner.get() && gate.board.sum(|all| &all.is_learner) > 0
     }
 
     /// Waits until clients find this member in the list of members, as long as a request may take.
