@@ -597,6 +597,23 @@ fn pages_of_any_origin_may_read_unless_some_are_named() {
     assert_eq!(allowed_origin(&server, "GET", "/health", "http://c"), None);
 }
 
+#[test]
+fn paths_with_too_many_slashes_lead_to_those_that_are_meant() {
+    let folder = DataDir::new("flags-paths");
+    let server = Etcd::start(folder.path(), &[]);
+    for (method, body) in [("GET", "<a href=\"/v3/kv/range?a=1\">"), ("POST", "")] {
+        let mut stream = std::net::TcpStream::connect(server.client).unwrap();
+        let request =
+            format!("{method} //v3//kv/range?a=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 307 "), "{answer}");
+        assert!(answer.contains("location: /v3/kv/range?a=1\r\n"), "{answer}");
+        assert!(answer.contains(body), "{answer}");
+    }
+}
+
 /// How a command line ends that is not to be served with, and what it says.
 fn refusal(flags: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = DataDir::new("flags-refused");

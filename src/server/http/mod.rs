@@ -11,6 +11,7 @@
 //! stream that is not read holds up nothing else.
 
 mod calls;
+mod clean;
 mod debug;
 mod event;
 mod gateway;

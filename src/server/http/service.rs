@@ -17,7 +17,7 @@ use super::calls::Counted;
 use super::event::Waiter;
 use super::grpc::{self, Messages, end_message, timeout_ms};
 use super::native::{Answer, Gone, Native, Pending};
-use super::{gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
+use super::{clean, gateway, health, keys, lease, page, plain, recipes, snapshot, watch};
 use crate::config::Serves;
 
 /// How long a request waits before it is tried again while there is no leader.
@@ -55,6 +55,8 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
         return call(link, &parts, body).await;
     }
     let mut response = if let Some(response) = page::preflight(&parts) {
+        response
+    } else if !is_grpc && let Some(response) = clean::redirect(&parts) {
         response
     } else if is_grpc || !plain::is_served(link.serves, path) {
         plain::nothing()
