@@ -79,6 +79,13 @@ fn encoded(bytes: &[u8]) -> String {
 
 /// Three members with these flags each.
 fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
+    let members = beginning(dir, flags);
+    members.iter().for_each(Etcd::ready);
+    members
+}
+
+/// The same, not ready yet.
+fn beginning(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
     let peers = [free_address(), free_address(), free_address()];
     let names = ["a", "b", "c"];
     let founder = |(name, peer)| format!("{name}=http://{peer}");
@@ -91,9 +98,7 @@ fn cluster(dir: &Path, flags: &[&str]) -> Vec<Etcd> {
         all.extend(flags);
         Etcd::spawn(dir, name, free_address(), &all)
     };
-    let members: Vec<Etcd> = names.into_iter().zip(peers).map(start).collect();
-    members.iter().for_each(Etcd::ready);
-    members
+    names.into_iter().zip(peers).map(start).collect()
 }
 
 /// The names in the list of members, as this one tells it.
@@ -404,10 +409,14 @@ fn a_member_that_was_added_has_no_name_until_it_says_its_own() {
     let add = json!({"peerURLs": [url]});
     let (status, added) = founder.post("/v3/cluster/member/add", &add);
     assert_eq!((status, added["member"].get("name")), (200, None), "{added}");
+    assert_eq!(added["member"].get("isLearner"), None, "to clients it is a voter: {added}");
     assert_eq!(names(&founder), ["first", ""]);
+    let learner = json!({"peerURLs": ["http://127.0.0.1:1"], "isLearner": true});
+    assert_eq!(founder.post("/v3/cluster/member/add", &learner).0, 200, "there is none yet");
     let joined = join(folder.path(), first, &url);
-    until("its name", || names(&founder) == ["first", "second"]);
-    until("its name there, too", || names(&joined) == ["first", "second"]);
+    // It is ready when it votes.
+    assert_eq!(names(&joined), ["first", "second", ""]);
+    assert_eq!(names(&founder), ["first", "second", ""]);
 }
 
 #[test]
@@ -567,6 +576,8 @@ fn a_learner_answers_for_itself_alone_until_it_has_a_vote() {
         founder.post("/v3/cluster/member/promote", &json!({"ID": id})).0 == 200
     });
     until("it serves like the others", || learner.post("/v3/kv/range", &read).0 == 200);
+    let (_, figures) = founder.http().ask("GET", "/metrics", "");
+    assert_eq!(figure(&figures, "etcd_server_learner_promote_successes"), 1.0);
 }
 
 /// What a page of this origin is told that it may read.
@@ -598,4 +609,342 @@ fn pages_of_any_origin_may_read_unless_some_are_named() {
     let origin = allowed_origin(&server, "GET", "/health", "http://b");
     assert_eq!(origin.as_deref(), Some("http://b"));
     assert_eq!(allowed_origin(&server, "GET", "/health", "http://c"), None);
+}
+
+#[test]
+fn paths_with_too_many_slashes_lead_to_those_that_are_meant() {
+    let folder = DataDir::new("flags-paths");
+    let server = Etcd::start(folder.path(), &[]);
+    for (method, body) in [("GET", "<a href=\"/v3/kv/range?a=1\">"), ("POST", "")] {
+        let mut stream = std::net::TcpStream::connect(server.client).unwrap();
+        let request =
+            format!("{method} //v3//kv/range?a=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 307 "), "{answer}");
+        assert!(answer.contains("location: /v3/kv/range?a=1\r\n"), "{answer}");
+        assert!(answer.contains(body), "{answer}");
+    }
+}
+
+/// How a command line ends that is not to be served with, and what it says.
+fn refusal(flags: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let folder = DataDir::new("flags-refused");
+    let dir = folder.path().join("m");
+    let mut command = std::process::Command::new(process::BINARY);
+    command.args(["etcd", "--data-dir", dir.to_str().unwrap()]).args(flags);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    assert!(!dir.exists(), "{flags:?} leaves a directory");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Unit files and scripts look at the code: with 2 the line itself is wrong, with 1 what it asks for.
+#[test]
+fn a_line_that_cannot_be_read_ends_with_2_and_one_that_asks_for_too_much_with_1() {
+    let founders = "--initial-cluster=a=http://127.0.0.1:1";
+    for (flags, variables, code, said) in [
+        (&["--max-wals=x"][..], &[][..], 2, "invalid value \"x\" for flag -max-wals: parse error"),
+        (&["--feature-gates=Foo=true"][..], &[][..], 2, "unrecognized feature gate: Foo"),
+        (&["--listen-client-urlz=x"][..], &[][..], 2, "did you mean --listen-client-urls?"),
+        (&["--max-txn-ops=8193"][..], &[][..], 1, "choose 0 to 8192"),
+        (&["--logger=other"][..], &[][..], 1, "zap is the only one"),
+        (&["--config-file=/no/such/file"][..], &[][..], 1, "cannot be read"),
+        (&["--name=a"][..], &[("ETCD_NAME", "a")][..], 1, "ETCD_NAME is shadowed"),
+        (&[][..], &[("ETCD_MAX_TXN_OPS", "x")][..], 1, "for ETCD_MAX_TXN_OPS"),
+        (&["--name=b", founders][..], &[][..], 1, "couldn't find local name \\\"b\\\""),
+        (
+            &["--name=a", founders, "--initial-advertise-peer-urls=http://127.0.0.1:2"][..],
+            &[][..],
+            1,
+            "--initial-cluster has a=http://127.0.0.1:1 but missing from",
+        ),
+    ] {
+        let (ended, told) = refusal(flags, variables);
+        assert!(ended == Some(code) && told.contains(said), "{flags:?}: {ended:?} {told}");
+    }
+}
+
+/// etcd looks at the founders once; who has begun knows them.
+#[test]
+fn a_member_that_has_begun_may_be_given_other_founders() {
+    let folder = DataDir::new("flags-founders");
+    let founders = ["--name=default", "--initial-cluster=default=http://127.0.0.1:1"];
+    drop(Etcd::start(folder.path(), &[]));
+    drop(Etcd::start(folder.path(), &founders));
+}
+
+/// What etcd 3.7.3 tells on /metrics, without what its Go runtime tells, and is told here as well.
+const TOLD: &[&str] = &[
+    "etcd_cluster_version",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_ttl_total",
+    "etcd_debugging_mvcc_compact_revision",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_db_compaction_last",
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+    "etcd_debugging_mvcc_events_total",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_slow_watcher_total",
+    "etcd_debugging_mvcc_total_put_size_in_bytes",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_debugging_server_alarms",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_disk_backend_commit_duration_seconds",
+    "etcd_disk_backend_snapshot_duration_seconds",
+    "etcd_disk_wal_fsync_duration_seconds",
+    "etcd_disk_wal_write_bytes_total",
+    "etcd_disk_wal_write_duration_seconds",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_hash_duration_seconds",
+    "etcd_mvcc_hash_rev_duration_seconds",
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_network_known_peers",
+    "etcd_network_peer_received_bytes_total",
+    "etcd_network_peer_sent_bytes_total",
+    "etcd_server_client_requests_total",
+    "etcd_server_has_leader",
+    "etcd_server_health_failures",
+    "etcd_server_health_success",
+    "etcd_server_heartbeat_send_failures_total",
+    "etcd_server_id",
+    "etcd_server_is_leader",
+    "etcd_server_is_learner",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_learner_promote_successes",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_quota_backend_bytes",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_server_snapshot_apply_in_progress_total",
+    "etcd_server_version",
+    "grpc_server_handled_total",
+    "grpc_server_handling_seconds",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "grpc_server_started_total",
+    "os_fd_limit",
+    "os_fd_used",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_network_receive_bytes_total",
+    "process_network_transmit_bytes_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+    "process_virtual_memory_max_bytes",
+];
+
+/// What etcd tells and is not told here, and why.
+const NOT_TOLD: &[(&str, &[&str])] = &[
+    ("There are no users.", &["etcd_debugging_auth_revision"]),
+    (
+        "There is no bbolt, no index in memory and nothing to defragment.",
+        &[
+            "etcd_debugging_disk_backend_commit_rebalance_duration_seconds",
+            "etcd_debugging_disk_backend_commit_spill_duration_seconds",
+            "etcd_debugging_disk_backend_commit_write_duration_seconds",
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+            "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+            "etcd_disk_backend_defrag_duration_seconds",
+            "etcd_disk_defrag_inflight",
+            "etcd_mvcc_db_open_read_transactions",
+        ],
+    ),
+    (
+        "A watch is a position: nothing is pending, and there is one loop that sends.",
+        &[
+            "etcd_debugging_mvcc_pending_events_total",
+            "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+            "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+            "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+        ],
+    ),
+    (
+        "There are no snapshot files of the log, no store of v2, no proxy, no Go.",
+        &[
+            "etcd_debugging_snap_save_marshalling_duration_seconds",
+            "etcd_debugging_snap_save_total_duration_seconds",
+            "etcd_debugging_store_expires_total",
+            "etcd_debugging_store_watch_requests_total",
+            "etcd_debugging_store_watchers",
+            "etcd_grpc_proxy_cache_hits_total",
+            "etcd_grpc_proxy_cache_keys_total",
+            "etcd_grpc_proxy_cache_misses_total",
+            "etcd_grpc_proxy_events_coalescing_total",
+            "etcd_grpc_proxy_watchers_coalescing_total",
+            "etcd_server_feature_enabled",
+            "etcd_server_go_version",
+            "etcd_snap_db_fsync_duration_seconds",
+            "etcd_snap_db_save_total_duration_seconds",
+            "etcd_snap_fsync_duration_seconds",
+            "promhttp_metric_handler_requests_in_flight",
+            "promhttp_metric_handler_requests_total",
+        ],
+    ),
+    (
+        "Nobody looks at the clock for each entry; quorate_request_duration_seconds has the times of calls.",
+        &[
+            "etcd_server_apply_duration_seconds",
+            "etcd_server_range_duration_seconds",
+            "etcd_server_request_duration_seconds",
+        ],
+    ),
+    (
+        "By member, or only while states are sent: quorate_links_* have the sums of what members send each other.",
+        &[
+            "etcd_network_active_peers",
+            "etcd_network_disconnected_peers_total",
+            "etcd_network_peer_received_failures_total",
+            "etcd_network_peer_round_trip_time_seconds",
+            "etcd_network_peer_sent_failures_total",
+            "etcd_network_server_stream_failures_total",
+            "etcd_network_snapshot_receive_failures",
+            "etcd_network_snapshot_receive_inflights_total",
+            "etcd_network_snapshot_receive_success",
+            "etcd_network_snapshot_receive_total_duration_seconds",
+            "etcd_network_snapshot_send_failures",
+            "etcd_network_snapshot_send_inflights_total",
+            "etcd_network_snapshot_send_success",
+            "etcd_network_snapshot_send_total_duration_seconds",
+            "etcd_server_learner_promote_failures",
+        ],
+    ),
+];
+
+/// Dashboards and alerts look for names: each of etcd's is there, or is known not to be.
+#[test]
+fn every_figure_of_etcd_is_told_or_is_named_as_one_that_is_not() {
+    let folder = DataDir::new("etcd-figures");
+    let server = Etcd::start(folder.path(), &["--metrics=extensive"]);
+    let ask = |path: &str, body: Value| {
+        let (status, answer) = server.post(path, &body);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    };
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    let ranges = figure(&figures, "etcd_mvcc_range_total");
+    // The page of figures counts its own look at the keys.
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    assert_eq!(figure(&figures, "etcd_mvcc_range_total"), ranges + 1.0);
+
+    let lease = ask("/v3/lease/grant", json!({"TTL": 100}))["ID"].clone();
+    let stream = |path: &str, body: Value| {
+        let mut http = server.http();
+        http.send("POST", path, &body.to_string());
+        assert_eq!(http.head().0, 200, "{path}");
+        http.chunk();
+        http
+    };
+    drop(stream("/v3/lease/keepalive", json!({"ID": lease})));
+    for _ in 0..3 {
+        ask("/v3/kv/put", json!({"key": "YQ==", "lease": lease}));
+    }
+    ask("/v3/kv/range", json!({"key": "YQ=="}));
+    let range = json!({"request_range": {"key": "YQ=="}});
+    ask("/v3/kv/txn", json!({"success": [range, range]}));
+    ask("/v3/kv/txn", json!({"success": [range, {"request_put": {"key": "YQ=="}}]}));
+    ask("/v3/kv/compaction", json!({"revision": 4, "physical": true}));
+    ask("/v3/maintenance/hash", json!({}));
+    ask("/v3/maintenance/hashkv", json!({}));
+    ask("/v3/maintenance/hashkv", json!({"revision": 4}));
+    drop(stream("/v3/maintenance/snapshot", json!({})));
+    ask(
+        "/v3/maintenance/alarm",
+        json!({"action": "ACTIVATE", "memberID": "7", "alarm": "CORRUPT"}),
+    );
+    let created = json!({"create_request": {"key": "YQ==", "start_revision": 4}});
+    let _watch = stream("/v3/watch", created);
+    until("the change is told", || {
+        let (_, figures) = server.http().ask("GET", "/metrics", "");
+        figure(&figures, "etcd_debugging_mvcc_events_total") == 2.0
+    });
+    let (_, figures) = server.http().ask("GET", "/metrics", "");
+    for (name, value) in [
+        ("etcd_debugging_lease_ttl_total_bucket{le=\"64\"}", 0.0),
+        ("etcd_debugging_lease_ttl_total_bucket{le=\"128\"}", 1.0),
+        ("etcd_debugging_lease_ttl_total_sum", 100.0),
+        ("etcd_debugging_lease_renewed_total", 1.0),
+        ("etcd_debugging_mvcc_slow_watcher_total", 0.0),
+        ("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count", 1.0),
+        ("etcd_debugging_server_alarms{alarm_type=\"CORRUPT\",server_id=\"7\"}", 1.0),
+        ("etcd_disk_backend_snapshot_duration_seconds_count", 1.0),
+        ("etcd_mvcc_hash_duration_seconds_count", 1.0),
+        ("etcd_mvcc_hash_rev_duration_seconds_count", 2.0),
+        ("etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"stream\"}", 3.0),
+        ("etcd_server_proposals_failed_total", 0.0),
+    ] {
+        assert_eq!(figure(&figures, name), value, "{name}");
+    }
+    assert!(figure(&figures, "etcd_debugging_mvcc_db_compaction_last") > 1e9);
+    assert!(figure(&figures, "etcd_mvcc_range_total") >= ranges + 6.0);
+    let told: Vec<&str> = figures
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ').map(|(name, _)| name))
+        .collect();
+    for name in TOLD {
+        assert!(told.contains(name), "{name} is not told");
+    }
+    for (why, names) in NOT_TOLD {
+        for name in *names {
+            assert!(!told.contains(name) && !TOLD.contains(name), "{name} is told; {why}");
+        }
+    }
+    for name in told.iter().filter(|name| name.starts_with("etcd_")) {
+        assert!(TOLD.contains(name), "{name} is none of etcd's names");
+    }
+}
+
+/// The URLs at which a member is found that has this name, as `from` lists it.
+fn urls_of(from: &Etcd, name: &str) -> Vec<String> {
+    let (status, list) = from.post("/v3/cluster/member/list", &json!({}));
+    assert_eq!(status, 200, "{list}");
+    let all = list["members"].as_array().into_iter().flatten();
+    let of_name = all.filter(|one| one["name"] == name);
+    let urls = of_name.flat_map(|one| one["clientURLs"].as_array().cloned().unwrap_or_default());
+    urls.map(|url| url.as_str().unwrap().to_owned()).collect()
+}
+
+/// Clients that balance, and scripts that wait for the line and then list the members, rely on it.
+#[test]
+fn who_is_ready_is_in_the_list_of_members_and_who_asks_earlier_waits_for_that() {
+    let folder = DataDir::new("etcd-ready-alone");
+    let peer = format!("http://{}", free_address());
+    let flags =
+        [format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")];
+    let flags = flags.each_ref().map(String::as_str);
+    let alone = Etcd::spawn(folder.path(), "default", free_address(), &flags);
+    until("a door", || std::net::TcpStream::connect(alone.client).is_ok());
+    assert_eq!(urls_of(&alone, "default"), [format!("http://{}", alone.client)]);
+
+    let folder = DataDir::new("etcd-ready");
+    let members = beginning(folder.path(), &[]);
+    let mut waiting: Vec<(&Etcd, &str)> = members.iter().zip(["a", "b", "c"]).collect();
+    until("all of them", || {
+        waiting.retain(|(member, name)| {
+            let is_ready = member.process.stderr().contains("ready to serve client requests");
+            // Any of them knows it, whichever came first.
+            for one in members.iter().filter(|_| is_ready) {
+                assert_eq!(urls_of(one, name), [format!("http://{}", member.client)]);
+            }
+            !is_ready
+        });
+        waiting.is_empty()
+    });
 }

@@ -140,11 +140,20 @@ fn what_was_saved_while_others_write_is_restored_with_all_its_history() {
     assert_eq!(saved["revision"].as_i64(), Some(twin.status().unwrap().revision));
     restored.kill();
     check_clean(&second);
-    // What etcd reads there, which is left when it is restored.
+    // What etcd reads there, and what is up again when it is restored.
     assert!(fs::read(&again).unwrap().windows(5).any(|bytes| bytes == [0x08, 0xac, 2, 0x10, 1]));
     let third = folder.path().join("third");
     let told = json(&["snapshot", "restore", text(&again), "--data-dir", text(&third)]);
-    assert!(told["left"].to_string().contains("1 alarms"), "{told}");
+    assert_eq!(told["totalAlarm"].as_u64(), Some(1), "{told}");
+    assert!(!told["left"].to_string().contains("alarms"), "{told}");
+    check_clean(&third);
+    let third = Server::start(&third, SMALL);
+    let endpoint = third.address().to_string();
+    let put = ["put", "key", "value", "--endpoint", endpoint.as_str()];
+    assert!(!run(&put).status.success(), "the alarm refuses it");
+    let disarmed = run(&["alarm", "disarm", "--endpoint", &endpoint]);
+    assert!(String::from_utf8_lossy(&disarmed.stdout).contains("NOSPACE"), "{disarmed:?}");
+    assert!(run(&put).status.success());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use server::Serves;
 
-use super::etcd_flags::{FLAGS, Given, NOTES, Use};
+use super::etcd_flags::{FLAGS, Given, Mistake, NOTES, Use};
 use super::etcd_log;
 use super::etcd_urls;
 use super::failure::Failure;
@@ -53,9 +53,12 @@ fn say(text: &str) -> ExitCode {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let given = match read(arguments) {
         Ok(given) => given,
-        Err(error) => {
-            eprintln!("error verifying flags, {error}. See 'etcd --help'.");
-            return EXIT_USAGE.into();
+        Err(mistake) => {
+            eprintln!("error verifying flags, {mistake}. See 'etcd --help'.");
+            return match mistake {
+                Mistake::Flag(_) => EXIT_USAGE.into(),
+                Mistake::Other(_) => ExitCode::FAILURE,
+            };
         }
     };
     if given.is_on("version") {
@@ -70,7 +73,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
     if let Err(failure) = etcd_log::set(&given) {
         eprintln!("error verifying flags, {failure}. See 'etcd --help'.");
-        return EXIT_USAGE.into();
+        return ExitCode::FAILURE;
     }
     let config = match config(&given) {
         Ok(config) => config,
@@ -98,24 +101,27 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 /// The flags, or the file that they name.
-fn read(arguments: Vec<OsString>) -> Result<Given, String> {
+fn read(arguments: Vec<OsString>) -> Result<Given, Mistake> {
     let text = |bytes: OsString| {
-        bytes.into_string().map_err(|bytes| format!("{bytes:?} is no text in UTF-8"))
+        bytes
+            .into_string()
+            .map_err(|bytes| Mistake::Other(format!("{bytes:?} is no text in UTF-8")))
     };
     let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
     // Others may be whatever they want.
     let ours =
         std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ETCD_"));
     let pairs = ours.map(|(name, value)| Ok((text(name)?, text(value)?)));
-    let variables = pairs.collect::<Result<Vec<_>, String>>()?;
+    let variables = pairs.collect::<Result<Vec<_>, Mistake>>()?;
     let used = |(name, _): &(String, String)| !name.starts_with("ETCD_UNSUPPORTED_");
     let given = Given::new(arguments, variables.into_iter().filter(used))?;
     match given.get("config-file") {
         "" => Ok(given),
         path => {
+            let refuse = |why: String| Mistake::Other(format!("--config-file {path}{why}"));
             let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("--config-file {path} cannot be read: {error}"))?;
-            Given::of_file(&text).map_err(|error| format!("--config-file {path}: {error}"))
+                .map_err(|error| refuse(format!(" cannot be read: {error}")))?;
+            Given::of_file(&text).map_err(|error| refuse(format!(": {error}")))
         }
     }
 }
@@ -219,7 +225,13 @@ fn config(given: &Given) -> Result<server::Config, Failure> {
                 etcd_urls::hosts("initial-advertise-peer-urls", default)?.remove(0),
             )]
         }
-        text => etcd_urls::founders(text)?,
+        text => {
+            // A member that has begun knows its cluster.
+            if !config.data_dir.join("identity").exists() {
+                etcd_urls::check_founders(given, text)?;
+            }
+            etcd_urls::founders(text)?
+        }
     };
     config.cluster = server::ClusterConfig {
         name: name.to_owned(),
@@ -281,12 +293,20 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
     config.etcd = server::EtcdApi {
         write_size_max: size,
         progress_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX).max(interval_min),
-        streams_max: number(given, "max-concurrent-streams")?,
+        streams_max: match number(given, "max-concurrent-streams")? {
+            // As in Go's gRPC.
+            0 => u32::MAX,
+            streams => streams,
+        },
         learners_max: number(given, "max-learners")?,
         extensive_metrics: match given.get("metrics") {
             "basic" => false,
             "extensive" => true,
-            metrics => return refuse(format!("--metrics={metrics}: say basic or extensive")),
+            // As in etcd, which has no more to tell then.
+            metrics => {
+                server::log::warn(format!("--metrics={metrics} is taken for basic"));
+                false
+            }
         },
     };
     config.origins = match given.get("cors") {
@@ -297,9 +317,6 @@ fn limits(given: &Given, config: &mut server::Config) -> Result<(), Failure> {
         let since: u64 = number(given, "snapshot-count")?;
         let behind: u64 = number(given, "snapshot-catchup-entries")?;
         config.log_entries_kept = since.saturating_add(behind);
-    }
-    if config.etcd.streams_max == 0 {
-        return refuse("--max-concurrent-streams=0 leaves no stream; choose 1 or more".into());
     }
     Ok(())
 }
@@ -337,7 +354,10 @@ mod tests {
 
     fn configured(line: &str) -> Result<server::Config, Failure> {
         let arguments = line.split_whitespace().map(str::to_owned);
-        config(&Given::new(arguments, []).map_err(Failure::Arguments)?)
+        config(
+            &Given::new(arguments, [])
+                .map_err(|mistake| Failure::Arguments(mistake.to_string()))?,
+        )
     }
 
     #[test]
@@ -454,6 +474,9 @@ mod tests {
         let kept = |line: &str| configured(line).unwrap().log_entries_kept;
         assert_eq!(kept("--snapshot-count=20000"), 25_000);
         assert_eq!(kept("--snapshot-count=0 --snapshot-catchup-entries 300000"), 300_000);
+        let none = configured("--max-txn-ops=0 --max-concurrent-streams 0 --metrics=some").unwrap();
+        assert!(none.check().is_ok() && !none.etcd.extensive_metrics);
+        assert_eq!((none.txn_ops_max, none.etcd.streams_max), (0, u32::MAX));
         let error = configured("--max-txn-ops 8193").unwrap().check().unwrap_err().to_string();
         assert!(error.contains("--max-txn-ops"), "{error}");
     }
@@ -486,6 +509,38 @@ mod tests {
     }
 
     #[test]
+    fn the_founders_must_have_this_member_at_the_urls_that_it_tells() {
+        let two = "--name a --initial-cluster a=http://127.0.0.1:1,b=http://127.0.0.1:2";
+        for (flags, said) in [
+            ("--name c", "couldn't find local name \"c\" in the initial cluster configuration"),
+            ("--name c --initial-cluster-state existing", "couldn't find local name \"c\""),
+            (
+                "--initial-advertise-peer-urls http://127.0.0.1:3",
+                "--initial-cluster has a=http://127.0.0.1:1 but missing from \
+                 --initial-advertise-peer-urls=http://127.0.0.1:3",
+            ),
+            ("", "missing from --initial-advertise-peer-urls=http://localhost:2380"),
+            ("--initial-advertise-peer-urls http://localhost:1", "has a=http://127.0.0.1:1 but"),
+            (
+                "--initial-advertise-peer-urls http://127.0.0.1:1,http://127.0.0.1:5",
+                "--initial-advertise-peer-urls has http://127.0.0.1:5 but missing from",
+            ),
+        ] {
+            let error = configured(&format!("{two} {flags}")).unwrap_err().to_string();
+            assert!(error.contains(said), "{flags}: {error}");
+        }
+        for flags in [
+            "--initial-advertise-peer-urls http://127.0.0.1:1",
+            "--initial-cluster-state existing",
+            "--initial-cluster a=http://127.0.0.1:1,a=http://127.0.0.1:5 \
+             --initial-advertise-peer-urls http://127.0.0.1:5,http://127.0.0.1:1",
+        ] {
+            let config = configured(&format!("{two} {flags}")).unwrap();
+            assert_eq!(config.cluster.initial_cluster[0].1, "127.0.0.1:1", "{flags}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         for (line, said) in [
             ("--cert-file=x", "--cert-file=x"),
@@ -494,15 +549,18 @@ mod tests {
             ("--listen-client-urls unix://", "names no path"),
             ("--listen-client-urls unixs://a", "TLS"),
             ("--listen-peer-urls unix://a", "http://10.0.0.1:2380"),
-            ("--listen-client-urls 127.0.0.1:2379", "http://10.0.0.1:2379"),
-            ("--listen-peer-urls http://127.0.0.1", "no port"),
+            ("--listen-client-urls 127.0.0.1:2379", "URL scheme must be"),
+            ("--listen-peer-urls http://127.0.0.1", "host:port"),
+            (
+                "--initial-cluster default=http://127.0.0.1 --initial-cluster-state existing",
+                "no port",
+            ),
             ("--listen-peer-urls http://127.0.0.1:1,http://127.0.0.1:2", "give one"),
-            ("--initial-cluster a", "NAME=URL"),
-            ("--initial-cluster-state old", "new or existing"),
+            ("--initial-cluster a", "couldn't find local name"),
+            ("--initial-cluster-state old", "new, existing"),
             ("--max-request-bytes many", "no number"),
             ("--max-request-bytes 16777217", "choose 1 to 16777216"),
             ("--watch-progress-notify-interval 5", "write a time"),
-            ("--max-concurrent-streams=0", "leaves no stream"),
             ("--quota-backend-bytes 2GB", "no number"),
             ("--heartbeat-interval 1s", "invalid value \"1s\" for flag -heartbeat-interval"),
         ] {

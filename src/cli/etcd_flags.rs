@@ -1,11 +1,13 @@
 //! etcd's command line: its flags and their defaults, `ETCD_*` variables, `--config-file`.
 //!
 //! As in etcd: `-f` and `--f`, `--f=v` and `--f v`, a boolean may stand alone, of a flag that is repeated the last
-//! one counts, flags beat variables, and with a file neither counts.
+//! one counts, a variable beside its flag is refused, and with a file neither counts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::etcd_file;
+use super::etcd_values::{Form, form, switch as read_switch};
 
 /// What a flag is good for here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,21 +206,22 @@ pub static NOTES: &[(&str, &str)] = &[
     ("force-new-cluster", "for one start: go on as a cluster of this member alone"),
 ];
 
-/// Flags that are times: in a file they may be numbers of nanoseconds.
-const DURATIONS: &[&str] = &[
-    "watch-progress-notify-interval",
-    "grpc-keepalive-min-time",
-    "grpc-keepalive-interval",
-    "grpc-keepalive-timeout",
-    "raft-read-timeout",
-    "raft-write-timeout",
-    "warning-unary-request-duration",
-    "warning-apply-duration",
-    "corrupt-check-time",
-    "compact-hash-check-time",
-    "compaction-sleep-interval",
-    "downgrade-check-time",
-];
+/// Why flags, variables or a file are not taken.
+#[derive(Debug)]
+pub enum Mistake {
+    /// A flag is none, or its value is: Go's reader of flags ends with 2.
+    Flag(String),
+    /// Anything else; etcd ends with 1.
+    Other(String),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(text) | Self::Other(text) => f.write_str(text),
+        }
+    }
+}
 
 /// What was given, and what it is worth mentioning of it.
 #[derive(Debug, Default)]
@@ -239,43 +242,71 @@ impl Given {
     /// Of these arguments and variables.
     ///
     /// # Errors
-    /// A flag that does not exist or has no value, in words for people.
+    /// A flag that does not exist or has no value, or one that is there as a variable, too.
     pub fn new(
         arguments: impl IntoIterator<Item = String>,
         variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Mistake> {
         let mut given = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let stripped = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
             let Some(stripped) = stripped.filter(|name| !name.is_empty()) else {
-                return Err(format!("'{argument}' is not a valid flag"));
+                return Err(Mistake::Other(format!("'{argument}' is not a valid flag")));
             };
             let (name, value) = match stripped.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (stripped, None),
             };
             let name = if name == "h" { "help" } else { name };
-            let flag = find(name).ok_or_else(|| unknown(name))?;
+            let flag = find(name).ok_or_else(|| Mistake::Flag(unknown(name)))?;
             let value = match value {
                 Some(value) => value,
                 None if flag.is_bool => "true".to_owned(),
-                None => {
-                    arguments.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?
-                }
+                None => arguments
+                    .next()
+                    .ok_or_else(|| Mistake::Flag(format!("flag needs an argument: -{name}")))?,
             };
-            given.set(flag, value)?;
+            let kind = if flag.is_bool { "boolean value" } else { "value" };
+            given.set(flag, &value).map_err(|reason| {
+                Mistake::Flag(format!("invalid {kind} \"{value}\" for flag -{name}: {reason}"))
+            })?;
         }
+        // Who asks for the version, or names a file, has nothing to do with variables.
+        if given.is_on("version") || given.is_on("help") || !given.get("config-file").is_empty() {
+            return Ok(given);
+        }
+        // None that is empty was set.
+        let variables = variables.into_iter().filter(|(_, value)| !value.is_empty());
+        let variables: Vec<_> = variables.collect();
+        if let Some((_, path)) = variables.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE") {
+            given.values.insert("config-file", path.clone());
+            return Ok(given);
+        }
+        given.add(variables).map_err(Mistake::Other)?;
+        Ok(given)
+    }
+
+    /// Adds what variables say.
+    fn add(&mut self, variables: Vec<(String, String)>) -> Result<(), String> {
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix("ETCD_") else { continue };
             let name = name.to_ascii_lowercase().replace('_', "-");
             match find(&name) {
-                Some(flag) if given.values.contains_key(flag.name) => {}
-                Some(flag) => given.set(flag, value)?,
-                None => given.unknown_variables.push(variable),
+                Some(flag) if self.values.contains_key(flag.name) => {
+                    return Err(format!(
+                        "conflicting environment variable {variable} is shadowed by the \
+                         corresponding command-line flag --{name} (either unset the variable or \
+                         leave the flag out)"
+                    ));
+                }
+                Some(flag) => self.set(flag, &value).map_err(|reason| {
+                    format!("invalid value \"{value}\" for {variable}: {reason}")
+                })?,
+                None => self.unknown_variables.push(variable),
             }
         }
-        Ok(given)
+        Ok(())
     }
 
     /// Of a configuration file; nothing else counts then.
@@ -289,19 +320,21 @@ impl Given {
                 given.unknown_keys.push(name);
                 continue;
             };
-            let is_nanoseconds = DURATIONS.contains(&flag.name)
+            let is_nanoseconds = form(flag.name) == Form::Time
                 && !value.is_empty()
                 && value.bytes().all(|byte| byte.is_ascii_digit());
-            given.set(flag, if is_nanoseconds { format!("{value}ns") } else { value })?;
+            let value = if is_nanoseconds { format!("{value}ns") } else { value };
+            given
+                .set(flag, &value)
+                .map_err(|reason| format!("invalid value \"{value}\" for {name}: {reason}"))?;
         }
         Ok(given)
     }
 
-    fn set(&mut self, flag: &'static Flag, value: String) -> Result<(), String> {
-        if flag.is_bool && !matches!(value.as_str(), "true" | "false" | "1" | "0" | "t" | "f") {
-            return Err(format!("invalid boolean value {value:?} for -{}", flag.name));
-        }
-        self.values.insert(flag.name, value);
+    fn set(&mut self, flag: &'static Flag, value: &str) -> Result<(), String> {
+        let form = if flag.is_bool { Form::Switch } else { form(flag.name) };
+        form.check(value)?;
+        self.values.insert(flag.name, value.to_owned());
         Ok(())
     }
 
@@ -320,7 +353,7 @@ impl Given {
 
     /// Whether a switch is on.
     pub fn is_on(&self, name: &str) -> bool {
-        matches!(self.get(name), "true" | "1" | "t")
+        read_switch(self.get(name)) == Some(true)
     }
 
     /// Those that were given and have this use.
@@ -333,9 +366,13 @@ impl Given {
     }
 }
 
-/// The refusal of a flag that does not exist, with the one that was probably meant.
+/// The refusal of a flag that does not exist, with the one that was probably meant: of three letters one may be
+/// another.
 fn unknown(name: &str) -> String {
-    let nearest = FLAGS.iter().min_by_key(|flag| distance(flag.name, name));
+    let near = FLAGS.iter().map(|flag| (distance(flag.name, name), flag));
+    let nearest = near.min_by_key(|(distance, _)| *distance);
+    let nearest = nearest.filter(|(distance, _)| distance * 3 <= name.chars().count());
+    let nearest = nearest.map(|(_, flag)| flag);
     let hint = nearest.map_or_else(String::new, |flag| format!("; did you mean --{}?", flag.name));
     format!("flag provided but not defined: -{name}{hint}")
 }
@@ -361,15 +398,15 @@ mod tests {
 
     use super::*;
 
-    fn given(line: &str, variables: &[(&str, &str)]) -> Result<Given, String> {
+    fn given(line: &str, variables: &[(&str, &str)]) -> Result<Given, Mistake> {
         let arguments = line.split(' ').filter(|part| !part.is_empty()).map(str::to_owned);
         let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Given::new(arguments, variables.iter().map(pair))
     }
 
     #[test]
-    fn flags_are_written_in_any_of_their_ways_and_beat_variables() {
-        let variables = [("ETCD_NAME", "v"), ("ETCD_DATA_DIR", "d"), ("ETCD_NOSUCH", "1")];
+    fn flags_are_written_in_any_of_their_ways_and_may_be_variables() {
+        let variables = [("ETCD_WAL_DIR", ""), ("ETCD_DATA_DIR", "d"), ("ETCD_NOSUCH", "1")];
         let line = "-name=a --name b --initial-cluster-state existing --force-new-cluster";
         let given = given(line, &variables).unwrap();
         assert_eq!(given.get("name"), "b");
@@ -382,15 +419,58 @@ mod tests {
     #[test]
     fn what_is_no_flag_is_refused_with_the_nearest() {
         for (line, said) in [
-            ("--listen-client-url x", "did you mean --listen-client-urls?"),
+            ("--listen-client-url x", "-listen-client-url; did you mean --listen-client-urls?"),
             ("--nam=x", "did you mean --name?"),
             ("--name", "needs an argument"),
-            ("name", "is not a valid flag"),
-            ("--force-new-cluster=maybe", "invalid boolean value"),
+            ("--force-new-cluster=maybe", "invalid boolean value \"maybe\""),
+            ("--max-wals=many", "invalid value \"many\" for flag -max-wals: parse error"),
+            ("--max-txn-ops=-1", "invalid value \"-1\" for flag -max-txn-ops"),
+            ("--max-concurrent-streams=4294967296", "for flag -max-concurrent-streams"),
+            ("--warning-apply-duration 5", "write a time"),
+            ("--initial-cluster-state=old", "say one of new, existing"),
+            ("--log-level=loud", "for flag -log-level"),
+            ("--v2-deprecation=never", "for flag -v2-deprecation"),
+            ("--feature-gates=Foo=true", "unrecognized feature gate: Foo"),
+            ("--feature-gates=CompactHashCheck", "missing bool value for CompactHashCheck"),
+            ("--feature-gates=CompactHashCheck=on", "invalid value of CompactHashCheck=on"),
+            ("--listen-metrics-urls=foo", "URL scheme must be http, https, unix, or unixs: foo"),
+            ("--listen-peer-urls=http://a", "does not have the form \"host:port\""),
+            ("--advertise-client-urls=http://a:1/b", "must not contain a path"),
         ] {
             let error = given(line, &[]).unwrap_err();
-            assert!(error.contains(said), "{line}: {error}");
+            assert!(
+                matches!(&error, Mistake::Flag(text) if text.contains(said)),
+                "{line}: {error}"
+            );
         }
+        for far in ["--zzzzzzzzzz=x", "--x", "--peer-url=x"] {
+            let error = given(far, &[]).unwrap_err().to_string();
+            assert!(!error.contains("did you mean"), "{far}: {error}");
+        }
+        let gates =
+            "--feature-gates=CompactHashCheck=true,AllBeta=F --pre-vote=FALSE --max-txn-ops=0";
+        assert!(!given(gates, &[]).unwrap().is_on("pre-vote"));
+    }
+
+    #[test]
+    fn what_is_wrong_beside_flags_is_told_from_them() {
+        let shadowed = [("ETCD_NAME", "v")];
+        for (line, variables, said) in [
+            ("name", &[][..], "'name' is not a valid flag"),
+            ("--name=a", &shadowed[..], "environment variable ETCD_NAME is shadowed"),
+            ("", &[("ETCD_MAX_TXN_OPS", "x")][..], "invalid value \"x\" for ETCD_MAX_TXN_OPS"),
+        ] {
+            let error = given(line, variables).unwrap_err();
+            assert!(
+                matches!(&error, Mistake::Other(text) if text.contains(said)),
+                "{line}: {error}"
+            );
+        }
+        for line in ["--version", "--config-file=x"] {
+            assert!(!given(line, &shadowed).unwrap().has("name"));
+        }
+        let file = given("--name=a", &[("ETCD_NAME", "v"), ("ETCD_CONFIG_FILE", "x")]).unwrap();
+        assert_eq!(file.get("config-file"), "x");
     }
 
     #[test]
@@ -403,6 +483,6 @@ mod tests {
         assert_eq!(given.get("watch-progress-notify-interval"), "60000000000ns");
         assert_eq!(given.unknown_keys, ["nam"]);
         let error = Given::of_file("force-new-cluster: maybe").unwrap_err();
-        assert!(error.contains("invalid boolean value"), "{error}");
+        assert!(error.contains("invalid value \"maybe\" for force-new-cluster"), "{error}");
     }
 }

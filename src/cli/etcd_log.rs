@@ -64,7 +64,8 @@ mod tests {
 
     fn given(line: &str) -> Result<Options, String> {
         let arguments = line.split_whitespace().map(str::to_owned);
-        options(&Given::new(arguments, []).unwrap()).map_err(|failure| failure.to_string())
+        let given = Given::new(arguments, []).map_err(|mistake| mistake.to_string())?;
+        options(&given).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -77,7 +78,7 @@ mod tests {
         assert_eq!((options.format, options.least), (Format::Console, Level::Error));
         assert!(matches!(options.sinks[..], [Sink::Stdout, Sink::File(_), Sink::Stderr]));
         for (line, said) in [
-            ("--log-level loud", "--log-level=loud: say debug"),
+            ("--log-level loud", "say one of debug"),
             ("--log-format=xml", "say json or console"),
             ("--log-outputs=default,stdout", "default stands alone"),
             ("--log-outputs=/no/such/folder/x", "cannot be written"),

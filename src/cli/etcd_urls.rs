@@ -97,6 +97,64 @@ pub fn addresses(flag: &str, urls: &str) -> Result<Vec<SocketAddr>, Failure> {
     hosts(flag, urls)?.iter().map(address).collect()
 }
 
+/// Refuses founders among whom this member is not, or is with other URLs than those that it tells of itself. Of a
+/// cluster that exists the member's name is enough: the others know its address.
+///
+/// # Errors
+/// See there, in etcd's words.
+pub fn check_founders(given: &Given, founders: &str) -> Result<(), Failure> {
+    let name = given.get("name");
+    let parts = founders.split(',').filter_map(|part| part.trim().split_once('='));
+    let mut listed: Vec<&str> =
+        parts.filter(|(one, _)| *one == name).map(|(_, url)| url.trim()).collect();
+    if listed.is_empty() {
+        return refuse(format!(
+            "couldn't find local name \"{name}\" in the initial cluster configuration: \
+             --initial-cluster={founders}; one of its members must be this one"
+        ));
+    }
+    if given.get("initial-cluster-state") == "existing" {
+        return Ok(());
+    }
+    let text = given.get("initial-advertise-peer-urls");
+    let mut told: Vec<&str> = text.split(',').map(str::trim).collect();
+    listed.sort_unstable();
+    told.sort_unstable();
+    if listed == told {
+        return Ok(());
+    }
+    let resolve = |urls: &[&str]| urls.iter().map(|url| resolved(url)).collect::<Vec<String>>();
+    let (listed_at, told_at) = (resolve(&listed), resolve(&told));
+    let missing = |of: &[String], from: &[String]| of.iter().position(|url| !from.contains(url));
+    if let Some(place) = missing(&listed_at, &told_at) {
+        return refuse(format!(
+            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={text}; \
+             give this member the same URLs in both",
+            listed[place]
+        ));
+    }
+    if let Some(place) = missing(&told_at, &listed_at) {
+        return refuse(format!(
+            "--initial-advertise-peer-urls has {} but missing from --initial-cluster={founders}; \
+             give this member the same URLs in both",
+            told[place]
+        ));
+    }
+    Ok(())
+}
+
+/// A URL with the address of its host, where that is a name. `localhost` stays what it is, as in etcd.
+fn resolved(url: &str) -> String {
+    let Some(host) = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')) else {
+        return url.to_owned();
+    };
+    if host.starts_with("localhost:") {
+        return host.to_owned();
+    }
+    let first = host.to_socket_addrs().ok().and_then(|mut found| found.next());
+    first.map_or_else(|| host.to_owned(), |address| address.to_string())
+}
+
 /// `name=url,...`; of a name with several URLs the first counts.
 ///
 /// # Errors

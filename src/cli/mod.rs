@@ -16,6 +16,7 @@ mod etcd_file;
 mod etcd_flags;
 mod etcd_log;
 mod etcd_urls;
+mod etcd_values;
 mod export;
 mod failure;
 mod get;

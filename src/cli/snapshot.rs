@@ -38,7 +38,8 @@ For several members give the same file and the same --initial-cluster and --init
 of them, with its own --name, then start them. A member that begins empty, or with another file, is none
 of that cluster.
 
-Members, users, roles and alarms of the snapshot are left, and counted.";
+Alarms that are up come along, as with etcd. Members, users and roles of the snapshot are left, and
+counted.";
 
 /// Bytes that are made and written at once.
 const WRITE_SIZE: usize = 1 << 20;
@@ -326,6 +327,7 @@ fn restore(global: &Global, arguments: &RestoreArguments) -> Result<(), Failure>
                 "revision": restored.revision,
                 "totalVersion": restored.versions,
                 "totalLease": restored.leases,
+                "totalAlarm": restored.alarms,
                 "keysWithoutTheirLease": restored.unleased,
                 "cluster": format!("{:016x}", restored.cluster),
                 "member": format!("{:x}", restored.member.get()),
@@ -345,6 +347,12 @@ fn restore(global: &Global, arguments: &RestoreArguments) -> Result<(), Failure>
                 restored.cluster,
                 began.elapsed().as_secs_f64()
             );
+            if restored.alarms > 0 {
+                text += &format!(
+                    "{} alarms are up; `quorate alarm list` names them, `alarm disarm` ends them\n",
+                    restored.alarms
+                );
+            }
             if restored.unleased > 0 {
                 text += &format!(
                     "{} keys named leases that are not in the snapshot; they hang on none now\n",

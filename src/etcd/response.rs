@@ -11,8 +11,8 @@ use base::{Alarm, AlarmKind, NodeId};
 use bytes::Bytes;
 use wire::{
     Alarms, ChangeKind, CompactReply, DeleteRangeReply, KeyValue, KeyValues, LeaseGrantReply,
-    LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply, MemberList, OpReply, PutReply,
-    RangeReply, StatusReply, TxnReplyView, WatchChange,
+    LeaseListReply, LeaseRevokeReply, LeaseTimeToLiveReply, MemberList, MemberRole, OpReply,
+    PutReply, RangeReply, StatusReply, TxnReplyView, WatchChange,
 };
 
 use crate::proto::cluster::{
@@ -342,7 +342,9 @@ pub fn leases(from: &Answerer, answers: &[LeaseListReply<'_>]) -> LeaseLeasesRes
     }
 }
 
-/// A member as etcd tells it: one that has not started yet has neither name nor address for clients.
+/// A member as etcd tells it: one that has not started yet has neither name nor address for clients. One that is to
+/// vote as soon as it has caught up is a voter to etcd's clients, and has not started before it does vote: until then
+/// it refuses what they ask.
 fn member(member: &wire::Member) -> Member {
     let http = |address: &str| match address {
         url if url.contains("://") => url.into(),
@@ -352,7 +354,7 @@ fn member(member: &wire::Member) -> Member {
         "" => Vec::new(),
         addresses => addresses.split(';').map(http).collect(),
     };
-    let has_started = member.data_id.get() != 0;
+    let has_started = member.data_id.get() != 0 && member.role != MemberRole::Promotable;
     Member {
         id: member.id.get(),
         name: if has_started && !member.is_nameless() {
@@ -362,7 +364,7 @@ fn member(member: &wire::Member) -> Member {
         },
         peer_urls: url(&member.peer_address),
         client_urls: if has_started { url(&member.client_address) } else { Vec::new() },
-        is_learner: member.role.is_learner(),
+        is_learner: member.role == MemberRole::Learner,
     }
 }
 

@@ -17,9 +17,10 @@ use core::fmt;
 use core::ops::ControlFlow;
 
 use base::limits::{KEY_SIZE_MAX, LEASES_MAX};
-use base::{Hash128, LeaseId, LogIndex, Revision, Term};
+use base::{Alarm, Hash128, LeaseId, LogIndex, Revision, Term};
 use tree::{Direction, KeyRange, NewCell, PageFile};
 
+use crate::alarms::ALARMS_MAX;
 use crate::keys::{CURRENT, EVENTS, Point};
 use crate::lease::Lease;
 use crate::members::MEMBERS_SIZE_MAX;
@@ -103,6 +104,8 @@ pub struct RestoreEnd<'a> {
     pub term: Term,
     /// What is kept about the members.
     pub members: &'a [u8],
+    /// The alarms that are up, by kind and member.
+    pub alarms: &'a [Alarm],
 }
 
 /// A state that is being made.
@@ -331,6 +334,9 @@ impl Restore {
         assert!(last <= end.revision, "a version of {last} in a state of {}", end.revision);
         let mut state = self.state;
         state.set_members_at_creation(end.members);
+        let alarms = end.alarms;
+        assert!(alarms.len() <= ALARMS_MAX && alarms.is_sorted_by(|a, b| a < b), "{alarms:?}");
+        state.alarms = alarms.to_vec();
         state.begin_at(end.revision, end.applied, end.term);
         state.incomplete = false;
         state

@@ -25,6 +25,9 @@ const LAG_MAX: u64 = 1_000;
 /// How often the leader looks whether the list of members wants a change.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The same after a member has said something of itself.
+const NEWS_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A member that has not been heard of for this long, or for an election time-out, is not there: many heartbeats.
 const HEARD_TIMEOUT: Duration = Duration::from_millis(1_000);
 
@@ -448,8 +451,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         let news = self.introduced.iter().find_map(|(&id, said)| self.members.introduced(id, said));
         if let Some(list) = news {
-            // Whatever stands against it now will not for long.
+            // Whatever stands against it now will not for long. Others may have come at the same time, and
+            // wait with serving until they are in the list.
             drop(self.propose_list(now, list, effects));
+            self.review_at = now.after(NEWS_INTERVAL);
             return;
         }
         let last = self.raft.log().last();

@@ -1,10 +1,13 @@
 //! What the writes consisted of that were applied, for figures: operations as etcd counts them, those inside of
 //! transactions too.
 
-use kv::{Command, Op, Outcome, Put, Txn};
+use kv::{Command, Op, OpReply, Outcome, Put, Txn};
+
+/// Buckets of the times that leases were granted for: to 1 s, 2 s, 4 s and so on, and what is longer.
+pub const TTL_BUCKETS: usize = 25;
 
 /// Operations since the start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AppliedOps {
     /// Puts.
     pub puts: u64,
@@ -14,6 +17,14 @@ pub struct AppliedOps {
     pub deletes: u64,
     /// Writes of more than one operation.
     pub txns: u64,
+    /// Ranges, those of transactions too.
+    pub ranges: u64,
+    /// Renewals of leases that were there.
+    pub renewals: u64,
+    /// Leases that were granted, by the time that was asked for.
+    pub ttls: [u64; TTL_BUCKETS],
+    /// Seconds of them all.
+    pub ttl_seconds: u64,
 }
 
 impl AppliedOps {
@@ -30,12 +41,33 @@ impl AppliedOps {
                 self.deletes += deleted;
                 *deleted
             }
+            (_, Outcome::Renewed { ttls_ms, .. }) => {
+                self.renewals += ttls_ms.iter().filter(|ttl| **ttl > 0).count() as u64;
+                0
+            }
+            (_, Outcome::Granted { ttl_ms, .. }) => {
+                self.granted(ttl_ms.div_ceil(1_000));
+                0
+            }
             (Command::Txn(txn), Outcome::Txn(taken)) => {
                 self.branch(txn, &mut taken.path.iter().copied())
             }
             _ => 0,
         };
         self.txns += u64::from(operations > 1);
+    }
+
+    fn granted(&mut self, seconds: u64) {
+        let bucket = seconds.max(1).next_power_of_two().ilog2();
+        let bucket = usize::try_from(bucket).expect("at most 64").min(TTL_BUCKETS - 1);
+        self.ttls[bucket] += 1;
+        self.ttl_seconds = self.ttl_seconds.saturating_add(seconds);
+    }
+
+    /// Counts what a transaction read that only reads.
+    pub(crate) fn read(&mut self, ops: &[OpReply]) {
+        let is_range = |op: &&OpReply| matches!(op, OpReply::Range { .. });
+        self.ranges += ops.iter().filter(is_range).count() as u64;
     }
 
     fn put(&mut self, put: &Put<'_>) -> u64 {
@@ -59,11 +91,31 @@ impl AppliedOps {
                     self.deletes += 1;
                     1
                 }
-                Op::Range(_) => 1,
+                Op::Range(_) => {
+                    self.ranges += 1;
+                    1
+                }
                 Op::Txn(inner) => self.branch(inner, path),
                 Op::Unset => 0,
             };
         }
         operations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_leases_lie_in_the_buckets_that_end_behind_them() {
+        let mut ops = AppliedOps::default();
+        for (seconds, bucket) in
+            [(0, 0), (1, 0), (2, 1), (3, 2), (1 << 23, 23), (u64::MAX >> 1, 24)]
+        {
+            let before = ops.ttls[bucket];
+            ops.granted(seconds);
+            assert_eq!(ops.ttls[bucket], before + 1, "{seconds}");
+        }
     }
 }

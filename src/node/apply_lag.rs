@@ -20,12 +20,14 @@ pub struct ApplyLag {
     applied: LogIndex,
     /// An entry that the store could apply at that time, and has not applied yet.
     mark: Option<(LogIndex, Instant)>,
+    /// How often such an entry has waited too long.
+    late: u64,
 }
 
 impl ApplyLag {
     /// After a start: what is committed by then counts as applied.
     pub fn new(applied: LogIndex) -> Self {
-        Self { applied, mark: None }
+        Self { applied, mark: None, late: 0 }
     }
 
     /// The store has applied up to here.
@@ -36,8 +38,14 @@ impl ApplyLag {
     /// Once per turn: the store may apply up to `ready`.
     pub fn look(&mut self, now: Instant, ready: LogIndex) {
         if self.mark.is_none_or(|(index, _)| index <= self.applied) {
+            self.late += u64::from(self.mark.is_some_and(|(_, since)| now.since(since) > LAG_MAX));
             self.mark = (ready > self.applied).then_some((ready, now));
         }
+    }
+
+    /// How often an entry that was looked after has waited too long.
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// Whether what waits has waited too long.
@@ -75,11 +83,13 @@ mod tests {
         assert!(lag.is_long(at(101)), "entry 10 has waited since the begin");
         lag.applied(LogIndex::new(10));
         assert!(!lag.is_long(at(102)));
+        assert_eq!(lag.late(), 0, "it counts with the next look");
         lag.look(at(102), LogIndex::new(900));
         assert!(!lag.is_long(at(202)), "the next mark counts from when it was set");
         assert!(lag.is_long(at(203)));
         lag.applied(LogIndex::new(900));
         lag.look(at(300), LogIndex::new(900));
         assert!(!lag.is_long(at(9_000)), "nothing waits");
+        assert_eq!(lag.late(), 2);
     }
 }

@@ -28,7 +28,7 @@ use core::mem;
 use base::{Instant, LogIndex, Lsn, Mutant, NodeId, ReactorId, Term, Ticket};
 use raft::{Input, Output, Raft, RoleName};
 use wal::Writer;
-use wire::{ReplyWriter, Status};
+use wire::{MemberRole, ReplyWriter, Status};
 
 use crate::admin::Admin;
 use crate::apply_lag::ApplyLag;
@@ -107,6 +107,17 @@ pub struct ConsensusConfig {
     pub torn: Option<raft::Position>,
 }
 
+/// What went wrong since the start, or too slowly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mishaps {
+    /// Writes that were taken in and had no effect, or nobody knows which.
+    pub failed_proposals: u64,
+    /// Heartbeats that left more than the time between two of them too late.
+    pub late_heartbeats: u64,
+    /// How often applying was more than 100 ms behind.
+    pub slow_applies: u64,
+}
+
 /// The role of the consensus core.
 pub struct Consensus<B> {
     pub(crate) config: ConsensusConfig,
@@ -138,6 +149,11 @@ pub struct Consensus<B> {
     leader_told: (Term, Option<NodeId>, String),
     /// How often another leader has become known.
     leader_changes: u64,
+    pub(crate) mishaps: Mishaps,
+    /// Members that this one has given a vote to, as the leader.
+    promotions: u64,
+    /// Who had a vote when the last list was committed.
+    voters: Vec<NodeId>,
     pub(crate) outputs: Vec<Output>,
     incoming: Vec<Incoming>,
     /// The entries of the append that is being taken.
@@ -200,6 +216,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         let peers = Peers::new(own, config.seed.rotate_left(32));
         let apply_lag = ApplyLag::new(raft.log().committed());
         let gauges = usage::of_consensus(&config);
+        let voters = raft.membership().voters().to_vec();
         Self {
             config,
             raft,
@@ -221,6 +238,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
             disk: DiskWatch::default(),
             leader_told: (Term::ZERO, None, String::new()),
             leader_changes: 0,
+            mishaps: Mishaps::default(),
+            promotions: 0,
+            voters,
             outputs: Vec::new(),
             incoming: Vec::new(),
             arriving: Vec::new(),
@@ -255,6 +275,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
     }
 
+    /// Whether the list of members that is committed has what this one says of itself, and it votes if it is to. One
+    /// that stays alone says nothing.
+    pub fn is_published(&self) -> bool {
+        if self.is_alone() && self.peers.own().peer_address.is_empty() {
+            return true;
+        }
+        let id = self.raft.id();
+        if self.members.get(id).is_some_and(|own| own.role == MemberRole::Promotable) {
+            return false;
+        }
+        let is_known = |said| self.members.introduced(id, said).is_none();
+        self.introduced.get(&id).is_none_or(is_known)
+            && self.members.index() <= self.raft.log().committed()
+    }
+
     /// Whether this member takes part in no election: it may have forgotten what it promised.
     pub fn abstains(&self) -> bool {
         self.beginner.is_some()
@@ -263,6 +298,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// How often another leader has become known.
     pub fn leader_changes(&self) -> u64 {
         self.leader_changes
+    }
+
+    /// What went wrong since the start.
+    pub fn mishaps(&self) -> Mishaps {
+        Mishaps { slow_applies: self.apply_lag.late(), ..self.mishaps }
+    }
+
+    /// Members that this one has given a vote to, as the leader.
+    pub fn promotions(&self) -> u64 {
+        self.promotions
+    }
+
+    /// Whether this member is in the list without a vote.
+    pub fn is_learner(&self) -> bool {
+        self.raft.membership().learners().contains(&self.raft.id())
+    }
+
+    /// Whether a state that came from another member takes the place of the own one.
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
     }
 
     /// Writes that wait for a place in the log, or for the leader to give them one.
@@ -398,8 +453,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         }
         if self.members.prune(self.raft.log().committed()) {
             self.peers.set_members(self.now, self.members.everyone(), effects);
+            self.count_promotions();
         }
         self.review_admin(effects);
+    }
+
+    /// A list was committed: who has a vote by it and had none before was promoted.
+    fn count_promotions(&mut self) {
+        let voters = self.raft.membership().voters();
+        if self.raft.role() == RoleName::Leader {
+            let promoted = voters.iter().filter(|id| !self.voters.contains(id)).count();
+            self.promotions += promoted as u64;
+        }
+        self.voters = voters.to_vec();
     }
 
     /// Entries below `below` are not needed by a start: segments are given back, but for what peers
@@ -532,7 +598,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         Standing {
             name: self.members.name_of(id),
             role: self.raft.role(),
-            is_learner: self.raft.membership().learners().contains(&id),
+            is_learner: self.is_learner(),
             term: self.raft.term(),
             leader: self.raft.leader(),
             last: self.raft.log().last(),
@@ -568,7 +634,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
         self.links(now, effects, |peers, _, incoming, effects| peers.tick(now, incoming, effects));
         self.mark_begun(now, effects);
         if self.may_vote() {
-            if self.raft.deadline().is_some_and(|at| now >= at) {
+            if let Some(at) = self.raft.deadline().filter(|at| now >= *at) {
+                let late = now.since(at) > self.raft.options().heartbeat_interval;
+                let leads = self.raft.role() == RoleName::Leader;
+                self.mishaps.late_heartbeats += u64::from(leads && late);
                 self.raft.handle(now, Input::Tick, &mut self.outputs);
                 self.take_outputs(now, effects);
             }

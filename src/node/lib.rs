@@ -52,6 +52,7 @@ mod moving;
 mod pages;
 mod peers;
 mod proposals;
+mod questions;
 mod ranges;
 mod reactor;
 mod reads;
@@ -76,10 +77,10 @@ mod watches;
 mod watching;
 
 pub use admin::AdminRequest;
-pub use applied_ops::AppliedOps;
+pub use applied_ops::{AppliedOps, TTL_BUCKETS};
 pub use boot::{Boot, BootError, BootRead, BootStep, Booted, DataFile};
 pub use checkpoint::CheckpointConfig;
-pub use consensus::{Consensus, ConsensusConfig, ForPeers};
+pub use consensus::{Consensus, ConsensusConfig, ForPeers, Mishaps};
 pub use consensus_link::{ConsensusEffect, ConsensusEvent};
 pub use gauges::{Bound, Use};
 pub use members::{Members, membership};
@@ -88,12 +89,14 @@ pub use message::{
     STAMP_MARK, Standing, WatchRead, WatchRequest,
 };
 pub use peers::Introduction;
+pub use questions::Questions;
 pub use reactor::{CloseReason, Reactor, ReactorConfig, ReactorEffect, ReactorEvent};
 pub use retention::Retention;
 pub use snapshots::TRANSFER_RATE;
 pub use store::{Store, StoreConfig};
 pub use store_link::{StoreEffect, StoreEvent};
 pub use tail::{Kept, Tail};
+pub use trimming::{COMPACTION_BUCKETS, Compactions};
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

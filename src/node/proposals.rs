@@ -108,6 +108,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     fn drop_proposal(&mut self, proposal: &Proposal, status: Status, message: &str) {
         match proposal.ticket {
             Some(ticket) => {
+                self.mishaps.failed_proposals += 1;
                 self.proposed_bytes -= proposal.frame.len();
                 self.refuse(ticket, status, message.to_string());
             }
@@ -271,6 +272,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// The leader has not proposed it and will not.
     pub(crate) fn take_forward_refused(&mut self, refused: &wire::PeerForwardRefused<'_>) {
         if let Some(write) = self.undecided.take_forwarded(refused.sequence) {
+            self.mishaps.failed_proposals += 1;
             self.proposed_bytes -= write.size;
             self.refuse(write.ticket, refused.status, refused.message.to_string());
         }
@@ -279,6 +281,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// An entry of `term` is committed, which settles what leaders of earlier terms have had.
     pub(crate) fn settle_writes(&mut self, term: Term) {
         for write in self.undecided.settle(term) {
+            self.mishaps.failed_proposals += 1;
             self.proposed_bytes -= write.size;
             let message = "the leader was lost before a majority had the write; nothing was written; \
                            try again";
@@ -289,6 +292,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Consensus<B> {
     /// What became of these nobody can say.
     fn give_up(&mut self, writes: Vec<Write>, why: &str) {
         for write in writes {
+            self.mishaps.failed_proposals += 1;
             self.proposed_bytes -= write.size;
             let message = format!("{why}; the write may or may not take effect; read to find out");
             let lost = Mutant::LostIsRefused.is_on();

@@ -23,6 +23,7 @@ use wire::{DecodeError, Kind, LeaderHint, ReplyWriter, Request, Splitter, Status
 
 use crate::gauges::{Bound, Gauges};
 use crate::message::{EntryKind, ReadRequest, Refused, Reply, ReplyBody};
+use crate::questions::Questions;
 use crate::renewals::{Renewals, is_batch};
 use crate::session::{Phase, Session};
 use crate::watches::Watches;
@@ -200,6 +201,7 @@ pub struct Reactor {
     reads_asked: Vec<ReadRequest>,
     /// A question to consensus is open.
     is_asking: bool,
+    pub(crate) questions: Questions,
     /// Bytes of memory that frames which have not come in whole keep, over all connections.
     partial_bytes: usize,
     /// Connections that wait until there is room for their frames, and the one that need not.
@@ -224,6 +226,16 @@ pub struct Reactor {
 }
 
 impl Reactor {
+    /// What it has asked consensus for its reads.
+    pub fn questions(&self) -> Questions {
+        self.questions
+    }
+
+    /// Watches that have not been told everything yet.
+    pub fn watches_behind(&self) -> usize {
+        self.watches.behind()
+    }
+
     /// A reactor without connections.
     pub fn new(config: ReactorConfig) -> Self {
         Self {
@@ -236,6 +248,7 @@ impl Reactor {
             reads_next: Vec::new(),
             reads_asked: Vec::new(),
             is_asking: false,
+            questions: Questions::default(),
             partial_bytes: 0,
             starving: VecDeque::new(),
             fed: None,
@@ -892,6 +905,7 @@ impl Role for Reactor {
             ReactorEvent::Drained { connection } => self.drained(connection, effects),
             ReactorEvent::ReadGranted { index, time } => {
                 self.is_asking = false;
+                self.questions.answered(now);
                 for mut read in mem::take(&mut self.reads_asked) {
                     if self.session(read.ticket.connection).is_some() {
                         let early = Mutant::ReadBeforeApplied.is_on();
@@ -903,6 +917,7 @@ impl Role for Reactor {
             }
             ReactorEvent::ReadRefused(refused) => {
                 self.is_asking = false;
+                self.questions.refused(now);
                 for read in mem::take(&mut self.reads_asked) {
                     let body = ReplyBody::Refused(refused.clone());
                     self.answer(now, Reply { ticket: read.ticket, body }, effects);
@@ -943,6 +958,7 @@ impl Role for Reactor {
         self.propose_renewals(effects);
         if !self.is_asking && !self.reads_next.is_empty() {
             self.is_asking = true;
+            self.questions.ask(now);
             mem::swap(&mut self.reads_asked, &mut self.reads_next);
             let event = ConsensusEvent::ReadIndex { reactor: self.config.id };
             effects.push(ReactorEffect::ToConsensus(event));

@@ -42,7 +42,7 @@ use crate::retention::{Horizon, Retention};
 use crate::saving::Saver;
 use crate::store_link::{StoreEffect, StoreEvent};
 use crate::transfer::{Receiver, Sender};
-use crate::trimming::Trimming;
+use crate::trimming::{Compactions, Trimming};
 use crate::{Allocate, ConsensusEvent, ReactorEvent, Role, translate, usage};
 
 /// Units of work (keys touched) that applying may take in one turn.
@@ -218,8 +218,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// What they consisted of.
-    pub fn applied_ops(&self) -> AppliedOps {
-        self.applied_ops
+    pub fn applied_ops(&self) -> &AppliedOps {
+        &self.applied_ops
+    }
+
+    /// The compactions whose work was done to its end since the start.
+    pub fn compactions(&self) -> &Compactions {
+        &self.trimming.compactions
     }
 
     /// Bytes that reads in progress hold, or have set aside for them.
@@ -258,7 +263,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// Applies entries in order until the budget or the next missing page.
-    fn apply(&mut self, effects: &mut Vec<StoreEffect<B>>) {
+    fn apply(&mut self, now: Instant, effects: &mut Vec<StoreEffect<B>>) {
         let mut budget = APPLY_BUDGET;
         let before = self.state.applied().0;
         let mut warm = 0;
@@ -269,7 +274,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             warm -= 1;
             let Some(entry) = self.entries.pop_front() else { break };
             self.is_midway = false;
-            if !self.apply_entry(&entry, &mut budget, effects) {
+            if !self.apply_entry(now, &entry, &mut budget, effects) {
                 self.entries.push_front(entry);
                 if budget == 0 || !self.is_midway {
                     break;
@@ -327,6 +332,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// Applies one entry; false if it has to be taken up again.
     fn apply_entry(
         &mut self,
+        now: Instant,
         entry: &Committed,
         budget: &mut u32,
         effects: &mut Vec<StoreEffect<B>>,
@@ -367,7 +373,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         };
         self.applied_kinds[entry.kind as usize] += 1;
         self.applied_ops.count(&command, &outcome);
-        self.trimming.is_wanted |= matches!(outcome, Outcome::Compacted { .. });
+        if matches!(outcome, Outcome::Compacted { .. }) {
+            self.trimming.want(now);
+        }
         match outcome {
             Outcome::Granted { lease, .. } | Outcome::PutWithLease { lease, .. } => {
                 self.lease_made(lease, effects);
@@ -444,6 +452,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 Work::Lease(request.what, request.frame, request.time)
             }
             ReadKind::Range => {
+                self.applied_ops.ranges += 1;
                 match Request::verify(Kind::Range, &request.frame, &VerifyLimits::REQUEST) {
                     Ok(Request::Range(view)) => Work::Range(Read::new(&translate::range(&view))),
                     Ok(_) | Err(_) => unreachable!("the reactor verified this range"),
@@ -501,6 +510,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             None if matches!(task.work, Work::Lease(..)) => self.run_lease(&task),
             None => self.run_range(&mut task, &mut slice),
             Some(Step::Done(Ok(reply))) => {
+                if let (Work::Txn(..), kv::Reply::Txn(read)) = (&task.work, &reply) {
+                    self.applied_ops.read(&read.ops);
+                }
                 let mut out = Vec::new();
                 let (request, is_write) = (task.ticket.request, !task.ticket.reads);
                 translate::write_reply(&mut self.writer, &mut out, request, &reply, is_write);
@@ -753,7 +765,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Role for Store<B> {
             }
         } else {
             self.tell_log_time(effects);
-            self.apply(effects);
+            self.apply(now, effects);
             self.look_for_due(effects);
             self.look_at_retention(now, effects);
             self.publish(effects);

@@ -39,6 +39,31 @@ const SLICE: u32 = 16;
 /// The part of the bound on dirty memory that trimming has to itself.
 const SHARE: u64 = 16;
 
+/// Buckets of the times that compactions take: to 100 ms, 200 ms, 400 ms and so on, and what is longer.
+pub const COMPACTION_BUCKETS: usize = 15;
+
+/// Compactions whose work is done. What came while one was under way belongs to it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Compactions {
+    /// By the time that they took.
+    pub times: [u64; COMPACTION_BUCKETS],
+    /// How many.
+    pub count: u64,
+    /// Milliseconds of them all.
+    pub ms: u64,
+}
+
+impl Compactions {
+    fn done(&mut self, took: Duration) {
+        let ms = took.as_nanos() / 1_000_000;
+        let bucket = ms.div_ceil(100).max(1).next_power_of_two().ilog2();
+        let bucket = usize::try_from(bucket).expect("at most 64").min(COMPACTION_BUCKETS - 1);
+        self.times[bucket] += 1;
+        self.count += 1;
+        self.ms += ms;
+    }
+}
+
 /// The state of trimming.
 pub struct Trimming {
     /// There may be something to trim.
@@ -52,6 +77,10 @@ pub struct Trimming {
     applied: LogIndex,
     /// When it wants a turn that nobody else asks for.
     pub again_at: Option<Instant>,
+    /// When the compaction was applied that is under way.
+    begun: Option<Instant>,
+    /// Those that are done.
+    pub compactions: Compactions,
 }
 
 impl Trimming {
@@ -64,7 +93,15 @@ impl Trimming {
             checkpoint: 0,
             applied: LogIndex::ZERO,
             again_at: None,
+            begun: None,
+            compactions: Compactions::default(),
         }
+    }
+
+    /// A compaction was applied.
+    pub fn want(&mut self, now: Instant) {
+        self.is_wanted = true;
+        self.begun.get_or_insert(now);
     }
 }
 
@@ -96,6 +133,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 Step::Done(()) if keep < Revision::MAX => return,
                 Step::Done(()) => {
                     self.trimming.is_wanted = false;
+                    if let Some(begun) = self.trimming.begun.take() {
+                        self.trimming.compactions.done(now.since(begun));
+                    }
                     for (ticket, revision, repeated) in mem::take(&mut self.physical) {
                         self.reply_compacted(ticket, revision, repeated);
                     }

@@ -195,6 +195,8 @@ pub struct Watches {
     /// Watches that owe a progress: slot and serial; some may be gone.
     pub owing: Vec<(u32, u32)>,
     count: usize,
+    /// Those that are not live.
+    behind: usize,
     next_serial: u32,
     /// Whether the store publishes its changes to this reactor.
     pub is_on: bool,
@@ -220,6 +222,7 @@ impl Watches {
             timed: Vec::new(),
             owing: Vec::new(),
             count: 0,
+            behind: 0,
             next_serial: 0,
             is_on: false,
             published: None,
@@ -229,6 +232,11 @@ impl Watches {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// How many of them have not been told everything yet.
+    pub fn behind(&self) -> usize {
+        self.behind
     }
 
     /// How many a connection has.
@@ -294,6 +302,7 @@ impl Watches {
             own.slots.reserve_exact((own.slots.len() / 8).max(4));
         }
         own.slots.insert(place, slot);
+        self.behind += usize::from(watcher.stage != Stage::Live);
         self.watchers[slot] = Some(watcher);
         self.count += 1;
         slot
@@ -325,6 +334,7 @@ impl Watches {
         self.lists.clear(mem::replace(&mut watcher.groups, Few::NONE));
         self.free.push(slot);
         self.count -= 1;
+        self.behind -= usize::from(watcher.stage != Stage::Live);
         if self.count == 0 {
             self.give_back();
         }
@@ -368,6 +378,7 @@ impl Watches {
             return;
         };
         debug_assert!(watcher.stage == Stage::Live, "{watcher:?} falls behind");
+        self.behind += usize::from(watcher.stage == Stage::Live);
         watcher.go_on(next);
         watcher.stage = Stage::Waiting;
         let own = self.connections.entry(watcher.connection).or_default();
@@ -401,11 +412,20 @@ impl Watches {
         None
     }
 
+    /// A new watch begins with what comes next.
+    pub fn begin_live(&mut self, slot: u32) {
+        if let Some(watcher) = self.watchers.get_mut(slot).and_then(Option::as_mut) {
+            self.behind -= usize::from(watcher.stage != Stage::Live);
+            watcher.stage = Stage::Live;
+        }
+    }
+
     /// The store has come to the end for a watch.
     pub fn caught_up(&mut self, slot: u32) {
         let Some(watcher) = self.watchers.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
+        self.behind -= usize::from(watcher.stage != Stage::Live);
         watcher.stage = Stage::Live;
         if let Some(own) = self.connections.get_mut(&watcher.connection) {
             own.running -= 1;

@@ -161,7 +161,7 @@ impl Reactor {
             && let Some(watcher) = self.watches.get(slot)
         {
             watcher.go_on(after(published));
-            watcher.stage = Stage::Live;
+            self.watches.begin_live(slot);
             return self.tell_created(slot, published, effects);
         }
         self.watches.wait(connection, slot);

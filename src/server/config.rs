@@ -392,9 +392,9 @@ impl Config {
                 self.value_size_max
             ));
         }
-        if self.txn_ops_max == 0 || self.txn_ops_max > TXN_OPS_MAX {
+        if self.txn_ops_max > TXN_OPS_MAX {
             return refuse(format!(
-                "a transaction may have {} operations; choose 1 to {TXN_OPS_MAX} (--max-txn-ops)",
+                "a transaction may have {} operations; choose 0 to {TXN_OPS_MAX} (--max-txn-ops)",
                 self.txn_ops_max
             ));
         }

@@ -9,12 +9,13 @@
 //! Performing never waits: a write or read becomes a task, a message for a role of this executor goes
 //! into its list, one for another executor into the list of that link's only sending task.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration as StdDuration, Instant as StdInstant};
+use std::time::{Duration as StdDuration, Instant as StdInstant, SystemTime};
 
 use base::{Duration, Instant};
 use glommio::net::TcpStream;
@@ -25,7 +26,7 @@ use node::{
 
 use crate::clock::Clock;
 use crate::config::Serves;
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
 use crate::data_dir::{adopt, note_damage};
 use crate::disk::{Block, Countdown, DiskFile, WalDisk, halt};
 use crate::http::{Gate, Native, Standing};
@@ -111,6 +112,15 @@ pub struct CoreLoop {
     made: Vec<(u64, Rc<DiskFile>)>,
     /// What is counted here.
     counters: Arc<Counters>,
+    /// Compactions that were done when they were last shown.
+    compactions: Cell<u64>,
+}
+
+/// Shows numbers that a role counts.
+fn show(shown: &[Counter], counts: &[u64]) {
+    for (shown, count) in shown.iter().zip(counts) {
+        shown.set(*count);
+    }
 }
 
 impl CoreLoop {
@@ -138,6 +148,7 @@ impl CoreLoop {
             linked: Vec::new(),
             made: Vec::new(),
             counters,
+            compactions: Cell::new(0),
         }
     }
 
@@ -201,16 +212,42 @@ impl CoreLoop {
         if let Some(seat) = &self.seats.consensus {
             self.counters.leader_changes.set(seat.role.leader_changes());
             self.counters.proposals_pending.set(seat.role.pending() as u64);
+            let mishaps = seat.role.mishaps();
+            self.counters.failed_proposals.set(mishaps.failed_proposals);
+            self.counters.late_heartbeats.set(mishaps.late_heartbeats);
+            self.counters.slow_applies.set(mishaps.slow_applies);
+            self.counters.promotions.set(seat.role.promotions());
+            self.counters.is_learner.set(seat.role.is_learner().into());
+            self.counters.installing.set(seat.role.is_installing().into());
+        }
+        if let Some(seat) = &self.seats.reactor {
+            let questions = seat.role.questions();
+            self.counters.slow_questions.set(questions.slow);
+            self.counters.failed_questions.set(questions.failed);
+            self.counters.watches_behind.set(seat.role.watches_behind() as u64);
         }
         if let Some(seat) = &self.seats.store {
-            for (shown, count) in self.counters.applied.iter().zip(seat.role.applied_kinds()) {
-                shown.set(*count);
-            }
+            show(&self.counters.applied, seat.role.applied_kinds());
             let ops = seat.role.applied_ops();
             self.counters.puts.set(ops.puts);
             self.counters.put_bytes.set(ops.put_bytes);
             self.counters.deletes.set(ops.deletes);
             self.counters.txns.set(ops.txns);
+            self.counters.ranges.set(ops.ranges);
+            self.counters.renewals.set(ops.renewals);
+            // Both are rare beside the turns.
+            if self.counters.ttl_seconds.get() != ops.ttl_seconds {
+                self.counters.ttl_seconds.set(ops.ttl_seconds);
+                show(&self.counters.ttls, &ops.ttls);
+            }
+            let compactions = seat.role.compactions();
+            if self.compactions.get() != compactions.count {
+                self.compactions.set(compactions.count);
+                self.counters.compaction_ms.set(compactions.ms);
+                show(&self.counters.compactions, &compactions.times);
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                self.counters.compacted_at.set(since.map_or(0, |since| since.as_secs()));
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! What an executor counts: each has counters of its own that only its thread writes, and whoever answers a scrape
 //! adds up those of all. A write is a load and a store of its own memory: no lock, no shared cache line.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::http::{CODES, METHODS};
@@ -109,6 +110,61 @@ impl Times {
     }
 }
 
+/// Versions of clients that are told apart; one more is for those of which nothing is known, and one for the rest.
+const VERSIONS: usize = 8;
+
+/// Characters of a version.
+const VERSION_SIZE_MAX: usize = 24;
+
+/// Calls by what their clients say of themselves.
+#[derive(Debug, Default)]
+pub struct Clients {
+    versions: [OnceLock<String>; VERSIONS],
+    unary: [Counter; VERSIONS + 2],
+    streams: [Counter; VERSIONS + 2],
+}
+
+impl Clients {
+    /// Counts a call, of a client with this version if it says one.
+    pub fn count(&self, version: Option<&[u8]>, is_stream: bool) {
+        let place = match version {
+            None => VERSIONS,
+            Some(version) => self.place(version),
+        };
+        let counters = if is_stream { &self.streams } else { &self.unary };
+        counters[place].add(1);
+    }
+
+    fn place(&self, version: &[u8]) -> usize {
+        for (place, known) in self.versions.iter().enumerate() {
+            match known.get() {
+                Some(known) if known.as_bytes() == version => return place,
+                Some(_) => {}
+                None => {
+                    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b".-+_".contains(byte);
+                    let fits = version.len() <= VERSION_SIZE_MAX && version.iter().all(is_fit);
+                    let text = std::str::from_utf8(version).ok().filter(|_| fits);
+                    let Some(text) = text else { break };
+                    // Only this thread writes.
+                    drop(known.set(text.to_owned()));
+                    return place;
+                }
+            }
+        }
+        VERSIONS + 1
+    }
+
+    /// Each version, whether its calls are streams, and how many there were.
+    pub fn list(&self) -> impl Iterator<Item = (&str, bool, u64)> {
+        let known = self.versions.iter().map_while(|version| version.get().map(String::as_str));
+        let named = known.enumerate();
+        let rest = [(VERSIONS, "unknown"), (VERSIONS + 1, "other")];
+        named.chain(rest).flat_map(|(place, name)| {
+            [(name, false, self.unary[place].get()), (name, true, self.streams[place].get())]
+        })
+    }
+}
+
 /// What is counted of a method.
 #[derive(Debug, Default)]
 pub struct Method {
@@ -165,6 +221,44 @@ pub struct Counters {
     pub deletes: Counter,
     /// Writes of more than one operation.
     pub txns: Counter,
+    /// Ranges, those of transactions too.
+    pub ranges: Counter,
+    /// Renewals of leases.
+    pub renewals: Counter,
+    /// Leases that were granted, by their times, and seconds of all of them.
+    pub ttls: [Counter; node::TTL_BUCKETS],
+    /// See there.
+    pub ttl_seconds: Counter,
+    /// Compactions whose work is done, by the time that took, and milliseconds of all of them.
+    pub compactions: [Counter; node::COMPACTION_BUCKETS],
+    /// See there.
+    pub compaction_ms: Counter,
+    /// When the last of them was done, in seconds since 1970.
+    pub compacted_at: Counter,
+    /// Writes that were taken in and failed.
+    pub failed_proposals: Counter,
+    /// Heartbeats that left too late.
+    pub late_heartbeats: Counter,
+    /// How often applying was far behind.
+    pub slow_applies: Counter,
+    /// Members that were given a vote.
+    pub promotions: Counter,
+    /// 1 while this member has no vote.
+    pub is_learner: Counter,
+    /// 1 once the list of members has what this one says of itself.
+    pub published: Counter,
+    /// 1 while a state of another member takes the place of the own one.
+    pub installing: Counter,
+    /// Questions for reads that took long, and those without an answer.
+    pub slow_questions: Counter,
+    /// See there.
+    pub failed_questions: Counter,
+    /// Watches that have not been told everything yet.
+    pub watches_behind: Counter,
+    /// Changes that streams of watches were told.
+    pub watch_events: Counter,
+    /// Calls by their clients.
+    pub clients: Clients,
 }
 
 impl Default for Counters {
@@ -189,6 +283,25 @@ impl Default for Counters {
             put_bytes: Counter::default(),
             deletes: Counter::default(),
             txns: Counter::default(),
+            ranges: Counter::default(),
+            renewals: Counter::default(),
+            ttls: [const { Counter(AtomicU64::new(0)) }; node::TTL_BUCKETS],
+            ttl_seconds: Counter::default(),
+            compactions: [const { Counter(AtomicU64::new(0)) }; node::COMPACTION_BUCKETS],
+            compaction_ms: Counter::default(),
+            compacted_at: Counter::default(),
+            failed_proposals: Counter::default(),
+            late_heartbeats: Counter::default(),
+            slow_applies: Counter::default(),
+            promotions: Counter::default(),
+            is_learner: Counter::default(),
+            published: Counter::default(),
+            installing: Counter::default(),
+            slow_questions: Counter::default(),
+            failed_questions: Counter::default(),
+            watches_behind: Counter::default(),
+            watch_events: Counter::default(),
+            clients: Clients::default(),
         }
     }
 }
@@ -208,6 +321,11 @@ impl Board {
         Arc::clone(&self.0[executor])
     }
 
+    /// Those of each.
+    pub fn executors(&self) -> impl Iterator<Item = &Counters> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
     /// A number of all of them.
     pub fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
         self.0.iter().map(|counters| of(counters).get()).sum()
@@ -217,6 +335,17 @@ impl Board {
     pub fn sum_methods(&self, of: impl Fn(&Method) -> &Counter) -> u64 {
         let methods = self.0.iter().flat_map(|counters| &counters.methods);
         methods.map(|method| of(method).get()).sum()
+    }
+
+    /// The calls of all of them by version, and whether they are streams.
+    pub fn clients(&self) -> BTreeMap<(String, bool), u64> {
+        let mut all = BTreeMap::new();
+        for (version, is_stream, count) in self.0.iter().flat_map(|one| one.clients.list()) {
+            if count > 0 {
+                *all.entry((version.to_owned(), is_stream)).or_default() += count;
+            }
+        }
+        all
     }
 
     /// Times of all of them.
@@ -238,6 +367,25 @@ mod tests {
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
         assert_eq!(bucket_end(BUCKETS - 1), 1 << 27);
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_what_they_say_as_far_as_there_is_room() {
+        let clients = Clients::default();
+        clients.count(None, false);
+        for number in 0..20 {
+            clients.count(Some(format!("3.{number}").as_bytes()), true);
+            clients.count(Some(b"3.0"), false);
+        }
+        clients.count(Some(b"\"}"), false);
+        let all: Vec<_> = clients.list().filter(|(.., count)| *count > 0).collect();
+        assert_eq!(all.len(), 12);
+        for one in
+            [("3.0", false, 20), ("3.7", true, 1), ("unknown", false, 1), ("other", true, 12)]
+        {
+            assert!(all.contains(&one), "{one:?} of {all:?}");
+        }
+        assert!(all.contains(&("other", false, 1)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::inbox::Inbox;
 use crate::incoming::Incoming;
 use crate::link::{self, Links, Message, Outbox};
 use crate::listener::Accepting;
+use crate::publication::Publication;
 use crate::socket::Sockets;
 use crate::topology::Place;
 use crate::{Error, listener};
@@ -50,7 +51,7 @@ const BLOCK_MEMORY: usize = 12 << 20;
 
 /// What executors say to the main thread.
 pub enum Notice {
-    /// A reactor listens, or the member leads.
+    /// A reactor listens, or the member may serve and is in the list of members.
     Ready,
     /// The executor cannot go on.
     Failed(Error),
@@ -293,14 +294,13 @@ async fn run(start: Start) -> Result<(), Error> {
     }
     glommio::spawn_local(tick(Rc::clone(&inbox), Rc::clone(&gate))).detach();
 
-    let mut leads = false;
+    let mut publication = Publication::new(plan.board.of(index));
     let mut ending = Ending::Running;
     let seats = Seats { reactor, consensus, store };
     let watched = Rc::clone(&inbox);
     CoreLoop::new(seats, inbox, links, clock, plan.board.of(index))
         .run(move |seats| {
-            if !leads && seats.consensus.as_ref().is_some_and(|seat| seat.role.may_serve()) {
-                leads = true;
+            if publication.comes(clock.now(), seats.consensus.as_ref()) {
                 drop(notices.send(Notice::Ready));
             }
             if matches!(ending, Ending::Running) && stop.load(Ordering::Acquire) {

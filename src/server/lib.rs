@@ -29,6 +29,7 @@ mod listener;
 pub mod log;
 mod probe;
 mod process;
+mod publication;
 mod read_ahead;
 mod readiness;
 mod restoring;
@@ -179,7 +180,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     // The executors shut the doors when the server stops; that of the other members is theirs alone.
     drop(peer_listener);
 
-    // Ready when every reactor listens and the member leads or knows who does.
+    // Ready when every reactor listens, and the member leads or knows who does and is in the list of members.
     let mut waiting = reactors + 1;
     let signal_stop = Arc::clone(&stop);
     let watcher = signals.handle();

@@ -9,6 +9,8 @@ use rustix::process::{Resource, getrlimit};
 const STAT: &str = "/proc/self/stat";
 /// When the machine was started, in seconds since 1970, in the line `btime`.
 const SYSTEM_STAT: &str = "/proc/stat";
+/// What networks have carried.
+const NETWORK: &str = "/proc/self/net/netstat";
 /// An entry for each descriptor.
 const DESCRIPTORS: &str = "/proc/self/fd";
 
@@ -29,6 +31,8 @@ pub struct Process {
     pub open_files: Option<u64>,
     /// Descriptors that may be open.
     pub files_max: Option<u64>,
+    /// Bytes that came over networks to this machine, or this container, and went from it.
+    pub network: Option<(u64, u64)>,
 }
 
 impl Process {
@@ -38,6 +42,7 @@ impl Process {
             open_files: fs::read_dir(DESCRIPTORS).ok().map(|all| all.count() as u64),
             files_max: getrlimit(Resource::Nofile).current,
             // Without a limit all of them, as other programs tell it.
+            network: network(&fs::read_to_string(NETWORK).unwrap_or_default()),
             virtual_max: Some(getrlimit(Resource::As).current.unwrap_or(u64::MAX)),
             ..Self::default()
         };
@@ -56,6 +61,17 @@ impl Process {
     }
 }
 
+/// Bytes received and sent, of a table whose lines come in pairs: names, and values below them.
+fn network(text: &str) -> Option<(u64, u64)> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |name: &str| {
+        let place = names.split_whitespace().position(|one| one == name)?;
+        values.split_whitespace().nth(place)?.parse().ok()
+    };
+    Some((value("InOctets")?, value("OutOctets")?))
+}
+
 /// When the machine was started, in seconds since 1970.
 fn booted() -> Option<u64> {
     let text = fs::read_to_string(SYSTEM_STAT).ok()?;
@@ -71,6 +87,7 @@ mod tests {
         let known = Process::look();
         assert!(known.resident_bytes > Some(0) && known.virtual_bytes > known.resident_bytes);
         assert!(known.open_files > Some(2) && known.files_max >= known.open_files, "{known:?}");
+        assert!(known.network.is_some(), "{known:?}");
         assert!(known.started > Some(1e9) && known.cpu_seconds.is_some(), "{known:?}");
     }
 }

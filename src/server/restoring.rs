@@ -68,6 +68,8 @@ pub struct RestoreReport {
     pub leases: u64,
     /// Keys that named a lease which is not there: they hang on none now.
     pub unleased: u64,
+    /// Alarms that are up again.
+    pub alarms: u64,
     /// What was left.
     pub left: Left,
     /// The cluster.
@@ -154,7 +156,10 @@ pub fn restore(
     let mut contents = contents;
     let report = pages.fill(&options.file, &mut contents, progress)?;
     let (applied, term, members) = (BASE, TERM, identity.members.as_slice());
-    let end_of_it = RestoreEnd { revision: Revision::new(end), applied, term, members };
+    let alarms = contents.alarms();
+    let mut left = contents.left();
+    left.alarms -= alarms.len() as u64;
+    let end_of_it = RestoreEnd { revision: Revision::new(end), applied, term, members, alarms };
     let state = pages.finish(&end_of_it)?;
     let hash = base::hash128(&state.state_hash().to_bytes());
     write_log(&path.join("wal"), &identity, Position { index: BASE, term: TERM, hash }, &mut made)
@@ -163,7 +168,8 @@ pub fn restore(
     made.keep();
     Ok(RestoreReport {
         revision: end,
-        left: contents.left(),
+        left,
+        alarms: alarms.len() as u64,
         cluster: identity.cluster,
         member: identity.member,
         ..report
@@ -330,6 +336,7 @@ impl Pages {
             versions,
             leases: u64::try_from(leases.len()).expect("a count"),
             unleased: self.restore.unleased(),
+            alarms: 0,
             left: Left::default(),
             cluster: 0,
             member: NodeId::default(),

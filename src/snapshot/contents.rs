@@ -1,9 +1,10 @@
 //! Contents: what a snapshot holds, read in the order of revisions. What is read is judged: nobody vouches
 //! for the file.
 
+use base::Alarm;
 use bbolt::{Bucket, Db, Walk};
 
-use crate::proto::{KeyValue, LeaseRecord};
+use crate::proto::{self, KeyValue, LeaseRecord};
 use crate::{Error, Saved, schema};
 
 /// A place in the history.
@@ -43,7 +44,7 @@ pub struct Lease {
     pub ttl: u64,
 }
 
-/// What a snapshot holds that no other cluster can take over.
+/// What a snapshot holds beside keys and leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Left {
     /// Members.
@@ -65,6 +66,7 @@ pub struct Contents<'s> {
     last: Option<Revision>,
     compacted: Option<u64>,
     version: Option<String>,
+    alarms: Vec<Alarm>,
     left: Left,
 }
 
@@ -110,7 +112,8 @@ impl<'s> Contents<'s> {
         }
         // Before the first compaction it says 0, if anything.
         let compacted = compacted.filter(|main| *main > 0);
-        Ok(Self { db, walk: Walk::new(&keys), last: None, compacted, version, left })
+        let alarms = alarms(&mut db)?;
+        Ok(Self { db, walk: Walk::new(&keys), last: None, compacted, version, alarms, left })
     }
 
     /// The oldest revision that can be read; none before the first compaction.
@@ -121,6 +124,11 @@ impl<'s> Contents<'s> {
     /// The version of the storage schema, where the file says one.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
+    }
+
+    /// The alarms that are up, by kind and member, as far as a store has room for them.
+    pub fn alarms(&self) -> &[Alarm] {
+        &self.alarms
     }
 
     /// What there is beside keys and leases.
@@ -223,6 +231,23 @@ pub(crate) enum Part<'a> {
     Bucket(&'a [u8]),
     /// In the bucket of this name there is this key with this value.
     Pair(&'a [u8], &'a [u8], &'a [u8]),
+}
+
+fn alarms(db: &mut Db<&Saved>) -> Result<Vec<Alarm>, Error> {
+    let mut alarms = Vec::new();
+    if let Some(bucket) = db.bucket(schema::ALARM.as_bytes())? {
+        let mut walk = Walk::new(&bucket);
+        while let Some((key, _)) = walk.next(db)? {
+            if let Some(alarm) = proto::read_alarm(key)
+                && alarms.len() < kv::ALARMS_MAX
+                && !alarms.contains(&alarm)
+            {
+                alarms.push(alarm);
+            }
+        }
+    }
+    alarms.sort_unstable();
+    Ok(alarms)
 }
 
 fn count(db: &mut Db<&Saved>, name: &str) -> Result<u64, Error> {

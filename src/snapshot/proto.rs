@@ -6,7 +6,7 @@
 //! Alarm     1 member | 2 kind
 //! ```
 
-use base::Alarm;
+use base::{Alarm, AlarmKind, NodeId};
 
 const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
@@ -158,9 +158,35 @@ pub fn alarm(alarm: &Alarm) -> Vec<u8> {
     out
 }
 
+/// The alarm of a message; none if it is malformed, or of a kind that is not known here.
+pub fn read_alarm(mut from: &[u8]) -> Option<Alarm> {
+    let (mut member, mut kind) = (0, 0);
+    while !from.is_empty() {
+        match read_field(&mut from)? {
+            (1, Field::Number(number)) => member = number.cast_unsigned(),
+            (2, Field::Number(number)) => kind = number,
+            (1 | 2, _) => return None,
+            _ => {}
+        }
+    }
+    let kind = AlarmKind::from_number(u8::try_from(kind).ok()?)?;
+    Some(Alarm { kind, member: NodeId::new(member) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alarms_are_read_back_and_unknown_kinds_are_none() {
+        for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
+            let one = Alarm { kind, member: NodeId::new(u64::MAX) };
+            assert_eq!(read_alarm(&alarm(&one)), Some(one));
+        }
+        for bytes in [&[][..], &[8, 1], &[16, 3], &[16], &[18, 1, 1], &[16, 0x80, 2]] {
+            assert_eq!(read_alarm(bytes), None, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn messages_are_read_back_and_cut_ones_are_refused() {

@@ -287,6 +287,11 @@ impl<'a> WatchChanges<'a> {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        self.changes.len() / CHANGE_SIZE
+    }
 }
 
 impl<'a> Iterator for WatchChanges<'a> {

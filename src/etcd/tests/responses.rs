@@ -362,12 +362,19 @@ fn a_member_that_has_not_started_has_neither_name_nor_client_urls() {
         data_id: FileId::new(data_id),
         role,
     };
-    let members = vec![member(1, 5, MemberRole::Voter), member(2, 0, MemberRole::Learner)];
-    let list = MemberList { next_member: 3, members };
+    // The third does not vote yet, and refuses what clients ask.
+    let members = vec![
+        member(1, 5, MemberRole::Voter),
+        member(2, 0, MemberRole::Learner),
+        member(3, 7, MemberRole::Promotable),
+    ];
+    let list = MemberList { next_member: 4, members };
     let told = response::member_add(&FROM, NodeId::new(2), &list);
     assert_eq!(told.header, Some(FROM.header(0)));
     assert_eq!((told.members[0].name.as_str(), told.members[0].is_learner), ("n1", false));
     assert_eq!(told.members[0].client_urls, ["http://c1:1"]);
+    let third = &told.members[2];
+    assert_eq!((third.name.as_str(), third.client_urls.len(), third.is_learner), ("", 0, false));
     let added = told.member.expect("it is in the list");
     assert_eq!((added.id, added.name.as_str(), added.is_learner), (2, "", true));
     assert_eq!(added.peer_urls, ["http://p2:1"]);

@@ -147,8 +147,13 @@ fn restore(unpack: &Unpack, versions: &[Version], leases: &[(LeaseId, u64)]) -> 
     }
     let revision = unpack.head().unwrap().revision;
     let (applied, term) = (LogIndex::new(1), Term::new(1));
-    let mut state =
-        restore.into_state(&RestoreEnd { revision, applied, term, members: b"members" });
+    let mut state = restore.into_state(&RestoreEnd {
+        revision,
+        applied,
+        term,
+        members: b"members",
+        alarms: &[],
+    });
     state.checkpoint_begin();
     while !write_checkpoint(state.pages_mut(), &mut image, 100) {}
     (state, image)

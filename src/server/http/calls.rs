@@ -97,7 +97,7 @@ pub const METHODS: &[(&str, &str, Shape)] = &[
 ];
 
 /// The place of a method in the list, by the path of its calls.
-fn place(path: &str) -> Option<usize> {
+pub fn place(path: &str) -> Option<usize> {
     let (service, name) = path.strip_prefix('/')?.split_once('/')?;
     METHODS.iter().position(|method| method.1 == name && method.0 == service)
 }

@@ -29,6 +29,7 @@ pub async fn respond(
     if parts.method != Method::POST {
         return refused(&Failure::new(Code::Unimplemented, "Method Not Allowed"));
     }
+    link.gate.count_client(&parts.headers, route.is_stream);
     let timeout = match deadline::of_gateway(&parts.headers) {
         Ok(Some(Duration::ZERO)) => return refused(&Failure::DEADLINE_EXCEEDED),
         Ok(timeout) => timeout,

@@ -15,7 +15,7 @@ use etcd::proto::maintenance::{
 use etcd::request::AlarmAsk;
 use etcd::{Answerer, Code, Failure, Subject, request, response};
 use kv::{HistoryHash, HistoryHashError, Refusal};
-use wire::{Call, MemberList, Range, Reply, Status};
+use wire::{Call, MemberList, MemberRole, Range, Reply, Status};
 
 use super::remote;
 use super::service::{Unary, gone, read, revision, tell, unexpected, within};
@@ -63,7 +63,7 @@ impl Unary<'_> {
         let change = request::member_add(&request, name)?;
         if request.is_learner {
             let learners = self.members().await?.members.into_iter();
-            let learners = learners.filter(|member| member.role.is_learner()).count();
+            let learners = learners.filter(|member| member.role == MemberRole::Learner).count();
             if learners >= self.link.gate.api.config.learners_max {
                 return Err(Failure::TOO_MANY_LEARNERS);
             }

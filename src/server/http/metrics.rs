@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+use base::AlarmKind;
 use etcd::{Code, Failure, Subject};
 use hyper::{Response, StatusCode};
-use node::{EntryKind, KINDS};
+use node::{COMPACTION_BUCKETS, EntryKind, KINDS, TTL_BUCKETS};
 use wire::{Call, MemberList, RaftRole, Range, Reply};
 
 use super::Link;
-use super::calls::{CODE_NAMES, METHODS, Shape};
+use super::calls::{self, CODE_NAMES, METHODS, Shape};
 use super::grpc;
 use super::plain::whole;
 use super::service::{ask, read, unexpected};
@@ -60,6 +61,20 @@ impl Figures {
         let _ = writeln!(self.0, "{name}_count{braced} {below}");
     }
 
+    /// Numbers in buckets of which each ends at twice the end of the one before, and one for the rest.
+    fn doubling(&mut self, name: &str, first: u64, counts: &[u64], sum: u64) {
+        let (mut below, mut end) = (0, first);
+        for count in &counts[..counts.len() - 1] {
+            below += count;
+            self.with(name, &format!("_bucket{{le=\"{end}\"}}"), below);
+            end *= 2;
+        }
+        let all: u64 = counts.iter().sum();
+        self.with(name, "_bucket{le=\"+Inf\"}", all);
+        self.with(name, "_sum", sum);
+        self.with(name, "_count", all);
+    }
+
     /// `labels` with their braces, or nothing.
     fn with(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{name}{labels} {value}");
@@ -84,6 +99,8 @@ async fn figures(link: &Rc<Link>) -> Result<Figures, Failure> {
     limits(link, &mut figures).await?;
     cluster(link, &mut figures).await?;
     counts(&link.gate.board, &mut figures);
+    work(&link.gate.board, &mut figures);
+    clients(&link.gate.board, &mut figures);
     disks(&link.gate.board, &mut figures);
     calls(&link.gate.board, link.gate.api.extensive_metrics, &mut figures);
     process(&mut figures);
@@ -150,6 +167,16 @@ async fn state(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
     );
     gauge("quorate_corrupt", "Whether members disagree about the state.", flag(status.corrupt));
     gauge("quorate_clients", "Clients that have registered and are remembered.", status.clients);
+    let name = "etcd_debugging_server_alarms";
+    figures.begin(name, "gauge", "Alarms that are up, by member.");
+    for alarm in status.alarms.iter() {
+        let kind = match alarm.kind {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        };
+        let member = alarm.member.get();
+        figures.with(name, &format!("{{alarm_type=\"{kind}\",server_id=\"{member:x}\"}}"), 1);
+    }
     let id = format!("{{server_id=\"{:x}\"}}", status.member.get());
     figures.begin("etcd_server_id", "gauge", "Which member this is.");
     figures.with("etcd_server_id", &id, 1);
@@ -277,15 +304,103 @@ fn counts(board: &Board, figures: &mut Figures) {
         board.sum(|all| &all.watch_streams),
     );
     gauge(
-        "etcd_disk_defrag_inflight",
-        "Defragmentations under way: there is nothing to defragment.",
-        0,
-    );
-    gauge(
         "etcd_disk_wal_write_bytes_total",
         "Bytes written to the log.",
         board.sum(|all| &all.wal_bytes),
     );
+}
+
+/// What roles have done, and what went wrong.
+fn work(board: &Board, figures: &mut Figures) {
+    type Pick = fn(&Counters) -> &Counter;
+    let all: [(&str, &str, &str, Pick); 12] = [
+        ("etcd_mvcc_range_total", "counter", "Ranges, in transactions too.", |all| &all.ranges),
+        ("etcd_debugging_lease_renewed_total", "counter", "Renewals of leases.", |all| {
+            &all.renewals
+        }),
+        ("etcd_debugging_mvcc_events_total", "counter", "Changes told to watches.", |all| {
+            &all.watch_events
+        }),
+        (
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "gauge",
+            "Watches that have not been told everything yet.",
+            |all| &all.watches_behind,
+        ),
+        (
+            "etcd_debugging_mvcc_db_compaction_last",
+            "gauge",
+            "When the work of a compaction was last done, in seconds since 1970; 0: not since the start.",
+            |all| &all.compacted_at,
+        ),
+        (
+            "etcd_server_proposals_failed_total",
+            "counter",
+            "Writes that were taken in and had no effect, or nobody knows which.",
+            |all| &all.failed_proposals,
+        ),
+        (
+            "etcd_server_heartbeat_send_failures_total",
+            "counter",
+            "Heartbeats of this leader that left more than an interval too late.",
+            |all| &all.late_heartbeats,
+        ),
+        (
+            "etcd_server_slow_apply_total",
+            "counter",
+            "How often applying was more than 100 ms behind.",
+            |all| &all.slow_applies,
+        ),
+        (
+            "etcd_server_slow_read_indexes_total",
+            "counter",
+            "Questions for the index of linearizable reads that took more than 500 ms.",
+            |all| &all.slow_questions,
+        ),
+        (
+            "etcd_server_read_indexes_failed_total",
+            "counter",
+            "Such questions that nobody could answer.",
+            |all| &all.failed_questions,
+        ),
+        (
+            "etcd_server_learner_promote_successes",
+            "counter",
+            "Members that this leader has given a vote to, those that ask for it by themselves too.",
+            |all| &all.promotions,
+        ),
+        (
+            "etcd_server_snapshot_apply_in_progress_total",
+            "gauge",
+            "1 while a state from another member takes the place of the own one.",
+            |all| &all.installing,
+        ),
+    ];
+    for (name, kind, help, pick) in all {
+        figures.add(name, kind, help, board.sum(pick));
+    }
+    let sums = |of: &dyn Fn(&Counters, usize) -> u64, count: usize| -> Vec<u64> {
+        (0..count).map(|bucket| board.executors().map(|all| of(all, bucket)).sum()).collect()
+    };
+    let name = "etcd_debugging_lease_ttl_total";
+    figures.begin(name, "histogram", "Seconds for which leases were granted.");
+    let ttls = sums(&|all, bucket| all.ttls[bucket].get(), TTL_BUCKETS);
+    figures.doubling(name, 1, &ttls, board.sum(|all| &all.ttl_seconds));
+    let name = "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds";
+    figures.begin(name, "histogram", "How long compactions took, until their work was done.");
+    let times = sums(&|all, bucket| all.compactions[bucket].get(), COMPACTION_BUCKETS);
+    figures.doubling(name, 100, &times, board.sum(|all| &all.compaction_ms));
+}
+
+/// Who calls.
+fn clients(board: &Board, figures: &mut Figures) {
+    let name = "etcd_server_client_requests_total";
+    figures.begin(name, "counter", "Calls of etcd's API, by the version that the client says.");
+    for ((version, is_stream), count) in board.clients() {
+        let kind = if is_stream { "stream" } else { "unary" };
+        let labels = format!("{{client_api_version=\"{version}\",type=\"{kind}\"}}");
+        figures.with(name, &labels, count);
+    }
 }
 
 /// What the writes consisted of that were applied here.
@@ -359,6 +474,27 @@ fn disks(board: &Board, figures: &mut Figures) {
     ] {
         figures.begin(name, "histogram", help);
         figures.histogram(name, "", &times);
+    }
+    for (name, help, path) in [
+        (
+            "etcd_disk_backend_snapshot_duration_seconds",
+            "How long snapshots took that clients asked for.",
+            "/etcdserverpb.Maintenance/Snapshot",
+        ),
+        (
+            "etcd_mvcc_hash_duration_seconds",
+            "How long the hash of the newest revision took.",
+            "/etcdserverpb.Maintenance/Hash",
+        ),
+        (
+            "etcd_mvcc_hash_rev_duration_seconds",
+            "How long the hash of a revision took.",
+            "/etcdserverpb.Maintenance/HashKV",
+        ),
+    ] {
+        let place = calls::place(path).expect("it is in the list of methods");
+        figures.begin(name, "histogram", help);
+        figures.histogram(name, "", &board.times(|all| &all.methods[place].times));
     }
 }
 
@@ -443,6 +579,18 @@ fn process(figures: &mut Figures) {
         ("process_open_fds", "gauge", "Descriptors that are open.", known.open_files.map(float)),
         ("process_max_fds", "gauge", "Descriptors that may be open.", known.files_max.map(float)),
         ("os_fd_used", "gauge", "Descriptors that are open.", known.open_files.map(float)),
+        (
+            "process_network_receive_bytes_total",
+            "counter",
+            "Bytes that came over networks, to this machine or container.",
+            known.network.map(|(received, _)| float(received)),
+        ),
+        (
+            "process_network_transmit_bytes_total",
+            "counter",
+            "Bytes that went to networks, of this machine or container.",
+            known.network.map(|(_, sent)| float(sent)),
+        ),
         ("os_fd_limit", "gauge", "Descriptors that may be open.", known.files_max.map(float)),
     ] {
         if let Some(value) = value {

@@ -11,6 +11,7 @@
 //! stream that is not read holds up nothing else.
 
 mod calls;
+mod clean;
 mod deadline;
 mod debug;
 mod event;
@@ -74,6 +75,9 @@ use unsent::{Account, Counted, Unsent};
 /// What begins a connection of HTTP/2 whose client knows that the server speaks it, as far as it takes to
 /// tell it from a method.
 const PREFACE: &[u8] = b"PR";
+
+/// How often a request that came before this member is in the list of members looks whether it is.
+const PUBLICATION_PAUSE: Duration = Duration::from_millis(5);
 
 /// What hyper keeps of a response that the client does not take.
 const SEND_BUFFER_SIZE: usize = 256 << 10;
@@ -167,6 +171,8 @@ pub struct Gate {
     leaderless: Cell<Instant>,
     /// This member has no vote, as far as is known.
     is_learner: Cell<bool>,
+    /// The list of members has what this one says of itself.
+    is_published: Cell<bool>,
     /// Comes when no leader has been known for long.
     orphaned: Event,
     connections: Cell<usize>,
@@ -202,6 +208,7 @@ impl Gate {
             standing: Cell::default(),
             leaderless: Cell::new(Instant::now()),
             is_learner: Cell::new(false),
+            is_published: Cell::new(false),
             orphaned: Event::default(),
             connections: Cell::new(0),
             connections_max,
@@ -254,6 +261,12 @@ impl Gate {
 
     fn has_leader(&self) -> bool {
         self.standing.get().leader != NodeId::default()
+    }
+
+    /// Counts a call of a client with these headers.
+    fn count_client(&self, headers: &hyper::HeaderMap, is_stream: bool) {
+        let version = headers.get(service::CLIENT_VERSION).map(|version| version.as_bytes());
+        self.counters.clients.count(version, is_stream);
     }
 
     /// Learns what this member is, as a task of its own.
@@ -441,7 +454,27 @@ impl Link {
     }
 
     fn is_learner(&self) -> bool {
-        self.gate.is_learner.get()
+        // It may have been given its vote since it was looked at.
+        let gate = &self.gate;
+        gate.is_learner.get() && gate.board.sum(|all| &all.is_learner) > 0
+    }
+
+    /// Waits until clients find this member in the list of members, as long as a request may take.
+    async fn awaits_publication(&self) {
+        let gate = &self.gate;
+        if gate.is_published.get() {
+            return;
+        }
+        let (begun, end) = (Instant::now(), gate.stop.wait());
+        let patience = Duration::from_millis(gate.api.request_timeout_ms.into());
+        while begun.elapsed() < patience && gate.board.sum(|all| &all.published) == 0 {
+            let stops = poll_fn(|context| Poll::Ready(end.poll(context).is_ready())).await;
+            if stops {
+                return;
+            }
+            glommio::timer::sleep(PUBLICATION_PAUSE).await;
+        }
+        gate.is_published.set(gate.board.sum(|all| &all.published) > 0);
     }
 
     /// Whether a leader is known. While an election is under way its outcome is waited for.

@@ -18,7 +18,7 @@ use super::event::Waiter;
 use super::grpc::{self, Messages, end_message};
 use super::native::{Answer, Gone, Native, Pending};
 use super::{Link, STOP_GRACE};
-use super::{gateway, health, keys, lease, page, plain, range, recipes, snapshot, watch};
+use super::{clean, gateway, health, keys, lease, page, plain, range, recipes, snapshot, watch};
 use crate::config::Serves;
 
 /// How long a request waits before it is tried again while there is no leader.
@@ -38,6 +38,9 @@ const STREAMS: [&str; 4] = [
 /// Metadata of a client that wants no answer of a member without a leader.
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
+/// Metadata in which a client says its version.
+pub const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
 /// Answers a request.
 pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<grpc::Reply> {
     let (parts, body) = request.into_parts();
@@ -53,6 +56,8 @@ pub async fn respond(link: &Rc<Link>, request: Request<Incoming>) -> Response<gr
         return call(link, &parts, body).await;
     }
     let mut response = if let Some(response) = page::preflight(&parts) {
+        response
+    } else if !is_grpc && let Some(response) = clean::redirect(&parts) {
         response
     } else if is_grpc || !plain::is_served(link.serves, path) {
         plain::nothing()
@@ -81,15 +86,20 @@ async fn call(link: &Rc<Link>, parts: &Parts, body: Incoming) -> Response<grpc::
     let messages = Messages::new(body, &parts.headers, size_max, orphaned);
     let form = messages.form();
     if path == range::METHOD {
+        link.gate.count_client(&parts.headers, false);
         let answer = range::serve(link, None, timeout, messages).await;
         return answer.unwrap_or_else(|failure| grpc::unary(Err(failure), form));
     }
     match stream(link, path, messages) {
         Ok(mut response) => {
+            link.gate.count_client(&parts.headers, true);
             grpc::limit(&mut response, timeout);
             response
         }
-        Err(messages) => grpc::unary(one(link, path, timeout, messages).await, form),
+        Err(messages) => {
+            link.gate.count_client(&parts.headers, false);
+            grpc::unary(one(link, path, timeout, messages).await, form)
+        }
     }
 }
 
@@ -128,6 +138,7 @@ pub fn stream(
 /// # Errors
 /// [`Failure::NO_LEADER`].
 pub async fn admit(link: &Link, headers: &HeaderMap) -> Result<Option<Waiter>, Failure> {
+    link.awaits_publication().await;
     if headers.get(HAS_LEADER).is_none_or(|value| value != "true") {
         return Ok(None);
     }

@@ -130,6 +130,7 @@ impl Task {
         let from = self.link.answerer();
         match answer.reply() {
             Ok(Reply::Watch(reply)) => {
+                self.link.gate.counters.watch_events.add(reply.changes.len() as u64);
                 self.state.told(request, &reply, &from, &mut self.effects);
                 Ok(())
             }

@@ -10,7 +10,8 @@ type deliberate struct {
 }
 
 // deliberates are all that are known. What is not compared, and differs: Downgrade ENABLE is refused where etcd would
-// begin to become the version before; /version has one more field, "quorate", which etcd's clients do not read and
+// begin to become the version before; a member that is added as a voter votes as soon as it has caught up, and not
+// before it has started, so that the cluster needs no more members for its majority in between; /version has one more field, "quorate", which etcd's clients do not read and
 // readers of JSON pass over; a stream over JSON that begins with what is no message is told so, where etcd says nothing
 // and lets it hang; numbers in JSON with a point or an exponent beyond 2^53 are refused, as strings they are taken;
 // of the compacted revision a watch is always told all changes, where etcd leaves out those that a later change of that
@@ -22,7 +23,7 @@ var deliberates = []deliberate{
 	},
 	{
 		regexp.MustCompile(`^(Maintenance/Status: |JSON /v3/maintenance/status: \.)dbSizeQuota`),
-		"there is no limit unless one is given, where etcd begins with one of 2 GiB",
+		"quorate server has no limit unless one is given, where etcd, and quorate etcd, begin with one of 2 GiB",
 	},
 	{
 		regexp.MustCompile(`^v3(lockpb.Lock|electionpb.Election)/.*: etcd Unknown "(.*)", quorate NotFound "(.*)"$`),
