@@ -94,6 +94,7 @@ impl Http2 {
         match self.stream.read_exact(&mut header) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
             Err(error) => panic!("{error}"),
         }
         let [a, b, c, kind, flags, stream @ ..] = header;
@@ -158,4 +159,33 @@ fn a_client_that_takes_nothing_does_not_hold_up_the_end_of_the_server() {
     let (ended, took) = server.stop(Signal::TERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(took < SOON, "{took:?}");
+}
+
+/// Each stream of a client may stay unread, but not all of the memory of the member: the client that has the most of
+/// it goes, and one beside it that has a little stays.
+#[test]
+fn a_client_that_leaves_too_much_unread_is_cut_off_and_nobody_else() {
+    const ANSWERS: usize = 270;
+    let folder = DataDir::new("grpc-unread");
+    let server = Server::start(folder.path(), &["--cores", "1"]);
+    server.client().put(&client::Put::new(b"k", &vec![b'v'; 1 << 20])).unwrap();
+    let get = [0x0a, 1, b'k'];
+    let mut modest = Http2::connect(server.address(), 0);
+    let first = modest.call("/etcdserverpb.KV/Range", Some(&get));
+    let mut greedy = Http2::connect(server.address(), 0);
+    for _ in 0..ANSWERS {
+        greedy.call("/etcdserverpb.KV/Range", Some(&get));
+    }
+    while greedy.frame().is_some() {}
+
+    let second = modest.call("/etcdserverpb.KV/Range", Some(&get));
+    let mut waiting = vec![first, second];
+    while !waiting.is_empty() {
+        let frame = modest.frame().expect("it is served");
+        waiting.retain(|stream| frame.kind != HEADERS || frame.stream != *stream);
+    }
+    let limits = server.client().limits().unwrap();
+    let unsent = limits.iter().find(|limit| limit.name == "http-unsent").unwrap();
+    assert_eq!(unsent.hits, 1);
+    assert!(unsent.highest > unsent.limit && unsent.used < 4 << 20, "{unsent:?}");
 }
