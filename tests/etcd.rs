@@ -96,11 +96,11 @@ fn a_long_list_is_one_object_of_json() {
     let server = Server::start(folder.path(), &[]);
     let mut client = server.client();
     let value = vec![b'v'; 300_000];
-    for index in 0..40_u8 {
+    for index in 0..80_u8 {
         client.put(&Put::new(&[b'k', index], &value)).unwrap();
     }
     let mut http = Http::connect(server.address());
-    let asked = json!({"key": "aw==", "range_end": "bA==", "limit": 39});
+    let asked = json!({"key": "aw==", "range_end": "bA==", "limit": 79});
     http.send("POST", "/v3/kv/range", &asked.to_string());
     assert_eq!(http.head(), (200, None), "its size is not known before");
     let mut text = String::new();
@@ -112,10 +112,10 @@ fn a_long_list_is_one_object_of_json() {
         text.push_str(&chunk);
     }
     let list: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(list["header"]["revision"], json!("41"));
-    assert_eq!((&list["count"], &list["more"]), (&json!("40"), &json!(true)));
+    assert_eq!(list["header"]["revision"], json!("81"));
+    assert_eq!((&list["count"], &list["more"]), (&json!("80"), &json!(true)));
     let kvs = list["kvs"].as_array().unwrap();
-    assert_eq!(kvs.len(), 39);
+    assert_eq!(kvs.len(), 79);
     for (kv, index) in kvs.iter().zip(0_u8..) {
         assert_eq!(kv["key"], json!(STANDARD.encode([b'k', index])));
         assert_eq!(kv["value"], json!(STANDARD.encode(&value)));

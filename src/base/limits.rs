@@ -122,7 +122,7 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 3_000;
 
 /// Bytes of replies, over all connections of a reactor, that sockets may have refused to take before
 /// the connection that adds to them is closed; and as many, over those that speak HTTP, that clients have left
-/// unread, before the connection that has the most is.
+/// unread, before one that takes nothing is.
 pub const UNSENT_MAX: usize = 256 << 20;
 
 /// Milliseconds for which a connection may refuse to take a byte of its replies.

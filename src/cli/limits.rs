@@ -27,7 +27,7 @@ is half a second old.
   connection-bytes      of one connection; with half of it it is not read from
   partial-frames        frames that have not come in whole; beyond it they come in one after the other
   unsent-replies        that clients do not take; who adds to them beyond the limit is closed
-  http-unsent           answers that clients of HTTP leave unread; beyond it the one with the most is cut off
+  http-unsent           answers that clients of HTTP leave unread; beyond it one that takes nothing is cut off
   watches               and connection-watches, of one connection; one more is refused
   proposals             writes that are not applied; one more is refused, with a pause to keep
   log-memory            entries that other members may lack; the oldest go

@@ -37,6 +37,9 @@ pub const VERSION: &str = "3.7.3";
 /// The version of a cluster of such members.
 pub const CLUSTER_VERSION: &str = "3.7.0";
 
+/// The same without its patch level.
+pub const CLUSTER_VERSION_SHORT: &str = "3.7";
+
 /// Bytes in front of a message in gRPC: whether it is compressed, and its size.
 pub const PREFIX_SIZE: usize = 5;
 

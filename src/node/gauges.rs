@@ -67,7 +67,7 @@ bounds!(
     PartialFrames = "partial-frames", Bytes, Sum;
     /// Replies that sockets have not taken. With more, the connection that adds to them is closed.
     UnsentReplies = "unsent-replies", Bytes, Sum;
-    /// Answers that clients of HTTP have left unread. With more, the connection that has the most is cut.
+    /// Answers that clients of HTTP have left unread. With more, a connection that takes nothing is cut.
     HttpUnsent = "http-unsent", Bytes, Sum;
     /// Watches. One more is refused.
     Watches = "watches", Count, Sum;

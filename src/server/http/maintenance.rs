@@ -262,7 +262,7 @@ impl Unary<'_> {
             Err(_) => return Err(Failure::UNKNOWN_METHOD),
         }
         let header = Some(self.now().await?);
-        let version = etcd::CLUSTER_VERSION.trim_end_matches(".0").to_owned();
+        let version = etcd::CLUSTER_VERSION_SHORT.to_owned();
         tell(out, &DowngradeResponse { header, version })
     }
 

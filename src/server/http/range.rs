@@ -39,7 +39,7 @@ use super::{Link, STOP_GRACE};
 pub const METHOD: &str = "/etcdserverpb.KV/Range";
 
 /// Bytes of an answer that is held whole until the client has taken it.
-const WHOLE_SIZE: usize = 4 << 20;
+const WHOLE_SIZE: usize = 16 << 20;
 
 /// The same while compaction is known to overtake slow readers.
 const WHOLE_SIZE_OVERTAKEN: usize = UNSENT_MAX / 4;

@@ -1,8 +1,9 @@
 //! What has been answered and not been taken by its client, over all connections of an executor.
 //!
 //! A client of HTTP/2 says by itself what it takes, stream by stream, and what it leaves lies here. As with the
-//! sockets of the native protocol there may be [`UNSENT_MAX`] bytes of that; beyond it the connection is cut that has
-//! the most, and so on until it is enough.
+//! sockets of the native protocol there may be [`UNSENT_MAX`] bytes of that; beyond it a connection is cut, and so on
+//! until it is enough: of those that have taken nothing for a while the one that has the most, and if there are none
+//! of all.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -19,6 +20,9 @@ use super::grpc::{BrokenOff, Reply};
 /// A connection with more than this is one of those that may be cut.
 const LARGE: usize = 1 << 20;
 
+/// Looks, each a tick of the clock, in which a connection that reads takes something.
+const LOOKS_STALLED: u64 = 200;
+
 /// Bytes that hyper is handed at once: it keeps what it has been handed.
 const CHUNK_SIZE: usize = 256 << 10;
 
@@ -29,6 +33,10 @@ pub struct Unsent {
     /// The most since the last look.
     highest: Cell<usize>,
     cuts: Cell<u64>,
+    /// How often it was looked at.
+    looks: Cell<u64>,
+    /// The look at which a cut was logged last, and those that were not since.
+    logged: Cell<(u64, u64)>,
     /// What was told last.
     told: Cell<(usize, u64)>,
     /// Those that have had more than [`LARGE`] since the last look.
@@ -46,6 +54,7 @@ impl Unsent {
 
     /// Looks whether there is too much.
     pub fn look(&self) {
+        self.looks.update(|looks| looks + 1);
         let mut large = self.large.take();
         if large.is_empty() {
             return;
@@ -60,33 +69,50 @@ impl Unsent {
             rest -= account.size.get();
         }
         while rest > UNSENT_MAX
-            && let Some(account) = most(&large)
+            && let Some(account) = self.next_to_cut(&large)
         {
             rest -= account.size.get();
             self.cuts.update(|cuts| cuts + 1);
-            crate::log::warn(format!(
-                "a client of etcd's API is cut off: it has left {} bytes of its answers unread, the most of all, and \
-                 {} wait in all where {UNSENT_MAX} may",
-                account.size.get(),
-                self.size.get(),
-            ));
+            self.log(account);
             account.is_cut.set(true);
             account.cut.come();
         }
         // Others may have grown meanwhile: nothing above waits.
         self.large.set(large);
     }
-}
 
-/// The connection with the most of those that are not cut.
-fn most(large: &[Rc<Account>]) -> Option<&Rc<Account>> {
-    large.iter().filter(|account| !account.is_cut.get()).max_by_key(|account| account.size.get())
+    /// The connection that goes next, of those that do not go already.
+    fn next_to_cut<'a>(&self, large: &'a [Rc<Account>]) -> Option<&'a Rc<Account>> {
+        let is_stalled =
+            |account: &Account| self.looks.get() - account.moved_at.get() > LOOKS_STALLED;
+        large
+            .iter()
+            .filter(|account| !account.is_cut.get())
+            .max_by_key(|account| (is_stalled(account), account.size.get()))
+    }
+
+    /// Says that a connection goes, and no more often than once in [`LOOKS_STALLED`].
+    fn log(&self, account: &Account) {
+        let (at, unsaid) = self.logged.get();
+        if at > 0 && self.looks.get() - at < LOOKS_STALLED {
+            return self.logged.set((at, unsaid + 1));
+        }
+        self.logged.set((self.looks.get(), 0));
+        crate::log::warn(format!(
+            "a client of etcd's API is cut off, and {unsaid} since this was said last: it has left {} bytes of its \
+             answers unread, and {} wait in all where {UNSENT_MAX} may",
+            account.size.get(),
+            self.size.get(),
+        ));
+    }
 }
 
 /// The bytes of one connection.
 pub struct Account {
     all: Rc<Unsent>,
     size: Cell<usize>,
+    /// The look before which its client took something.
+    moved_at: Cell<u64>,
     is_listed: Cell<bool>,
     is_cut: Cell<bool>,
     /// Comes when the connection is to end at once.
@@ -99,6 +125,7 @@ impl Account {
         Rc::new(Self {
             all: Rc::clone(all),
             size: Cell::new(0),
+            moved_at: Cell::new(all.looks.get()),
             is_listed: Cell::new(false),
             is_cut: Cell::new(false),
             cut: Event::default(),
@@ -173,6 +200,7 @@ impl Buf for Chunk {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         self.account.give_back(count);
+        self.account.moved_at.set(self.account.all.looks.get());
     }
 }
 
@@ -286,6 +314,25 @@ mod tests {
         all.look();
         let size = UNSENT_MAX / 2 + (3 << 20);
         assert_eq!((all.size.get(), all.cuts.get()), (size, 1));
+    }
+
+    #[test]
+    fn one_that_takes_nothing_is_cut_before_one_that_reads() {
+        let all = Rc::new(Unsent::default());
+        let [stalled, reader] = [UNSENT_MAX / 2, UNSENT_MAX / 2 + (2 << 20)].map(|size| {
+            let account = Account::new(&all);
+            account.take(size);
+            account
+        });
+        all.size.update(|size| size - (3 << 20));
+        for _ in 0..=LOOKS_STALLED {
+            all.look();
+            reader.moved_at.set(all.looks.get());
+        }
+        assert!(!is_cut(&stalled) && !is_cut(&reader));
+        all.size.update(|size| size + (3 << 20));
+        all.look();
+        assert!(is_cut(&stalled) && !is_cut(&reader));
     }
 
     #[test]
