@@ -183,7 +183,7 @@ async fn state(link: &Rc<Link>, figures: &mut Figures) -> Result<(), Failure> {
     let version = format!("{{server_version=\"{}\"}}", etcd::VERSION);
     figures.begin("etcd_server_version", "gauge", "Which version is running.");
     figures.with("etcd_server_version", &version, 1);
-    let version = format!("{{cluster_version=\"{}\"}}", etcd::CLUSTER_VERSION);
+    let version = format!("{{cluster_version=\"{}\"}}", etcd::CLUSTER_VERSION_SHORT);
     figures.begin("etcd_cluster_version", "gauge", "Which version the cluster has.");
     figures.with("etcd_cluster_version", &version, 1);
     let version = format!("{{version=\"{}\"}}", status.server_version);
