@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use base::limits::BLOCK_SIZE;
-use base::{Lsn, NodeId, Prng};
+use base::{Hash128, Lsn, NodeId, Prng};
 use node::StoreEvent;
 use tree::Miss;
-use wal::{WalFile, Watermark};
+use wal::{GroupHeader, Header, WalFile, Watermark};
 
 use crate::damage::{Armed, Landing};
 use crate::plan::Fault;
@@ -356,6 +356,17 @@ impl Disk {
         let marks = blocks.chunks_exact(BLOCK_SIZE).filter_map(Watermark::decode);
         let newest = marks.max_by_key(|mark| mark.sequence);
         newest.map_or(Lsn::ZERO, |mark| mark.durable_lsn)
+    }
+
+    /// Whether a header of a group, or a copy of one, that is there is such a one.
+    pub fn has_header(&self, is: impl Fn(WalFile, &GroupHeader, Hash128) -> bool) -> bool {
+        self.files.iter().any(|(name, state)| {
+            let Name::Wal(file) = *name else { return false };
+            state.visible.chunks_exact(BLOCK_SIZE).any(|block| match GroupHeader::decode(block) {
+                Header::Valid(header, hash) => is(file, &header, hash),
+                Header::Version(_) | Header::Damaged | Header::Absent => false,
+            })
+        })
     }
 
     /// Numbers of the slots that are there, in order.

@@ -9,7 +9,8 @@ use raft::Membership;
 use wal::{GroupHeader, Header, Recovered};
 use wire::{Effect, MemberList, Status};
 
-use crate::disk::GroupId;
+use crate::disk::{Disk, GroupId};
+use crate::durable::{Durable, Group};
 use crate::leased::Leases;
 use crate::load::{Ask, Seen, is_local, token};
 use crate::model::{Command, Model, Told};
@@ -69,66 +70,6 @@ impl Request {
     /// Whether it became an entry.
     pub fn is_in_log(&self) -> bool {
         self.place.is_some()
-    }
-}
-
-/// A group as it was submitted.
-struct Group {
-    lsn: u64,
-    /// The last one that was durable when this one was made.
-    durable_lsn: u64,
-    cut: u64,
-    term: u64,
-    vote: Option<u64>,
-    entries: Vec<(u64, Hash128)>,
-    restart: bool,
-    durable: bool,
-}
-
-/// What is known of one member's disk.
-#[derive(Default)]
-pub struct Durable {
-    groups: HashMap<GroupId, Group>,
-    /// Ids of groups that were submitted and are not in the durable log yet, in LSN order.
-    waiting: Vec<GroupId>,
-    pub lsn: u64,
-    /// The last group that something else than itself says to be durable.
-    witnessed: u64,
-    /// The term of the last group that is durable; what a start has found may be in a later one.
-    written_term: u64,
-    /// What the last start lacked only said that a start had been, or was never said to others.
-    lost_nothing: bool,
-    /// What the last start lacked had no witness.
-    lost_unseen: bool,
-    term: u64,
-    vote: Option<u64>,
-    /// Term and hash of each entry from the first on.
-    log: Vec<(u64, Hash128)>,
-}
-
-impl Durable {
-    /// The last durable entry.
-    pub fn last(&self) -> u64 {
-        self.log.len() as u64
-    }
-
-    fn has(&self, index: u64, entry: (u64, Hash128)) -> bool {
-        index == 0 || self.log.get(slot(index)) == Some(&entry)
-    }
-
-    /// The group is durable, and so is all before it. `canon` is the one log: what a state that was
-    /// taken in stands for.
-    fn take(&mut self, id: &GroupId, canon: &[Entry]) {
-        let Some(group) = self.groups.get(id) else { return };
-        let cut = usize::try_from(group.cut).unwrap_or(usize::MAX);
-        if group.restart || cut > self.log.len() {
-            let head = canon.iter().take(cut);
-            self.log = head.map(|entry| (entry.term, entry.hash)).collect();
-        }
-        self.log.truncate(cut);
-        self.log.extend_from_slice(&group.entries);
-        (self.lsn, self.term, self.vote) = (group.lsn, group.term, group.vote);
-        self.written_term = group.term;
     }
 }
 
@@ -196,7 +137,7 @@ fn is_about_way(seen: &Seen) -> bool {
     }
 }
 
-fn slot(index: u64) -> usize {
+pub fn slot(index: u64) -> usize {
     usize::try_from(index - 1).expect("logs of the simulator are short")
 }
 
@@ -568,7 +509,6 @@ impl Ghost {
         let id = hash.to_bytes();
         let group = Group {
             lsn: header.lsn.get(),
-            durable_lsn: header.durable_lsn.get(),
             cut: header.cut.index.get(),
             term,
             vote: vote.map(NodeId::get),
@@ -588,7 +528,6 @@ impl Ghost {
         let durable = self.durable.entry(member).or_default();
         if let Some(group) = durable.groups.get_mut(id) {
             group.durable = true;
-            durable.witnessed = durable.witnessed.max(group.durable_lsn);
         }
         while let Some(first) = durable.waiting.first().copied()
             && durable.groups.get(&first).is_some_and(|group| group.durable)
@@ -601,13 +540,18 @@ impl Ghost {
     /// The watermark that a member wrote is durable: of what was durable when it was made.
     pub fn marked(&mut self, member: u64, lsn: u64) {
         let durable = self.durable(member);
-        durable.witnessed = durable.witnessed.max(lsn);
+        durable.marked = durable.marked.max(lsn);
     }
 
-    /// Whether what the last start of a member lacked had been durable so shortly that nothing but the
-    /// place itself said so.
-    pub fn lost_unseen(&self, member: u64) -> bool {
-        self.durable.get(&member).is_some_and(|durable| durable.lost_unseen)
+    /// A member takes its groups up to this one for durable.
+    pub fn told(&mut self, member: u64, lsn: u64) {
+        let durable = self.durable(member);
+        durable.told = durable.told.max(lsn);
+    }
+
+    /// Whether the last start of a member may lack what it lacks; see [`Durable::lost_unseen`].
+    pub fn lost_unseen(&self, member: u64, disk: &Disk, was_cut: bool) -> bool {
+        self.durable.get(&member).is_some_and(|durable| durable.lost_unseen(disk, was_cut))
     }
 
     /// Whether what the last start of a member lacked says nothing.
@@ -622,7 +566,7 @@ impl Ghost {
             self.log.iter().map(|entry| (entry.term, entry.hash)).collect();
         let durable = self.durable.entry(member).or_default();
         let (lsn, term) = (recovered.durable_lsn.get(), recovered.hard_state.term.get());
-        durable.lost_unseen = lsn < durable.lsn && lsn >= durable.witnessed;
+        durable.found = lsn;
         let mut lost = durable.groups.values().filter(|group| lsn < group.lsn);
         let says_nothing = |group: &Group| {
             let is_first = group.cut == 0;
@@ -656,6 +600,10 @@ impl Ghost {
         };
         durable.log = head.to_vec();
         durable.waiting.clear();
+        // What is dropped does not come back.
+        for group in durable.groups.values_mut().filter(|group| group.lsn > lsn) {
+            group.durable = false;
+        }
         for row in &recovered.groups {
             let id = row.hash.to_bytes();
             check(durable.groups.contains_key(&id), || {

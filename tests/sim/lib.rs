@@ -25,6 +25,7 @@ mod bounds;
 mod client;
 mod damage;
 mod disk;
+mod durable;
 mod fallback;
 mod faults;
 mod frames;

@@ -30,7 +30,8 @@ impl World {
         self.trace.mix(seed);
         let struck = self.nodes[node].disk.struck.take();
         self.struck(node, struck);
-        let damaged = self.nodes[node].is_damaged;
+        let machine = &self.nodes[node];
+        let damaged = machine.is_damaged;
         use crate::member::StartError;
         match started {
             Ok(()) => {
@@ -79,12 +80,10 @@ impl World {
                 self.nodes[node].absence = Absence::Damaged;
                 *self.counts.entry("forgot after damage, and knows").or_default() += 1;
             }
-            // Only the segment holds the last groups for sure: the end took their copies in the ring,
-            // before the next watermark. That is damage of two files at one time.
             Err(StartError::Wrong(_))
                 if damaged
                     && (self.ghost.lost_nothing(id)
-                        || self.nodes[node].lacks_copies && self.ghost.lost_unseen(id)) =>
+                        || self.ghost.lost_unseen(id, &machine.disk, machine.lacks_copies)) =>
             {
                 self.nodes[node].absence = Absence::Damaged;
                 self.count("lost by damage before any witness");
@@ -113,7 +112,6 @@ impl World {
     pub fn end_process(&mut self, node: usize, with_power: bool) {
         let machine = &mut self.nodes[node];
         let life = machine.life;
-        machine.lacks_copies |= machine.process.as_ref().is_none_or(|p| !p.group_parts.is_empty());
         // In the middle of a turn the process is not here; its life tells.
         machine.process = None;
         machine.life += 1;
@@ -131,7 +129,7 @@ impl World {
     /// The power is cut: what was not synced may be lost.
     pub fn cut_power(&mut self, node: usize) {
         let machine = &mut self.nodes[node];
-        machine.lacks_copies = true;
+        machine.lacks_copies |= self.plan.dsync;
         machine.disk.cut_power(&mut self.prng);
         let disk = &mut machine.disk;
         let taken = [&mut disk.lost_entries, &mut disk.lost_writes, &mut disk.torn_writes];

@@ -226,8 +226,8 @@ pub struct Node {
     pub disk_slow_until: u64,
     /// A crash that waits for its moment.
     pub crash: Option<Crash>,
-    /// The machine ended, or the process with a group on its way, and no watermark has been written
-    /// since: what the log ends with may be in its segment only.
+    /// The power was cut where a group is durable before the copy of its header, and no watermark has been
+    /// written since: what the log ends with may be in its segments only.
     pub lacks_copies: bool,
     /// The next read, write or sync fails.
     pub read_fails: bool,

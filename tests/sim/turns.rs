@@ -159,6 +159,7 @@ impl World {
             process.consensus.handle(now, event, &mut effects);
         }
         process.consensus.flush(now, &mut effects);
+        self.ghost.told(self.nodes[node].id, process.consensus.durable_lsn().get());
         let life = self.nodes[node].life;
         for effect in effects {
             self.perform_consensus(node, process, effect);

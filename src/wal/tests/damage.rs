@@ -188,6 +188,64 @@ fn later_headers_witness_what_was_durable_when_the_watermark_is_gone() {
     }
 }
 
+/// A power cut may take the newest copies from the ring where a group's own write is durable (O_DSYNC). Until
+/// the next watermark only the segments hold the last groups then: one header that is left tells of all that
+/// was durable when it was made, whatever became of the others. Without any, they pass for torn.
+#[test]
+fn one_header_that_is_left_tells_of_the_groups_before_it() {
+    const AFTER: u64 = 7;
+    for in_flight in [1, 2] {
+        let mut run = Run::create(small(16, in_flight));
+        for _ in 0..6 {
+            run.append(1, 0, b"before the watermark");
+            run.flush();
+        }
+        run.watermark();
+        let (marked, ring) = (run.acked, run.image[&WalFile::Ring].clone());
+        for _ in 0..AFTER {
+            run.append(1, 0, b"behind it");
+            if run.in_flight.len() == in_flight {
+                run.complete();
+            }
+            assert!(run.seal());
+        }
+        run.drain();
+        run.image.insert(WalFile::Ring, ring);
+        let whole = recover(&run.image, Applied::Unknown).unwrap();
+        let rows = whole.groups.iter().filter(|row| row.lsn.get() > marked);
+        let rows: Vec<wal::GroupRow> = rows.copied().collect();
+        assert_eq!(rows.len() as u64, AFTER);
+        assert!(rows[0].slot != rows[6].slot, "they lie in two segments");
+        let (mut refused, mut torn) = (0, 0);
+        for damaged in 1_u32..1 << AFTER {
+            let is_damaged = |number: usize| damaged >> number & 1 == 1;
+            let mut image = run.image.clone();
+            for (number, row) in rows.iter().enumerate().filter(|(number, _)| is_damaged(*number)) {
+                let at = row.offset as usize;
+                let block = &mut image.get_mut(&WalFile::Slot(row.slot)).unwrap()[at..at + BLOCK];
+                if number % 2 == 0 { block.fill(0) } else { block[100] ^= 1 }
+            }
+            let first = rows[damaged.trailing_zeros() as usize].lsn;
+            let left = (0..rows.len()).rfind(|number| !is_damaged(*number));
+            let named = left.map_or(0, |number| rows[number].lsn.get() - in_flight as u64);
+            match recover(&image, Applied::Unknown) {
+                Err(RecoveryError::Lost { lsn, .. }) => {
+                    assert!(named >= first.get(), "{damaged:b}: nothing names {first}");
+                    assert_eq!(lsn, first, "{damaged:b}");
+                    refused += 1;
+                }
+                Ok(recovered) => {
+                    assert!(named < first.get(), "{damaged:b}: {first} went silently");
+                    assert_eq!(recovered.durable_lsn.next(), first, "{damaged:b}");
+                    torn += 1;
+                }
+                Err(error) => panic!("{damaged:b}: {error}"),
+            }
+        }
+        assert!(refused > 90 && torn >= AFTER, "{refused} refused, {torn} torn");
+    }
+}
+
 #[test]
 fn an_applied_entry_that_the_log_lacks_is_refused() {
     let (run, _) = clean_shutdown(8, disk::seed(5));
