@@ -11,11 +11,12 @@ mod process;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::Put;
+use client::{Compact, Put};
 use http::Http;
 use process::{DataDir, PATIENCE, Server, Signal};
 use serde_json::{Value, json};
@@ -90,6 +91,7 @@ fn refusals_have_the_codes_and_texts_that_clients_of_etcd_know() {
 }
 
 /// Longer than what is held of an answer: it comes in parts, and is one object.
+/// Nor is it another one when all of it is changed and compacted while its client takes it.
 #[test]
 fn a_long_list_is_one_object_of_json() {
     let folder = DataDir::new("etcd-long");
@@ -103,6 +105,11 @@ fn a_long_list_is_one_object_of_json() {
     let asked = json!({"key": "aw==", "range_end": "bA==", "limit": 79});
     http.send("POST", "/v3/kv/range", &asked.to_string());
     assert_eq!(http.head(), (200, None), "its size is not known before");
+    for index in 0..80_u8 {
+        client.put(&Put::new(&[b'k', index], b"later")).unwrap();
+    }
+    client.compact(&Compact { revision: 161, physical: false }).unwrap();
+    thread::sleep(Duration::from_secs(1));
     let mut text = String::new();
     loop {
         let chunk = http.chunk();
@@ -120,8 +127,9 @@ fn a_long_list_is_one_object_of_json() {
         assert_eq!(kv["key"], json!(STANDARD.encode([b'k', index])));
         assert_eq!(kv["value"], json!(STANDARD.encode(&value)));
     }
-    // The connection goes on.
+    // The connection goes on, and nothing waits for the list any more.
     assert_eq!(http.post("/v3/kv/put", &json!({"key": "YQ=="})).0, 200);
+    client.compact(&Compact { revision: 162, physical: true }).unwrap();
 }
 
 #[test]

@@ -94,6 +94,13 @@ pub const ANSWERS_WAITING_MAX: usize = 64 << 20;
 /// wait for the memory that it holds.
 pub const READ_STALL_TIMEOUT_MS: u64 = 10_000;
 
+/// Milliseconds from the begin of a read for which trimming leaves what it needs, although compaction has
+/// overtaken it: what that keeps is the history of so long a time.
+pub const READ_HOLD_MS: u64 = 600_000;
+
+/// Milliseconds for which it does so while the client takes no piece.
+pub const READ_HOLD_STALLED_MS: u64 = 30_000;
+
 /// Bytes of a receive chunk. All connections of a reactor fill one chunk after the other, so that
 /// small requests of many lie side by side.
 pub const RECEIVE_CHUNK_SIZE: usize = 256 << 10;

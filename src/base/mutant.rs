@@ -184,6 +184,8 @@ mutants!(
     CompactedReadable = "compacted-readable" breaks "what is compacted is refused",
     /// Trimming takes the events of the revision behind the compacted one.
     TrimsBoundary = "trims-boundary" breaks "the compacted revision can be read",
+    /// Trimming does not wait for lists that are under way.
+    TrimsUnderReads = "trims-under-reads" breaks "a list that has begun is not refused as compacted",
     /// A refusal takes a peer back behind what it has acknowledged.
     HintBelowMatch = "hint-below-match" breaks "what was acknowledged is held",
     /// A watch whose connection takes no more is not told what changes meanwhile.

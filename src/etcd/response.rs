@@ -136,11 +136,6 @@ impl LongRange {
         Self { header, more: end.more, count: end.count, keys_size }
     }
 
-    /// The revision in its header.
-    pub const fn revision(&self) -> i64 {
-        self.header.revision
-    }
-
     /// Bytes of all of it.
     pub fn size(&self) -> usize {
         range_rest_size(&self.header, self.more, self.count) + self.keys_size

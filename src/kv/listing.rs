@@ -227,6 +227,11 @@ pub(crate) enum Listed {
 }
 
 impl Listing {
+    /// The revision for the header.
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
     /// The answer to `shape` over `interval` at `point`; `revision` goes into the header.
     pub fn new(interval: &Interval<'_>, shape: Shape, point: Point, revision: Revision) -> Self {
         Self {

@@ -1,9 +1,10 @@
 //! A range read of a client, from its request to its end, over as many turns as it takes.
 //!
-//! A read that names no revision reads at the newest one when it begins and stays there. If compaction
-//! overtakes it, it begins again, unless pairs have gone out; one that named its revision, or whose
-//! pairs have gone out, is refused as compacted. While a large entry is being applied in slices, the
-//! newest revision is the one before it.
+//! A read that names no revision reads at the newest one when it begins and stays there. Compaction may
+//! overtake it: as long as trimming leaves what it needs ([`Read::keeps`]), it goes on. When that is gone
+//! it begins again, unless pairs have gone out; one that named its revision, or whose pairs have gone
+//! out, is refused as compacted. While a large entry is being applied in slices, the newest revision is
+//! the one before it.
 
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -70,6 +71,11 @@ impl Read {
         }
     }
 
+    /// The newest revision when it began; 0 before that.
+    pub fn revision(&self) -> Revision {
+        self.running.as_ref().map_or(Revision::ZERO, |running| running.listing.revision())
+    }
+
     /// Bytes that it holds between steps.
     pub fn held(&self) -> usize {
         self.running.as_ref().map_or(0, |running| running.listing.held())
@@ -79,6 +85,18 @@ impl Read {
     pub fn held_max(&self) -> usize {
         let shape_max = || self.shape.held_max();
         self.running.as_ref().map_or_else(shape_max, |running| running.listing.held_max())
+    }
+
+    /// Events of this revision and later must stay for it to go on: what to hand to [`State::trim`].
+    /// None: it has not begun, or can begin again.
+    pub fn keeps(&self) -> Option<Revision> {
+        let running = self.running.as_ref().filter(|_| self.is_bound());
+        running.map(|running| running.at.next())
+    }
+
+    /// Whether it can be answered at one revision only.
+    fn is_bound(&self) -> bool {
+        self.revision > 0 || self.out
     }
 
     /// Lets go of everything that it holds, to begin again. Without effect once a pair has gone out.
@@ -100,9 +118,9 @@ impl Read {
             return ReadStep::Refused(Refusal::KeyNotProvided);
         }
         if let Some(running) = &self.running
-            && state.compacted().is_some_and(|compacted| running.at < compacted)
+            && !state.has_history(running.at)
         {
-            if self.revision > 0 || self.out {
+            if self.is_bound() {
                 return ReadStep::Refused(Refusal::Compacted);
             }
             self.running = None;

@@ -656,6 +656,12 @@ impl State {
         self.readable(revision).map(|_| ())
     }
 
+    /// Whether the state at `revision` can still be read: what replaced it is all there. That may be so
+    /// for a while behind a compaction.
+    pub(crate) fn has_history(&self, revision: Revision) -> bool {
+        self.trimmed.max(self.shed) <= Point::at(revision)
+    }
+
     /// The compacted revision as etcd counts it: -1 before the first compaction.
     pub(crate) fn compacted_number(&self) -> i64 {
         self.compacted.map_or(-1, |compacted| i64::try_from(compacted.get()).unwrap_or(i64::MAX))

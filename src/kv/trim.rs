@@ -147,8 +147,8 @@ impl State {
     }
 
     /// Goes on with dropping what compaction gave up; done when nothing is left to drop. Events at
-    /// `keep` and later stay as they are, for an [`crate::Answer`] that still reads them
-    /// ([`crate::Answer::keeps`]); `Revision::MAX` when there is none.
+    /// `keep` and later stay as they are, for an [`crate::Answer`] or a [`crate::Read`] that still reads
+    /// them ([`crate::Answer::keeps`], [`crate::Read::keeps`]); `Revision::MAX` when there is none.
     ///
     /// The budget counts events looked at, leaves dropped, and events rewritten some more.
     pub fn trim(&mut self, keep: Revision, budget: &mut u32) -> Step<()> {

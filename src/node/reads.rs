@@ -20,8 +20,8 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::mem;
 
-use base::limits::{ANSWERS_SIZE_MAX, READ_STALL_TIMEOUT_MS, READS_SIZE_MAX};
-use base::{ConnectionId, Duration, Frame, Instant, LogIndex, ReactorId, Ticket};
+use base::limits::{ANSWERS_SIZE_MAX, READ_HOLD_MS, READ_STALL_TIMEOUT_MS, READS_SIZE_MAX};
+use base::{ConnectionId, Duration, Frame, Instant, LogIndex, Mutant, ReactorId, Revision, Ticket};
 use kv::{Answer, REPLY_SIZE_MAX, Read, ReadTxn, SORT_SIZE_MAX};
 use tree::Miss;
 use wire::{REPLY_BODY_SIZE_MAX, Status};
@@ -128,6 +128,8 @@ pub struct Task {
     pub waits_for: Option<Miss>,
     /// Since when its connection has not taken the last piece.
     pub stalled_since: Instant,
+    /// When it had its first turn.
+    pub begun: Option<Instant>,
     /// Bytes of the task itself.
     size: usize,
     share: Share,
@@ -152,7 +154,21 @@ impl Task {
             deadline: None,
             waits_for: None,
             stalled_since: Instant::ORIGIN,
+            begun: None,
             share: Share::Small(0),
+        }
+    }
+
+    /// The first revision whose events trimming must leave for it.
+    pub fn keeps(&self, now: Instant) -> Option<Revision> {
+        match &self.work {
+            Work::Answer(answer) => Some(answer.keeps()),
+            Work::Range(read) => read.keeps().filter(|_| {
+                let hold = Duration::from_millis(READ_HOLD_MS);
+                self.begun.is_some_and(|begun| now.since(begun) < hold)
+                    && !Mutant::TrimsUnderReads.is_on()
+            }),
+            Work::Txn(..) | Work::Watch(_) | Work::Lease(..) => None,
         }
     }
 

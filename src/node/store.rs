@@ -51,9 +51,6 @@ const APPLY_BUDGET: u32 = 4_096;
 /// Units of work that one entry may take before dirty memory and space are looked at again.
 const APPLY_SLICE: u32 = 256;
 
-/// Units of work that one read may take at a time.
-const READ_BUDGET: u32 = 512;
-
 /// Bytes gathered or encoded that cost as much as one key: a turn moves 4 MiB at most, and one piece.
 pub(crate) const BYTES_PER_UNIT: usize = 1_024;
 
@@ -78,6 +75,8 @@ pub struct StoreConfig {
     pub checkpoint: CheckpointConfig,
     /// Dirty bytes at which applying waits for the checkpoint.
     pub dirty_size_max: u64,
+    /// Units of work (keys looked at) that one read takes at a time.
+    pub read_slice: u32,
     /// How much of the history is read or recorded at a time for watches.
     pub history: HistoryLimits,
     /// What history is kept.
@@ -486,6 +485,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if task.waits_for.is_some() || self.state.applied().0 < task.applied_min {
             return Some(task);
         }
+        task.begun.get_or_insert(now);
         let is_large = task.is_large();
         let left = if is_large { self.large_budget.min(*budget) } else { *budget };
         if left == 0 {
@@ -495,7 +495,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         if let Work::Watch(_) = &task.work {
             return self.run_watch(now, task, budget, effects);
         }
-        let mut slice = READ_BUDGET.min(left);
+        let mut slice = self.config.read_slice.min(left);
         let before = slice;
         let held = task.work.held();
         let step = match &mut task.work {
@@ -592,16 +592,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 Next::Finished(ReplyBody::Refused(self.explain(refusal)))
             }
             ReadStep::Piece => {
-                range.finish_piece();
+                range.finish_piece(translate::i64_of(read.revision()));
                 Next::Piece(out)
             }
             // What was gathered goes out: a page that is missing may take a while.
             ReadStep::More if range.count() > 0 => {
-                range.finish_piece();
+                range.finish_piece(translate::i64_of(read.revision()));
                 Next::Piece(out)
             }
             ReadStep::Miss(_) if range.count() > 0 => {
-                range.finish_piece();
+                range.finish_piece(translate::i64_of(read.revision()));
                 Next::Piece(out)
             }
             ReadStep::More => Next::More,

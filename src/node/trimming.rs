@@ -4,6 +4,9 @@
 //! large values have to be looked at one by one, and copy pages as applying does. So trimming gives way
 //! to clients, in time and in dirty memory, and gets on although they never rest:
 //!
+//! Reads that are under way at a revision that compaction has given up are waited for, while their clients
+//! take them and for so long only as a limit says; what is trimmed then refuses them.
+//!
 //! ```text
 //! dirty memory     below the mark at which a checkpoint is due    above it
 //! trimming takes   what a turn has for it                         its share, once per checkpoint
@@ -17,12 +20,13 @@
 use alloc::vec::Vec;
 use core::mem;
 
+use base::limits::READ_HOLD_STALLED_MS;
 use base::{Duration, Instant, LogIndex, Revision};
 use kv::Step;
 use tree::Miss;
 
 use crate::StoreEffect;
-use crate::reads::Work;
+use crate::reads::Task;
 use crate::store::Store;
 
 /// Units of work that trimming may take in one turn, and in one in which entries were applied or wait:
@@ -32,6 +36,9 @@ const BUDGET_LOADED: u32 = 128;
 
 /// When trimming wants a turn after one with entries, if none comes before.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// When it looks again at tasks that it waits for.
+const HOLD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Units after which dirty memory is looked at again: a page is copied for each of them at worst.
 const SLICE: u32 = 16;
@@ -113,7 +120,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         let was_applied = mem::replace(&mut self.trimming.applied, applied);
         let is_loaded = applied != was_applied || !self.entries.is_empty();
         let mut budget = if is_loaded { BUDGET_LOADED } else { BUDGET_QUIET };
-        // An answer may still read at a revision that has been compacted since.
         let mut keep = None;
         while self.may_trim() {
             if budget == 0 {
@@ -121,7 +127,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
                 self.trimming.again_at = Some(now.after(PAUSE));
                 return;
             }
-            let keep = *keep.get_or_insert_with(|| self.kept_for_answers());
+            let keep = *keep.get_or_insert_with(|| self.kept_for_tasks(now));
             let mut slice = SLICE.min(budget);
             budget -= slice;
             let before = self.state.pages().dirty_size();
@@ -130,7 +136,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.trimming.dirtied += self.state.pages().dirty_size().saturating_sub(before);
             match step {
                 Step::More => {}
-                Step::Done(()) if keep < Revision::MAX => return,
+                Step::Done(()) if keep < Revision::MAX => {
+                    self.trimming.again_at = Some(now.after(HOLD_PAUSE));
+                    return;
+                }
                 Step::Done(()) => {
                     self.trimming.is_wanted = false;
                     if let Some(begun) = self.trimming.begun.take() {
@@ -180,12 +189,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             || self.trimming.dirtied < dirty_size_max / SHARE
     }
 
-    /// The first revision that an answer still reads.
-    fn kept_for_answers(&self) -> Revision {
-        let keeps = self.answers.iter().filter_map(|task| match &task.work {
-            Work::Answer(answer) => Some(answer.keeps()),
-            Work::Range(_) | Work::Txn(..) | Work::Watch(_) | Work::Lease(..) => None,
-        });
-        keeps.min().unwrap_or(Revision::MAX)
+    /// The first revision that a task still reads, which may have been compacted since.
+    fn kept_for_tasks(&self, now: Instant) -> Revision {
+        let stall = Duration::from_millis(READ_HOLD_STALLED_MS);
+        let moves = |task: &&Task| now.since(task.stalled_since) < stall;
+        let stalled = self.stalled.values().flatten().filter(moves);
+        let tasks = self.answers.iter().chain(self.reads.iter()).chain(stalled);
+        tasks.filter_map(|task| task.keeps(now)).min().unwrap_or(Revision::MAX)
     }
 }

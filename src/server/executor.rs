@@ -46,6 +46,9 @@ const TICK: StdDuration = StdDuration::from_millis(5);
 /// made anew.
 const LINKS_MAX: usize = 128;
 
+/// Keys that one read looks at in one turn, so that others get theirs.
+const READ_SLICE: u32 = 512;
+
 /// Bytes of memory that an executor with disk roles registers with the kernel for its blocks.
 const BLOCK_MEMORY: usize = 12 << 20;
 
@@ -504,6 +507,7 @@ async fn store(
             quota_size: plan.config.quota_size,
         },
         dirty_size_max: cache_size / 2,
+        read_slice: READ_SLICE,
         history: kv::HistoryLimits::SERVER,
         retention: plan.config.retention,
         pages: plan.page_options.clone(),

@@ -359,7 +359,7 @@ pub struct PutReply<'a> {
 /// A piece of a range, or all of it.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct RangeReply<'a> {
-    /// The newest revision when the range was read. Last piece only.
+    /// The newest revision when the range was read.
     pub revision: i64,
     /// Keys in the range, limit and revision bounds ignored. Last piece only.
     pub count: i64,

@@ -610,10 +610,10 @@ impl RangeWriter<'_> {
         self.columns.count
     }
 
-    /// Ends the piece; another one follows.
-    pub fn finish_piece(self) {
+    /// Ends the piece; another one follows. `revision`: the newest one when the range was read.
+    pub fn finish_piece(self, revision: i64) {
         let header = Header { flags: Flags::MORE, ..self.header };
-        self.end(header, RangeSummary::default());
+        self.end(header, RangeSummary { revision, ..RangeSummary::default() });
     }
 
     /// Ends the last piece.

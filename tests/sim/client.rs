@@ -403,7 +403,6 @@ impl World {
             return;
         }
         let Some(waiting) = known.waiting.remove(&request) else { return };
-        let begun = waiting.pieces.is_some();
         let got = match waiting.pieces {
             Some(pieces) if matches!(got, Seen::Told(_)) => Seen::Told(Told::Range(pieces)),
             _ => got,
@@ -425,7 +424,7 @@ impl World {
         if flags.is_repeated() {
             *self.counts.entry("repeated answer").or_default() += 1;
         }
-        match self.ghost.answered(number, got.clone(), flags.is_repeated(), begun) {
+        match self.ghost.answered(number, got.clone(), flags.is_repeated()) {
             Ok(seen) => self.clients[client].seen = before.max(seen),
             Err(text) => return self.fail(text),
         }

@@ -754,14 +754,7 @@ impl Ghost {
     }
 
     /// A client has its answer; returns the revision that it has seen.
-    /// `begun`: pieces of it had come before.
-    pub fn answered(
-        &mut self,
-        number: u64,
-        seen: Seen,
-        repeated: bool,
-        begun: bool,
-    ) -> Result<i64, String> {
+    pub fn answered(&mut self, number: u64, seen: Seen, repeated: bool) -> Result<i64, String> {
         self.checked += 1;
         let place = usize::try_from(number).expect("there are few requests");
         let request = &mut self.requests[place];
@@ -790,13 +783,9 @@ impl Ghost {
                     }
                     (Ask::Range(range), _)
                         if *status == Status::Compacted
-                            // Pieces of one at the head may have gone out before it was overtaken: also by
-                            // an old compaction, where a member is behind and may answer itself.
-                            && match range.revision {
-                                ..=0 if range.serializable => !begun,
-                                ..=0 => !begun || model.compacted <= request.compacted,
-                                revision => revision >= model.compacted,
-                            } =>
+                            // Trimming waits for one at the head, and one of which nothing has gone out
+                            // begins again.
+                            && (range.revision <= 0 || range.revision >= model.compacted) =>
                     {
                         return Err(wrong("it was not compacted"));
                     }

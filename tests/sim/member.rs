@@ -499,6 +499,7 @@ impl Node {
                 quota_size: 0,
             },
             dirty_size_max: plan.cache_size / 2,
+            read_slice: plan.read_slice,
             history: plan.watchers.history,
             retention: plan.retention,
             pages: options,

@@ -220,6 +220,12 @@ fn retention(seed: u64) -> Retention {
     }
 }
 
+/// In every third plan lists come a few keys at a time, so that much happens before they are whole.
+fn read_slice(seed: u64) -> u32 {
+    let mut prng = Prng::new(seed).fork("read slice");
+    if prng.one_in(3) { [1, 2, 5, 20][pick(&mut prng, 4)] } else { 512 }
+}
+
 /// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -241,6 +247,8 @@ pub struct Plan {
     pub block_size: usize,
     pub ring_slots: u32,
     pub cache_size: u64,
+    /// Keys that a read looks at in one turn.
+    pub read_slice: u32,
     pub checkpoint_interval: u64,
     pub checkpoint_log: u64,
     pub for_peers: ForPeers,
@@ -367,6 +375,7 @@ impl Plan {
             block_size: usize::try_from(kib(&mut prng, 16, 3)).expect("small"),
             ring_slots: [16, 64, 256][pick(&mut prng, 3)],
             cache_size: kib(&mut prng, 256, 5),
+            read_slice: read_slice(seed),
             checkpoint_interval: if prng.one_in(3) {
                 3_600 * SECOND
             } else {

@@ -92,7 +92,7 @@ fn a_range_in_pieces_is_handed_over_key_by_key() {
                     let _ = range.push(&KeyValue { key: &[piece, member], ..KV });
                 }
                 if piece < 2 {
-                    range.finish_piece();
+                    range.finish_piece(9);
                 } else {
                     range.finish(RangeSummary { revision: 8, count: 9, more: true });
                 }
@@ -196,7 +196,7 @@ fn a_range_of_which_pieces_were_delivered_is_not_begun_again() {
         peer.send(|writer, out| {
             let mut range = writer.range(out, id);
             let _ = range.push(&KV);
-            range.finish_piece();
+            range.finish_piece(9);
         });
     })]);
     let mut client = Client::connect([&server.address], options()).unwrap();

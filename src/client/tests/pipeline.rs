@@ -178,7 +178,7 @@ fn a_blocked_write_takes_replies() {
                 let mut range = writer.range(out, id);
                 let _ = range.push(&KeyValue { value: &value, ..KeyValue::default() });
                 if left > 0 {
-                    range.finish_piece();
+                    range.finish_piece(9);
                 } else {
                     range.finish(RangeSummary::default());
                 }

@@ -111,7 +111,7 @@ fn a_range_in_pieces_is_one_response_and_its_parts_merge_to_the_same() {
                 if index + 1 == lists.len() {
                     piece.finish(summary);
                 } else {
-                    piece.finish_piece();
+                    piece.finish_piece(summary.revision);
                 }
                 frame
             })

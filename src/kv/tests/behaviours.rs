@@ -573,6 +573,19 @@ fn a_read_overtaken_by_compaction_begins_again_or_is_refused() {
     overtake(&mut machine);
     let refused = ReadStep::Refused(Refusal::Compacted);
     assert_eq!(step(&machine, &mut read, 10_000, &mut pairs), refused);
+    // The same, and trimming leaves what it needs.
+    let mut machine = build();
+    let (mut read, mut pairs) = (Read::new(&ALL), KeyValueList::default());
+    assert_eq!(step(&machine, &mut read, 10, &mut pairs), ReadStep::More);
+    machine.apply(&Command::DeleteRange(delete(b"\0", b"\0")));
+    for revision in 1..=302 {
+        machine.apply(&Command::Compact { revision, physical: false });
+        assert_eq!(read.keeps(), Some(Revision::new(302)));
+        while !machine.trim_step(read.keeps().unwrap()) {}
+    }
+    let end = RangeEnd { revision: Revision::new(301), count: 300, more: false };
+    assert_eq!(step(&machine, &mut read, 10_000, &mut pairs), ReadStep::Done(end));
+    assert_eq!(pairs.len(), 300);
     // Named its revision.
     let mut machine = build();
     let mut read = Read::new(&RangeRequest { revision: 200, ..count_from_scratch });

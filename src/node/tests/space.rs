@@ -64,6 +64,7 @@ fn store(state: State, now: Instant, quota_size: u64) -> Store<Vec<u8>> {
             quota_size,
         },
         dirty_size_max: CACHE_SIZE / 2,
+        read_slice: 512,
         history: kv::HistoryLimits::SERVER,
         retention: node::Retention::Everything,
         pages: options(),

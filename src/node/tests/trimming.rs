@@ -3,16 +3,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+use base::limits::{READ_HOLD_MS, READ_HOLD_STALLED_MS};
 use base::{
-    Duration, FileId, Frame, Hash128, Instant, LogIndex, NodeId, Prng, RequestId, Revision, Term,
+    ConnectionId, Duration, FileId, Frame, Hash128, Instant, LogIndex, NodeId, Prng, ReactorId,
+    RequestId, Revision, Term, Ticket,
 };
 use bytes::BytesMut;
 use kv::State;
 use node::{
-    CheckpointConfig, Committed, EntryKind, Role, Store, StoreConfig, StoreEffect, StoreEvent,
+    CheckpointConfig, Committed, EntryKind, ReactorEvent, ReadKind, ReadRequest, ReplyBody, Role,
+    Store, StoreConfig, StoreEffect, StoreEvent,
 };
 use tree::PageFile;
-use wire::{Call, Compact, DeleteRange, Put, RequestEncoder, Splitter};
+use wire::{Call, Compact, DeleteRange, Put, Range, Reply, RequestEncoder, Splitter, Status};
 
 const CACHE_SIZE: u64 = 4 << 20;
 const DIRTY_SIZE_MAX: u64 = CACHE_SIZE / 2;
@@ -22,6 +25,15 @@ const DIRTY_SIZE_DUE: u64 = CACHE_SIZE / 4;
 const BESIDE: u64 = DIRTY_SIZE_MAX / 16 + (256 << 10);
 
 const KEYS: u64 = 20_000;
+
+const TICKET: Ticket = Ticket {
+    reactor: ReactorId::new(0),
+    connection: ConnectionId { slot: 0, generation: 1 },
+    request: RequestId::new(1),
+    size: 0,
+    reads: true,
+    watches: false,
+};
 
 fn body(call: &Call<'_>) -> Frame {
     let mut encoder = RequestEncoder::new();
@@ -45,6 +57,9 @@ struct Host {
     stuck: usize,
     /// Bytes handed back, each with its time.
     released: Vec<(Instant, u64)>,
+    /// Pieces of the read that were handed out, and how it ended.
+    pieces: Vec<Vec<u8>>,
+    ended: Option<Status>,
 }
 
 impl Host {
@@ -69,6 +84,7 @@ impl Host {
                 quota_size: 0,
             },
             dirty_size_max: DIRTY_SIZE_MAX,
+            read_slice: 512,
             retention: node::Retention::Everything,
             pages: options.clone(),
             history: kv::HistoryLimits::SERVER,
@@ -84,6 +100,8 @@ impl Host {
             is_stuck: false,
             stuck: 0,
             released: Vec::new(),
+            pieces: Vec::new(),
+            ended: None,
         }
     }
 
@@ -132,6 +150,20 @@ impl Host {
                     StoreEvent::Released
                 }
                 StoreEffect::Halt(text) => panic!("{text}"),
+                StoreEffect::ToReactor(_, ReactorEvent::Replies(replies)) => {
+                    for reply in replies {
+                        match reply.body {
+                            ReplyBody::Piece(piece) => self.pieces.push(piece),
+                            ReplyBody::Frames(last) => {
+                                self.pieces.push(last);
+                                self.ended = Some(Status::Ok);
+                            }
+                            ReplyBody::Refused(refused) => self.ended = Some(refused.status),
+                            _ => unreachable!("only a range is asked for"),
+                        }
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             self.events.push(event);
@@ -162,6 +194,33 @@ impl Host {
             hash: Hash128::ZERO,
             ticket: None,
         }]));
+    }
+
+    /// Asks for everything, a piece at a time.
+    fn read(&mut self) {
+        let range = Range { key: b"\0", range_end: b"\0", ..Range::default() };
+        self.events.push(StoreEvent::Read(ReadRequest {
+            ticket: TICKET,
+            frame: body(&Call::Range(range)),
+            what: ReadKind::Range,
+            time: 0,
+            applied_min: LogIndex::ZERO,
+            deadline: None,
+        }));
+    }
+
+    /// Time passes, with all the turns that the store asks for.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now.after(Duration::from_millis(ms));
+        loop {
+            self.settle();
+            match self.store.deadline() {
+                Some(at) if at <= end => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = end;
+        self.settle();
     }
 
     fn put(&mut self, key: &str, size: usize) {
@@ -309,4 +368,87 @@ fn while_clients_write_space_goes_back_in_small_pieces_with_pauses() {
     }
     let time = host.now.since(begin);
     assert!(time > Duration::from_millis(10_000), "the load goes on");
+}
+
+/// A host with a list of which one piece has been handed out, all of it changed and compacted since.
+fn overtaken() -> (Host, Revision) {
+    let mut host = Host::new();
+    for number in 0..3_000 {
+        host.put(&format!("k{number:04}"), 1_000);
+        host.settle();
+    }
+    host.read();
+    host.settle();
+    assert_eq!((host.pieces.len(), host.ended), (1, None));
+    for number in 0..3_000 {
+        host.put(&format!("k{number:04}"), 10);
+        host.settle();
+    }
+    let compacted = host.compact();
+    host.pass(1_000);
+    assert!(host.store.state().trimmed() < compacted, "what the list needs is gone");
+    (host, compacted)
+}
+
+#[test]
+fn a_list_that_its_client_takes_is_whole_although_compaction_has_overtaken_it() {
+    let (mut host, compacted) = overtaken();
+    while host.ended.is_none() {
+        host.pass(READ_HOLD_STALLED_MS - 2_000);
+        host.events.push(StoreEvent::Continue { ticket: TICKET });
+        host.settle();
+    }
+    assert_eq!(host.ended, Some(Status::Ok));
+    let mut count = 0;
+    for frame in &host.pieces {
+        let mut splitter = Splitter::new();
+        splitter.agree(1, 1 << 24);
+        let (header, body) = splitter.next(&mut BytesMut::from(&frame[..])).unwrap().unwrap();
+        let Ok(Reply::Range(piece)) = Reply::verify(&header, &body) else { panic!("no range") };
+        assert_eq!(piece.revision, 3_001, "each piece is of the same moment");
+        assert!(piece.kvs.into_iter().all(|pair| pair.value.len() == 1_000));
+        count += piece.kvs.len();
+    }
+    assert_eq!(count, 3_000);
+    // Nobody needs it now.
+    host.pass(1_000);
+    assert_eq!(host.store.state().trimmed(), compacted);
+}
+
+#[test]
+fn a_list_that_its_client_does_not_take_keeps_history_for_a_bounded_time() {
+    let (mut host, compacted) = overtaken();
+    host.pass(READ_HOLD_STALLED_MS);
+    assert_eq!(host.store.state().trimmed(), compacted);
+    host.events.push(StoreEvent::Continue { ticket: TICKET });
+    host.settle();
+    assert_eq!(host.ended, Some(Status::Compacted));
+}
+
+#[test]
+fn a_list_that_its_client_takes_too_slowly_keeps_history_for_a_bounded_time() {
+    let mut host = Host::new();
+    let pieces = 2 + READ_HOLD_MS / (READ_HOLD_STALLED_MS - 1_000);
+    for number in 0..pieces * 11 {
+        host.put(&format!("k{number:04}"), 100_000);
+        host.settle();
+    }
+    host.read();
+    host.settle();
+    for number in 0..pieces * 11 {
+        host.put(&format!("k{number:04}"), 10);
+        host.settle();
+    }
+    let compacted = host.compact();
+    let begun = host.now;
+    while host.ended.is_none() {
+        host.pass(READ_HOLD_STALLED_MS - 1_000);
+        host.events.push(StoreEvent::Continue { ticket: TICKET });
+        host.settle();
+    }
+    assert_eq!(host.ended, Some(Status::Compacted));
+    assert_eq!(host.store.state().trimmed(), compacted);
+    let held = host.now.since(begun);
+    assert!(held > Duration::from_millis(READ_HOLD_MS - READ_HOLD_STALLED_MS), "{held:?}");
+    assert!(held < Duration::from_millis(READ_HOLD_MS + READ_HOLD_STALLED_MS), "{held:?}");
 }

@@ -112,6 +112,7 @@ impl World {
                 quota_size: 0,
             },
             dirty_size_max: 1 << 40,
+            read_slice: 512,
             history: kv::HistoryLimits::SERVER,
             retention: node::Retention::Everything,
             pages: options,

@@ -186,8 +186,6 @@ pub struct Gate {
     unsent: Rc<Unsent>,
     /// Places for answers of several pieces that are read.
     long_reads: Rc<Semaphore>,
-    /// When compaction overtook one that was on its way to its client.
-    overtaken: Cell<Option<Instant>>,
     /// The data directory, for files that snapshots are sorted in.
     folder: PathBuf,
     /// Snapshots that are being made.
@@ -219,7 +217,6 @@ impl Gate {
             held: Held::default(),
             unsent: Rc::default(),
             long_reads: Rc::new(Semaphore::new(LONG_READS_MAX)),
-            overtaken: Cell::new(None),
             folder,
             snapshots: Cell::new(0),
         })

@@ -2,21 +2,21 @@
 //!
 //! ```text
 //! pieces ─► together no more than WHOLE_SIZE ─► one message
-//!    │ more: measured and let go
+//!    │ more: measured and let go, while
 //!    ▼
 //! the same read once more, at the same revision ─► a piece of the message whenever the client has taken the last
 //! ```
 //!
 //! A message of gRPC begins with its size, so a long one has to be measured before it is begun. For that it costs the
-//! server two reads and no more memory than a few pieces, however slowly it is taken. Should compaction or the end of
-//! the member overtake the second read, the client is told that its request was not begun, and clients ask again. For
-//! a while answers are then held whole that would not be otherwise: the first read goes as fast as the store can.
+//! server two reads and no more memory than a few pieces, however slowly it is taken. The second one begins before the
+//! first has ended, so that trimming leaves what both of them need, whatever is compacted meanwhile. Only a client that
+//! takes nothing or too little for longer than trimming waits, or the end of the member, has it broken off: the client
+//! is told that its request was not begun, and clients ask again.
 
 use std::mem;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base::limits::UNSENT_MAX;
 use bytes::Bytes;
 use etcd::proto::kv::RangeRequest;
 use etcd::response::LongRange;
@@ -29,23 +29,17 @@ use super::calls::Counted;
 use super::deadline;
 use super::grpc::{self, Messages, Sender, end_message, message_prefix};
 use super::keys::next_part;
-use super::native::Answer;
+use super::native::{Answer, Pending};
 use super::plain;
 use super::service::{begin, gone, read, unexpected, within};
 use super::unsent::Booking;
-use super::{Link, STOP_GRACE};
+use super::{Link, Own, STOP_GRACE};
 
 /// The path of its calls.
 pub const METHOD: &str = "/etcdserverpb.KV/Range";
 
 /// Bytes of an answer that is held whole until the client has taken it.
 const WHOLE_SIZE: usize = 16 << 20;
-
-/// The same while compaction is known to overtake slow readers.
-const WHOLE_SIZE_OVERTAKEN: usize = UNSENT_MAX / 4;
-
-/// For so long it is.
-const OVERTAKEN: Duration = Duration::from_secs(60);
 
 /// Bytes of a part of a long one: each is memory of its own, so that what has been taken is free.
 const PART_SIZE: usize = 64 << 10;
@@ -54,8 +48,35 @@ const PART_SIZE: usize = 64 << 10;
 enum Read {
     /// The message, behind the room for its prefix.
     Whole(Vec<u8>),
-    /// It is read again, with this request.
-    Long(RangeRequest, LongRange),
+    /// It has been measured, and is read again.
+    Long(LongRange, Second),
+}
+
+/// What has been read of an answer.
+enum Taken {
+    /// All of it is held.
+    Held(Vec<Answer>, Booking),
+    /// It is too long for that.
+    Measured(Second),
+}
+
+/// The second read of a long answer, on a connection of its own: a client that does not read holds up nothing else.
+struct Second {
+    own: Own,
+    first: Answer,
+    rest: Pending,
+}
+
+impl Second {
+    /// Begins it beside the first one, which is at this revision.
+    async fn begin(link: &Link, message: &RangeRequest, revision: i64) -> Result<Self, Failure> {
+        let revision = if message.revision > 0 { message.revision } else { revision };
+        let again = RangeRequest { revision, serializable: true, ..message.clone() };
+        let own = link.open_for_one();
+        let (rest, first) = begin(own.native(), 0, &Call::Range(request::range(&again)?)).await?;
+        piece_of(&first)?;
+        Ok(Self { own, first, rest })
+    }
 }
 
 /// Answers a call, of the gateway at the path `route` or of gRPC.
@@ -78,8 +99,8 @@ pub async fn serve(
     };
     let longest = link.gate.api.request_timeout_ms;
     let (mut counted, answer) = deadline::within(timeout, longest, begun).await?;
-    let (request, long) = match answer {
-        Ok(Read::Long(request, long)) => (request, long),
+    let (long, second) = match answer {
+        Ok(Read::Long(long, second)) => (long, second),
         Ok(Read::Whole(out)) => {
             counted.sent(out.len());
             counted.end(&Ok::<_, Failure>(()));
@@ -106,11 +127,7 @@ pub async fn serve(
         if route.is_none() {
             sender.send(Bytes::copy_from_slice(&prefix));
         }
-        let end = write(&link, &request, &long, route, &sender);
-        let end = link.gate.until_stop(STOP_GRACE, end).await;
-        if end == Err(Failure::COMPACTED) {
-            link.gate.overtaken.set(Some(Instant::now()));
-        }
+        let end = link.gate.until_stop(STOP_GRACE, write(second, &long, route, &sender)).await;
         counted.end(&end);
         match end {
             Ok(()) => sender.end(Ok(())),
@@ -143,48 +160,50 @@ async fn read_once(
 ) -> Result<Read, Failure> {
     let call = Call::Range(request::range(message)?);
     let (mut pending, mut answer) = begin(&link.native, deadline_ms, &call).await?;
-    let mut place = None;
-    if answer.has_more() {
-        // A piece of each is in memory, so there are only so many at once; who waits holds none.
-        let places = &link.gate.long_reads;
-        place = places.try_acquire_static_permit(1).ok();
-        if place.is_none() {
-            drop((pending, answer));
-            place = places.acquire_static_permit(1).await.ok();
-            (pending, answer) = begin(&link.native, deadline_ms, &call).await?;
-        }
-    }
-    let is_overtaken = link.gate.overtaken.get().is_some_and(|at| at.elapsed() < OVERTAKEN);
-    let whole_size = if is_overtaken { WHOLE_SIZE_OVERTAKEN } else { WHOLE_SIZE };
+    // A piece of each is in memory, so there are only so many at once; who waits holds none.
+    let places = &link.gate.long_reads;
+    let _place = if !answer.has_more() {
+        None
+    } else if let Ok(place) = places.try_acquire_static_permit(1) {
+        Some(place)
+    } else {
+        drop((pending, answer));
+        let place = places.acquire_static_permit(1).await.ok();
+        (pending, answer) = begin(&link.native, deadline_ms, &call).await?;
+        place
+    };
     let mut keys_size = 0;
-    let mut held = Some((Vec::new(), Booking::new(&link.account)));
-    let long = loop {
+    let mut taken = Taken::Held(Vec::new(), Booking::new(&link.account));
+    loop {
         let piece = piece_of(&answer)?;
         keys_size += response::keys_size(&piece);
         let is_last = !answer.has_more();
-        let end = is_last.then(|| LongRange::new(&link.answerer(), keys_size, &piece));
-        let is_only = is_last && held.as_ref().is_some_and(|(answers, _)| answers.is_empty());
-        if !is_only && (keys_size > whole_size || link.account.is_crowded()) {
-            held = None;
+        let is_long = keys_size > WHOLE_SIZE || link.account.is_crowded();
+        if let Taken::Held(answers, _) = &taken
+            && !(is_last && answers.is_empty())
+            && is_long
+        {
+            taken = Taken::Measured(Second::begin(link, message, piece.revision).await?);
         }
-        if let Some((answers, booking)) = &mut held {
+        let end = is_last.then(|| LongRange::new(&link.answerer(), keys_size, &piece));
+        if let Taken::Held(answers, booking) = &mut taken {
             booking.add(answer.size());
             answers.push(answer);
         }
-        match (end, &held) {
-            (Some(_), Some((answers, _))) => {
+        match (end, taken) {
+            (Some(_), Taken::Held(answers, _)) => {
                 let pieces = answers.iter().map(piece_of).collect::<Result<Vec<_>, _>>()?;
                 let mut out = begin_message();
                 response::range(&mut out, &link.answerer(), &pieces);
                 return Ok(Read::Whole(out));
             }
-            (Some(long), None) => break long,
-            (None, _) => answer = pending.next().await.map_err(gone)?,
+            (Some(long), Taken::Measured(second)) => return Ok(Read::Long(long, second)),
+            (None, so_far) => {
+                taken = so_far;
+                answer = pending.next().await.map_err(gone)?;
+            }
         }
-    };
-    drop(place);
-    let revision = if message.revision > 0 { message.revision } else { long.revision() };
-    Ok(Read::Long(RangeRequest { revision, serializable: true, ..message.clone() }, long))
+    }
 }
 
 fn piece_of(answer: &Answer) -> Result<RangeReply<'_>, Failure> {
@@ -196,8 +215,7 @@ fn piece_of(answer: &Answer) -> Result<RangeReply<'_>, Failure> {
 
 /// Reads again, and sends the message as its client takes it.
 async fn write(
-    link: &Link,
-    request: &RangeRequest,
+    second: Second,
     long: &LongRange,
     route: Option<&Route>,
     sender: &Sender,
@@ -205,11 +223,9 @@ async fn write(
     let mut parts = Parts { route, sender, rest: long.size(), is_first: true };
     let mut out = Vec::new();
     long.write_head(&mut out);
-    // On a connection of its own: a client that does not read holds up nothing else.
-    let own = link.open_for_one();
-    let call = Call::Range(request::range(request)?);
-    let mut pending = own.native().begin(0, &call).await.map_err(gone)?;
-    while let Some(answer) = next_part(&mut pending, sender).await? {
+    let Second { own: _own, first, mut rest } = second;
+    let mut next = Some(first);
+    while let Some(answer) = next {
         for member in piece_of(&answer)?.kvs {
             if out.len() >= PART_SIZE {
                 parts.send(&mut out, false)?;
@@ -221,6 +237,8 @@ async fn write(
             parts.send(&mut out, true)?;
             return if parts.rest == 0 { Ok(()) } else { Err(differs()) };
         }
+        drop(answer);
+        next = next_part(&mut rest, sender).await?;
     }
     Err(Failure::CANCELED)
 }

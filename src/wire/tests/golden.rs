@@ -110,7 +110,7 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         let mut piece = writer.range(out, ID);
         let _ = piece.push(&member);
         let _ = piece.push(&KeyValue { key: b"key2", value: b"", ..member });
-        piece.finish_piece();
+        piece.finish_piece(5);
     });
     frame("range reply, last piece", &mut |writer, out| writer.range(out, ID).finish(summary));
     frame("delete range reply", &mut |writer, out| {

@@ -436,7 +436,7 @@ fn a_range_comes_in_pieces_of_a_bounded_size() {
             is_full = piece.push(&kvs).is_break();
         }
         if left > 0 {
-            piece.finish_piece();
+            piece.finish_piece(9);
         } else {
             piece.finish(RangeSummary { revision: 9, count: 25, more: false });
         }
@@ -444,7 +444,7 @@ fn a_range_comes_in_pieces_of_a_bounded_size() {
         assert!(body.len() < REPLY_PIECE_SIZE + value.len() + 1_000);
         assert_eq!(header.flags == Flags::MORE, left > 0);
         let Ok(Reply::Range(reply)) = Reply::verify(&header, body) else { panic!("no Range") };
-        assert_eq!(reply.revision, if left > 0 { 0 } else { 9 });
+        assert_eq!((reply.revision, reply.count), (9, if left > 0 { 0 } else { 25 }));
     }
     assert_eq!(pieces, 3);
 }
@@ -461,7 +461,7 @@ fn a_piece_always_takes_one_more_greatest_key_and_value() {
     assert!(piece.push(&first).is_continue());
     let second = KeyValue { key: &key, value: &value, ..KeyValue::default() };
     assert!(piece.push(&second).is_break());
-    piece.finish_piece();
+    piece.finish_piece(9);
     let (_, body) = open(&out);
     assert!(body.len() <= REPLY_BODY_SIZE_MAX);
 }

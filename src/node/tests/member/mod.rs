@@ -117,6 +117,7 @@ impl Member {
                 quota_size: 0,
             },
             dirty_size_max: 32 << 20,
+            read_slice: 512,
             history: kv::HistoryLimits::SERVER,
             retention,
             pages: options,
