@@ -139,10 +139,11 @@ func (r *run) gateway() {
 			[]byte(`{"success":[{"request_range":{},"request_put":{}}]}`), []byte(`{"compare":[{"version":1,"lease":2}]}`),
 		})
 	}
-	r.post("/v3/"+one.path, body)
+	r.post("/v3/"+one.path, one.request, body)
 }
 
-func (r *run) post(path string, body []byte) {
+// post sends a body, which may be that of the request.
+func (r *run) post(path string, request proto.Message, body []byte) {
 	method := "JSON " + path
 	pages := [2]page{}
 	errs := [2]error{}
@@ -171,7 +172,7 @@ func (r *run) post(path string, body []byte) {
 	if body, is := pages[0].body.(map[string]any); is {
 		if header, is := body["header"].(map[string]any); is {
 			if revision, err := strconv.ParseInt(fmt.Sprint(header["revision"]), 10, 64); err == nil {
-				r.revision = max(r.revision, revision)
+				r.reached(request, revision)
 			}
 		}
 	}

@@ -197,7 +197,7 @@ func (r *run) begin() (err error) {
 	r.stop()
 	r.epochs++
 	r.diverged = false
-	r.revision, r.compacted, r.chosen, r.recent = 1, -1, nil, nil
+	r.revision, r.compacted, r.mixed, r.chosen, r.recent = 1, -1, map[int64]bool{}, nil, nil
 	r.held, r.leaders, r.hasMany, r.watched = nil, nil, false, false
 	if r.etcd, err = startEtcd(r.binaries[0], r.scratch); err != nil {
 		return err
@@ -310,7 +310,7 @@ func (r *run) unary(method string, request, answer proto.Message) (etcd, quorate
 // compare keeps the differences; after one it looks whether both still have the same data.
 func (r *run) compare(method string, request proto.Message, etcd, quorate outcome) {
 	if header, is := etcd.answer.(interface{ GetHeader() *pb.ResponseHeader }); is && etcd.code == 0 {
-		r.revision = max(r.revision, header.GetHeader().GetRevision())
+		r.reached(request, header.GetHeader().GetRevision())
 	}
 	for _, one := range []outcome{etcd, quorate} {
 		if one.code == 0 && one.answer != nil {
@@ -327,6 +327,14 @@ func (r *run) compare(method string, request proto.Message, etcd, quorate outcom
 	if len(list) > 0 && !r.hasSameData() {
 		r.diverged = true
 	}
+}
+
+// reached notes the revision that the answer to a request told.
+func (r *run) reached(request proto.Message, revision int64) {
+	if txn, is := request.(*pb.TxnRequest); is && revision > r.revision && mixes(txn) {
+		r.mixed[revision] = true
+	}
+	r.revision = max(r.revision, revision)
 }
 
 // hasSameData is whether both have the same keys and leases.
