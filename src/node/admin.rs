@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use base::{Duration, FileId, Frame, Instant, LogIndex, Mutant, NodeId, Ticket};
 use raft::{Change, ChangeRefusal, Input, Progress, RoleName};
 use wire::{
-    Member, MemberChangeReply, MemberList, MemberListReply, MemberOperation, MemberRole,
-    MoveLeaderReply, Status,
+    MEMBER_ADDRESS_SIZE_MAX, MEMBER_NAME_SIZE_MAX, Member, MemberChangeReply, MemberList,
+    MemberListReply, MemberOperation, MemberRole, MoveLeaderReply, Status,
 };
 
 use crate::ConsensusEffect;
@@ -490,8 +490,8 @@ fn check_names(
     if adds || !name.is_empty() {
         if !wire::is_member_name(name) {
             let message = format!(
-                "{name:?} cannot be the name of a member; use 1 to 48 visible ASCII characters \
-                 without = and ,"
+                "{name:?} cannot be the name of a member; use 1 to {MEMBER_NAME_SIZE_MAX} visible \
+                 ASCII characters without = and ,"
             );
             return Err((Status::InvalidArgument, message));
         }
@@ -503,8 +503,8 @@ fn check_names(
     if adds || !peer_address.is_empty() {
         if !wire::is_member_address(peer_address) {
             let message = format!(
-                "{peer_address:?} cannot be the address of a member; use HOST:PORT, at most 64 \
-                 visible ASCII characters without = and ,"
+                "{peer_address:?} cannot be the address of a member; use HOST:PORT, at most \
+                 {MEMBER_ADDRESS_SIZE_MAX} visible ASCII characters without = and ,"
             );
             return Err((Status::InvalidArgument, message));
         }
@@ -513,6 +513,10 @@ fn check_names(
             let message = format!("member {} has the address {peer_address}", other.id.get());
             return Err((Status::MemberExists, message));
         }
+    }
+    if adds {
+        let room = list.check_room(name, peer_address);
+        return room.map_err(|error| (Status::InvalidArgument, error.to_string()));
     }
     Ok(())
 }

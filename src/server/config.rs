@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use wire::{MEMBER_ADDRESS_SIZE_MAX, MEMBER_NAME_SIZE_MAX};
 
 use base::Duration;
 use base::limits::{TXN_OPS_MAX, TXN_OPS_MAX_DEFAULT, VALUE_SIZE_MAX, VALUE_SIZE_MAX_DEFAULT};
@@ -81,7 +82,8 @@ impl ClusterConfig {
         let refuse = |text: String| Err(Error::Config(text));
         if !wire::is_member_name(&self.name) {
             return refuse(format!(
-                "--name is {:?}; use 1 to 48 visible ASCII characters without = and ,",
+                "--name is {:?}; use 1 to {MEMBER_NAME_SIZE_MAX} visible ASCII characters without = \
+                 and ,",
                 self.name
             ));
         }
@@ -94,8 +96,9 @@ impl ClusterConfig {
         for (name, address) in &self.initial_cluster {
             if !wire::is_member_name(name) || !wire::is_member_address(address) {
                 return refuse(format!(
-                    "--initial-cluster has {name}={address}; write NAME=HOST:PORT, with names to 48 \
-                     and addresses to 64 visible ASCII characters"
+                    "--initial-cluster has {name}={address}; write NAME=HOST:PORT, with names to \
+                     {MEMBER_NAME_SIZE_MAX} and addresses to {MEMBER_ADDRESS_SIZE_MAX} visible ASCII \
+                     characters"
                 ));
             }
         }

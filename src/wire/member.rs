@@ -22,11 +22,12 @@ pub const MEMBER_LIST_SIZE_MAX: usize = 3_072;
 /// Members of one list: as many voters and learners as a cluster may have.
 pub const MEMBERS_MAX: usize = 14;
 
-/// Bytes of the longest name.
-pub const MEMBER_NAME_SIZE_MAX: usize = 48;
+/// Bytes of the longest name. Names of pods and services have up to 63, and tools join several.
+pub const MEMBER_NAME_SIZE_MAX: usize = 128;
 
-/// Bytes of the longest address.
-pub const MEMBER_ADDRESS_SIZE_MAX: usize = 64;
+/// Bytes of the longest address: a name of DNS may have 253, and several may stand together. Not all members can have
+/// the longest of everything: [`MEMBER_LIST_SIZE_MAX`] bounds them together.
+pub const MEMBER_ADDRESS_SIZE_MAX: usize = 255;
 
 const FORMAT: u8 = 1;
 
@@ -37,9 +38,8 @@ const HEAD_SIZE: usize = 10;
 const FIXED_SIZE: usize = 28;
 
 const _: () = assert!(
-    HEAD_SIZE + MEMBERS_MAX * (FIXED_SIZE + MEMBER_NAME_SIZE_MAX + 2 * MEMBER_ADDRESS_SIZE_MAX)
-        <= MEMBER_LIST_SIZE_MAX,
-    "the greatest list fits"
+    HEAD_SIZE + MEMBERS_MAX * (FIXED_SIZE + 48 + 2 * 64) <= MEMBER_LIST_SIZE_MAX,
+    "a list of ordinary names and addresses fits, whatever its length"
 );
 
 /// What a member does. A list with a member of one of the last three roles is joint: two sets of
@@ -150,6 +150,11 @@ pub enum MemberListError {
         /// The number of the role.
         found: u8,
     },
+    /// The names and addresses are too long together.
+    TooLarge {
+        /// Bytes of the list.
+        size: usize,
+    },
     /// There are more members than a cluster may have.
     TooMany {
         /// How many.
@@ -190,6 +195,11 @@ impl Display for MemberListError {
                 "member {} has role {found}, which this release does not know; \
                  upgrade this member",
                 member.get()
+            ),
+            Self::TooLarge { size } => write!(
+                f,
+                "names and addresses of the members take {size} bytes, and together may have \
+                 {MEMBER_LIST_SIZE_MAX}; use shorter ones"
             ),
             Self::TooMany { count } => {
                 write!(f, "{count} members, a cluster has at most {MEMBERS_MAX}")
@@ -277,6 +287,23 @@ impl MemberList {
         self.members.iter().any(|member| member.role.votes_outgoing())
     }
 
+    /// Bytes of the encoded list.
+    pub fn size(&self) -> usize {
+        let texts = |member: &Member| {
+            member.name.len() + member.peer_address.len() + member.client_address.len()
+        };
+        HEAD_SIZE + self.members.iter().map(|member| FIXED_SIZE + texts(member)).sum::<usize>()
+    }
+
+    /// Whether a member of this name and peer address can come in, with a client address as long.
+    ///
+    /// # Errors
+    /// [`MemberListError::TooLarge`]
+    pub fn check_room(&self, name: &str, peer_address: &str) -> Result<(), MemberListError> {
+        let size = self.size() + FIXED_SIZE + name.len() + 2 * peer_address.len();
+        if size > MEMBER_LIST_SIZE_MAX { Err(MemberListError::TooLarge { size }) } else { Ok(()) }
+    }
+
     /// Checks everything that the encoding demands.
     pub fn validate(&self) -> Result<(), MemberListError> {
         let count = self.members.len();
@@ -298,6 +325,10 @@ impl MemberList {
             if !is_fine(&member.peer_address) || !is_fine(&member.client_address) {
                 return Err(MemberListError::Address { member: id });
             }
+        }
+        let size = self.size();
+        if size > MEMBER_LIST_SIZE_MAX {
+            return Err(MemberListError::TooLarge { size });
         }
         if self.members.iter().any(|member| member.role.votes()) {
             Ok(())

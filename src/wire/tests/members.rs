@@ -50,7 +50,11 @@ fn list(prng: &mut Prng) -> MemberList {
     }
     members.truncate(MEMBERS_MAX);
     members[0].role = MemberRole::Voter;
-    MemberList { next_member, members }
+    let mut list = MemberList { next_member, members };
+    while list.size() > MEMBER_LIST_SIZE_MAX {
+        list.members.pop();
+    }
+    list
 }
 
 fn member(id: u64) -> Member {
@@ -126,19 +130,25 @@ fn the_bytes_of_a_list_are_pinned() {
 }
 
 #[test]
-fn the_greatest_list_fits() {
-    let members = (1..=14)
-        .map(|id| Member {
-            name: "n".repeat(MEMBER_NAME_SIZE_MAX),
-            peer_address: "p".repeat(MEMBER_ADDRESS_SIZE_MAX),
-            client_address: "c".repeat(MEMBER_ADDRESS_SIZE_MAX),
-            ..member(id)
-        })
-        .collect();
-    let list = MemberList { next_member: u64::MAX, members };
+fn what_is_too_long_together_is_refused_before_anything_is_written() {
+    let greatest = |id| Member {
+        name: "n".repeat(MEMBER_NAME_SIZE_MAX),
+        peer_address: "p".repeat(MEMBER_ADDRESS_SIZE_MAX),
+        client_address: "c".repeat(MEMBER_ADDRESS_SIZE_MAX),
+        ..member(id)
+    };
+    let mut list = MemberList { next_member: u64::MAX, members: (1..=4).map(greatest).collect() };
     let bytes = list.encode().unwrap();
-    assert!(bytes.len() <= MEMBER_LIST_SIZE_MAX, "{} bytes", bytes.len());
-    assert_eq!(MemberList::decode(&bytes), Ok(list));
+    assert_eq!(list.size(), bytes.len());
+    assert_eq!(MemberList::decode(&bytes), Ok(list.clone()));
+    let fifth = greatest(5);
+    let too_large = Err(MemberListError::TooLarge { size: 3_340 });
+    assert_eq!(list.check_room(&fifth.name, &fifth.peer_address), too_large);
+    list.members.push(fifth);
+    assert_eq!(list.validate(), too_large);
+    assert_eq!(list.encode(), too_large.map(|()| Vec::new()));
+    list.members.pop();
+    assert_eq!(list.check_room("n5", "host:2380"), Ok(()));
 }
 
 #[test]
@@ -159,12 +169,12 @@ fn lists_that_are_not_valid_are_neither_written_nor_read() {
     assert_eq!(refused(&|list| list.members.swap(1, 2)), order(2));
     assert_eq!(refused(&|list| list.members[0].id = NodeId::new(0)), order(0));
     assert_eq!(refused(&|list| list.next_member = 3), order(3));
-    for name in ["", "a b", "a=b", "a,b", "a\tb", "näher", &"n".repeat(49)] {
+    for name in ["", "a b", "a=b", "a,b", "a\tb", "näher", &"n".repeat(129)] {
         assert!(!is_member_name(name), "{name}");
         let error = refused(&|list| list.members[1].name = name.to_owned());
         assert_eq!(error, MemberListError::Name { member: second });
     }
-    for address in ["", "a b:1", "a,b:1", "a=b", &"n".repeat(65)] {
+    for address in ["", "a b:1", "a,b:1", "a=b", &"n".repeat(256)] {
         assert!(!is_member_address(address), "{address}");
         // None at all is a member that listens for nobody, or has not said where yet.
         if !address.is_empty() {

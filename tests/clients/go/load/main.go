@@ -1,13 +1,14 @@
 // Command load measures what etcd's own benchmark does not: lists of many keys, many watches, and calls against an
 // empty handler of the same server. It drives servers that run, in turn, and prints a table.
 //
-//	load -servers etcd=127.0.0.1:2379=PID,quorate=127.0.0.1:3379=PID -work list,watch-1,watch-100,calls
+//	load -servers etcd=127.0.0.1:2379=PID,quorate=127.0.0.1:3379=PID -work list,watch-1,watch-100,calls-64
 //
 // list: 100,000 keys of 1 KiB, read by pages of 500, in one answer and as a stream; the best of three, and the
 // greatest resident memory while they were read.
 // watch-N: 10,000 watches of one key over N connections: memory of each, then puts one behind the other, the
 // changes told a second, and the p99 of the puts.
-// calls: 64 callers over 64 connections: an empty handler (health), puts, and linearizable and serializable reads.
+// calls-N: N callers over as many connections, 100 at most: an empty handler (health), puts, and linearizable and
+// serializable reads.
 package main
 
 import (
@@ -260,10 +261,8 @@ func watch(ctx context.Context, s server, connections int) error {
 	return nil
 }
 
-const callers = 64
-
-func calls(ctx context.Context, s server, duration time.Duration) error {
-	clients := make([]*clientv3.Client, callers)
+func calls(ctx context.Context, s server, callers int, duration time.Duration) error {
+	clients := make([]*clientv3.Client, min(callers, 100))
 	for index := range clients {
 		client, err := s.connect()
 		if err != nil {
@@ -302,7 +301,8 @@ func calls(ctx context.Context, s server, duration time.Duration) error {
 		var done, failed atomic.Int64
 		var group sync.WaitGroup
 		begin, used := time.Now(), s.cpu()
-		for _, client := range clients {
+		for caller := range callers {
+			client := clients[caller%len(clients)]
 			group.Go(func() {
 				for time.Since(begin) < duration {
 					if err := kind.call(client, done.Add(1)); err != nil {
@@ -321,7 +321,7 @@ func calls(ctx context.Context, s server, duration time.Duration) error {
 		if empty == 0 {
 			empty = rate
 		}
-		say("| %s | %s | %.0f/s | %.2f of empty | CPU %.1f us |", kind.name, s.name, rate, rate/empty,
+		say("| %s | %s | %d callers | %.0f/s | %.2f of empty | CPU %.1f us |", kind.name, s.name, callers, rate, rate/empty,
 			(s.cpu()-used)/float64(done.Load()))
 	}
 	return nil
@@ -329,7 +329,7 @@ func calls(ctx context.Context, s server, duration time.Duration) error {
 
 func main() {
 	servers := flag.String("servers", "", "NAME=ADDRESS=PID,...: servers that run")
-	work := flag.String("work", "calls,watch-100,watch-1,list", "what is measured, in turn")
+	work := flag.String("work", "calls-64,watch-100,watch-1,list", "what is measured, in turn")
 	rounds := flag.Int("rounds", 1, "how often")
 	seconds := flag.Int("seconds", 3, "how long each kind of call is made")
 	flag.Parse()
@@ -357,14 +357,14 @@ func drive(servers, work string, rounds int, duration time.Duration) error {
 		for _, what := range strings.Split(work, ",") {
 			for _, one := range all {
 				var err error
-				connections, isWatch := strings.CutPrefix(what, "watch-")
-				switch number, _ := strconv.Atoi(connections); {
-				case isWatch && number > 0 && watches%number == 0:
+				name, count, _ := strings.Cut(what, "-")
+				switch number, _ := strconv.Atoi(count); {
+				case name == "watch" && number > 0 && watches%number == 0:
 					err = watch(ctx, one, number)
+				case name == "calls" && number > 0:
+					err = calls(ctx, one, number, duration)
 				case what == "list":
 					err = list(ctx, one)
-				case what == "calls":
-					err = calls(ctx, one, duration)
 				default:
 					err = fmt.Errorf("nothing that is measured: %q", what)
 				}
